@@ -1,0 +1,41 @@
+"""Fixtures that every test folder shares."""
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+"""Reference numbers and footage that may lie beside a checkout; tests that use them skip without them."""
+
+
+def _shared_folder(name: str) -> Path:
+    folder = SHARED / name
+    if folder.is_dir():
+        return folder
+    reason = f"the reference folder ../shared/{name} is not beside this checkout"
+    if os.environ.get("ACTCLI_REQUIRE_SHARED") == "1":
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def parity_dir() -> Path:
+    """Numbers computed with the original code; its ``fill`` module becomes importable."""
+    folder = _shared_folder("parity")
+    if str(folder) not in sys.path:
+        sys.path.insert(0, str(folder))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def clips_dir() -> Path:
+    """Real footage, odd and broken files included."""
+    return _shared_folder("clips")
+
+
+@pytest.fixture(scope="session")
+def corpus_script() -> Path:
+    """``make_corpus.py``, which writes miniatures of the real datasets."""
+    return _shared_folder("corpus") / "make_corpus.py"
