@@ -1,0 +1,24 @@
+"""Video models: made by name, numerically equal to the code they come from.
+
+model = create_model("tsm", num_classes=174, num_frames=8)
+logits = model(clip)                      # clip [B, T, 3, H, W], normalised -> [B, num_classes]
+"""
+
+from actcli.models import tsm, tsn  # noqa: F401 (registers them)
+from actcli.models.base import InputSpec, VideoModel
+from actcli.models.policy import ParameterRule
+from actcli.models.registry import ModelInfo, Published, convert_upstream, create_model, list_models
+from actcli.models.weights import load_weights, save_weights
+
+__all__ = [
+    "InputSpec",
+    "ModelInfo",
+    "ParameterRule",
+    "Published",
+    "VideoModel",
+    "convert_upstream",
+    "create_model",
+    "list_models",
+    "load_weights",
+    "save_weights",
+]

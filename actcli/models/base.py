@@ -1,0 +1,155 @@
+"""What every video model promises to the rest of the package, and the TSN frame that most of them share."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from actcli.errors import ActcliError
+from actcli.models.policy import ParameterRule, single_group, tsn_groups
+
+# B clips, T frames of a clip, N = B * T, C channels, H W spatial
+
+Criterion = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """What a model wants to see: pixels are divided by ``255 / value_range``, then ``(x - mean) / std``.
+
+    ``mean`` and ``std`` hold one value per input channel in the order of ``channel_order``; a two-stream model lists
+    its three RGB channels first, then those of its flow.
+    """
+
+    modality: str
+    """``"rgb"``, ``"flow"`` or ``"two_stream"``."""
+    mean: tuple[float, ...]
+    """Mean of each input channel, on the scale of ``value_range``."""
+    std: tuple[float, ...]
+    """Standard deviation of each input channel, on the scale of ``value_range``."""
+    channel_order: str = "rgb"
+    """``"rgb"`` or ``"bgr"``; flow is always x, y, x, y, …"""
+    value_range: float = 1.0
+    """1.0: bytes are divided by 255 before mean and std; 255.0: they are not."""
+    size: int = 224
+    """Side of the crop, in pixels, as published."""
+    scale_size: int = 256
+    """Short side before cropping, in pixels, as published."""
+    flow_stack: int = 0
+    """Number of x, y pairs per segment; 0 where no flow is read."""
+
+
+class VideoModel(nn.Module):
+    """Base of all models: a clip (or two streams of it) in, logits ``[B, num_classes]`` out."""
+
+    config: dict[str, Any]
+    """The keyword arguments of :func:`create_model` that make this model again, name included."""
+    input_spec: InputSpec
+    num_frames: int
+    partial_bn = False
+
+    def training_loss(self, inputs: tuple[Tensor, ...], labels: Tensor, criterion: Criterion) -> tuple[Tensor, Tensor]:
+        """Loss of a batch and its logits; ``inputs`` is the tuple that ``forward`` takes."""
+        logits = self(*inputs)
+        return criterion(logits, labels), logits
+
+    def parameter_policy(self) -> list[ParameterRule]:
+        """Learning-rate and decay multipliers of every trained parameter, after the original code."""
+        return single_group(self)
+
+    def reset_classifier(self, num_classes: int) -> None:
+        """Replace the classifier by a fresh one for ``num_classes`` classes."""
+        raise NotImplementedError
+
+    def parameter_groups(self, learning_rate: float, weight_decay: float, **switches: bool) -> list[dict[str, Any]]:
+        """The policy as parameter groups for a torch optimiser: one group per pair of multipliers."""
+        parameters = dict(self.named_parameters())
+        groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+        for rule in self.parameter_policy(**switches):
+            groups.setdefault((rule.lr_mult, rule.decay_mult), []).append(parameters[rule.name])
+        return [
+            {
+                "params": params,
+                "lr": learning_rate * lr_mult,
+                "weight_decay": weight_decay * decay_mult,
+                "lr_mult": lr_mult,
+                "decay_mult": decay_mult,
+            }
+            for (lr_mult, decay_mult), params in groups.items()
+        ]
+
+    def set_partial_bn(self, enabled: bool) -> None:
+        """Freeze every batch norm but the first (TSN's partial batch norm), or release them.
+
+        Frozen norms keep their statistics and their scale and shift, through ``train()`` as well. As in the original
+        code a 3-D batch norm loses its gradients but goes on updating its statistics.
+        """
+        self.partial_bn = enabled
+        for norm in self._later_norms():
+            for parameter in norm.parameters():
+                parameter.requires_grad_(not enabled)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> "VideoModel":
+        """Set the training mode; frozen batch norms stay in evaluation mode."""
+        super().train(mode)
+        if self.partial_bn:
+            for norm in self._later_norms():
+                norm.train(mode and not isinstance(norm, nn.BatchNorm2d))
+        return self
+
+    def _later_norms(self) -> Iterator[nn.Module]:
+        norms = (module for module in self.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm))
+        next(norms, None)
+        return norms
+
+
+class SegmentModel(VideoModel):
+    """Temporal Segment Network: a 2-D backbone on every frame, dropout, a classifier, the mean over frames.
+
+    Temporal models change what happens inside the backbone; this frame around it stays the same.
+    Paper: Wang et al., "Temporal Segment Networks", ECCV 2016, https://arxiv.org/abs/1608.00859.
+    """
+
+    def __init__(
+        self, backbone: nn.Module, input_spec: InputSpec, *, num_classes: int, num_frames: int, dropout: float
+    ) -> None:
+        """Put ``backbone`` (``[N, C, H, W]`` → ``[N, backbone.num_features]``) into the frame."""
+        super().__init__()
+        self.backbone = backbone
+        self.input_spec = input_spec
+        self.num_frames = num_frames
+        self.dropout = nn.Dropout(dropout)
+        self.reset_classifier(num_classes)
+
+    def reset_classifier(self, num_classes: int) -> None:
+        """Start a classifier from N(0, 0.001) weights and zero biases, as all originals do."""
+        self.classifier = nn.Linear(int(self.backbone.num_features), num_classes)  # type: ignore[arg-type]
+        nn.init.normal_(self.classifier.weight, std=0.001)
+        nn.init.zeros_(self.classifier.bias)
+
+    def forward(self, clip_BTCHW: Tensor) -> Tensor:
+        """``[B, T, C, H, W]``, normalised, T = ``num_frames`` → logits ``[B, num_classes]``."""
+        check_frames(clip_BTCHW, self.num_frames)
+        features_ND = self.backbone(clip_BTCHW.flatten(0, 1))
+        scores_NK = self.classifier(self.dropout(features_ND))
+        scores_BTK: Tensor = scores_NK.view(len(clip_BTCHW), -1, scores_NK.shape[1])
+        return scores_BTK.mean(1)
+
+    def parameter_policy(self, *, fc_lr5: bool = False, partial_bn: bool = False) -> list[ParameterRule]:
+        """The parameter groups of TSN. ``fc_lr5`` speeds the classifier up 5 times (its bias 10 times).
+
+        ``partial_bn`` also freezes the batch norms (see :meth:`set_partial_bn`), so that policy and model agree.
+        """
+        self.set_partial_bn(partial_bn)
+        return tsn_groups(self, fc_lr5=fc_lr5, fast_first_conv=self.input_spec.modality == "flow")
+
+
+def check_frames(clip_BTCHW: Tensor, num_frames: int) -> None:
+    """Raise :class:`ActcliError` unless the clip is ``[B, num_frames, C, H, W]``."""
+    if clip_BTCHW.ndim != 5 or clip_BTCHW.shape[1] != num_frames:
+        raise ActcliError(
+            f"the model was made for clips [B, {num_frames}, C, H, W] and got {list(clip_BTCHW.shape)}. "
+            f"Feed {num_frames} frames, or make the model with another num_frames."
+        )
