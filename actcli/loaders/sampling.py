@@ -117,7 +117,7 @@ def _segments_even(num_clips: int, num_frames: int, num_segments: int, stack: in
     7 frames, 3 segments, 1 clip -> [1, 3, 5]      . o . o . o .
     """
     starts = max(num_frames - stack + 1, 1)
-    points = 2 * num_clips * np.arange(num_segments) + (2 * np.arange(num_clips) + 1)[:, None]
+    points: Indices = 2 * num_clips * np.arange(num_segments) + (2 * np.arange(num_clips) + 1)[:, None]
     return points * starts // (2 * num_clips * num_segments)
 
 
