@@ -1,0 +1,323 @@
+"""Video files to upright, square-pixel, full-range YUV planes.
+
+JPEG stores BT.601 YCbCr at full range with halved chroma, and so do nearly all videos but for range and matrix. The
+decoded planes are therefore resized and re-ranged one by one and go to the JPEG encoder as they are: no RGB in between.
+
+- Range: a look-up table on streams that are not marked full range.
+- Matrix: streams marked BT.709, BT.2020, SMPTE 240M or FCC are turned into BT.601 (one 2×2 matrix on the small chroma
+  planes and one correction of luma). Unmarked streams are left as they are, as every extraction by ffmpeg left them.
+- Other pixel formats (10 bit, 4:2:2, 4:4:4, RGB, grey) go through swscale to 8 bit 4:2:0 first.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import av
+import cv2
+import numpy as np
+from av.container import InputContainer
+from av.video.frame import VideoFrame
+from av.video.reformatter import ColorRange, Colorspace
+from av.video.stream import VideoStream
+from numpy.typing import NDArray
+
+from actcli.ingest.failure import ClipFailure
+
+Plane = NDArray[np.uint8]
+Planes = tuple[Plane, Plane, Plane]
+"""Y ``[H, W]`` and U, V ``[H/2, W/2]``; H and W even."""
+
+DECODER = f"pyav {av.__version__}"
+
+_KR_KB = {1: (0.2126, 0.0722), 4: (0.30, 0.11), 7: (0.212, 0.087), 9: (0.2627, 0.0593), 10: (0.2627, 0.0593)}
+"""Luma weights of red and blue by the stream's matrix number (ITU-T H.273) where they are not BT.601's."""
+_KR_KB_601 = (0.299, 0.114)
+_ROTATIONS = {90: cv2.ROTATE_90_COUNTERCLOCKWISE, 180: cv2.ROTATE_180, 270: cv2.ROTATE_90_CLOCKWISE}
+_UNTRIMMED_SLACK_SECONDS = 2.0
+_MISSING_FRAMES, _MISSING_SHARE = 4, 0.05
+"""A file is truncated if its end lacks more than this many frames and this share of its declared length."""
+
+
+@dataclass(frozen=True)
+class DecodeSettings:
+    """How decoded frames are sized and timed."""
+
+    short_side: int = 256
+    """Length of the shorter side in pixels; 0 keeps the size."""
+    upscale: bool = False
+    """Enlarge pictures that are smaller than ``short_side``."""
+    fps: float | None = None
+    """Frames a second; None keeps every frame once."""
+
+
+def target_size(width: float, height: float, settings: DecodeSettings) -> tuple[int, int]:
+    """Even width and height for a picture of ``width`` × ``height`` square pixels.
+
+    427 × 240 at short side 256 → 426 × 240 (not enlarged; one column is cropped), 1280 × 720 → 456 × 256.
+    """
+    scale = settings.short_side / min(width, height) if settings.short_side else 1.0
+    if scale > 1 and not settings.upscale:
+        scale = 1.0
+    if scale == 1.0:
+        return max(2, int(width) // 2 * 2), max(2, int(height) // 2 * 2)
+    return max(2, round(width * scale / 2) * 2), max(2, round(height * scale / 2) * 2)
+
+
+class VideoClip:
+    """One clip of a video file; iterating over it decodes, and may raise ``ClipFailure`` at any frame.
+
+    Args:
+        path: The file.
+        settings: Size and frame rate.
+        start: First second, where the file is a longer video. A file hardly longer than ``end - start`` is taken for
+            the trimmed clip itself, and both are ignored.
+        end: End in seconds, exclusive.
+
+    Raises:
+        ClipFailure: The file cannot be opened or holds no video.
+    """
+
+    def __init__(
+        self, path: Path, settings: DecodeSettings, start: float | None = None, end: float | None = None
+    ) -> None:
+        self._settings = settings
+        try:
+            # Tags in foreign encodings are common and must not stop a clip. Absolute paths keep a ':' in a relative
+            # name from being read as a protocol.
+            container = av.open(str(path.absolute()), metadata_errors="ignore")
+        except (OSError, ValueError) as error:  # av's errors are both
+            raise ClipFailure("open", type(error).__name__, getattr(error, "strerror", None) or str(error)) from None
+        assert isinstance(container, InputContainer)
+        self._container = container
+        if not container.streams.video:
+            container.close()
+            raise ClipFailure("open", "NoVideoStream", "the file holds no video stream")
+        self._stream: VideoStream = container.streams.video[0]
+        self._stream.codec_context.thread_count = 1
+        self._range = _untrimmed_range(self._container, self._stream, start, end)
+        self.fps = float(settings.fps or self._stream.average_rate or self._stream.guessed_rate or 0)
+        self._size: tuple[int, int] | None = None
+
+    def __enter__(self) -> "VideoClip":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._container.close()
+
+    def __iter__(self) -> Iterator[Planes]:
+        """All frames in presentation order, all of the size that the first one has after resizing."""
+        frames = self._timed_frames()
+        if self._settings.fps:
+            frames = _resample(frames, self._settings.fps)
+        for _, frame in frames:
+            yield self._to_planes(frame)
+
+    def _timed_frames(self) -> Iterator[tuple[float, VideoFrame]]:
+        """Seconds from the start of the stream, and frame."""
+        begin, end = self._range or (0.0, None)
+        origin = float((self._stream.start_time or 0) * (self._stream.time_base or 0))
+        step = 1 / float(self._stream.average_rate or self._stream.guessed_rate or 25)
+        time = -step
+        for frame in self._decode(origin + begin):
+            time = frame.time - origin if frame.time is not None else time + step
+            if end is not None and time >= end:
+                return
+            if not self._range or time >= begin:
+                yield time, frame
+
+    def _decode(self, seek_seconds: float) -> Iterator[VideoFrame]:
+        coverage = _Coverage(self._container, self._stream)
+        try:
+            if self._range:
+                self._container.seek(int(seek_seconds * av.time_base), backward=True)
+            for packet in self._container.demux(coverage.streams):
+                coverage.add(packet)
+                if packet.stream is self._stream:
+                    for frame in packet.decode():
+                        assert isinstance(frame, VideoFrame)
+                        yield frame
+        except (OSError, ValueError) as error:
+            raise ClipFailure(
+                "decode", type(error).__name__, f"{getattr(error, 'strerror', error)} after {coverage}"
+            ) from None
+        if not self._range:
+            coverage.check()
+
+    def _to_planes(self, frame: VideoFrame) -> Planes:
+        is_full = frame.color_range == ColorRange.JPEG or frame.format.name.startswith("yuvj")
+        rotation = round(frame.rotation / 90) * 90 % 360
+        if frame.format.name not in ("yuv420p", "yuvj420p"):
+            frame, is_full = _to_420(frame, is_full)
+        planes = [_plane_array(frame, index) for index in range(3)]
+        width, height = self._unrotated_size(frame, rotation)
+        planes = [
+            _resize(plane, (width // step, height // step)) for plane, step in zip(planes, (1, 2, 2), strict=True)
+        ]
+        if not is_full:
+            planes = [cv2.LUT(plane, table) for plane, table in zip(planes, _RANGE_TABLES, strict=True)]
+        if (weights := _KR_KB.get(int(frame.colorspace))) and not frame.format.is_rgb:
+            planes = _to_601(planes, weights)
+        if rotation:
+            planes = [cv2.rotate(plane, _ROTATIONS[rotation]) for plane in planes]
+        y, u, v = (np.ascontiguousarray(plane) for plane in planes)
+        return y, u, v
+
+    def _unrotated_size(self, frame: VideoFrame, rotation: int) -> tuple[int, int]:
+        """Target width and height before rotation; the first frame decides for the clip."""
+        turned = rotation in (90, 270)
+        if self._size is None:
+            aspect = float(self._stream.sample_aspect_ratio or 1) or 1.0
+            width, height = (round(frame.width * aspect), frame.height)
+            self._size = target_size(*((height, width) if turned else (width, height)), self._settings)
+        return (self._size[1], self._size[0]) if turned else self._size
+
+
+class _Coverage:
+    """How much of its declared length a file delivers.
+
+    A file that was cut off often just ends: the demuxer reports nothing. AVI is the worst, its demuxer corrects the
+    declared length to what is there; the frame count in its header remains. Empty chunks make packets fewer than that
+    count in healthy AVIs, so time is compared, not packets.
+    """
+
+    def __init__(self, container: InputContainer, stream: VideoStream) -> None:
+        self._stream = stream
+        self._step = 1 / float(stream.average_rate or stream.guessed_rate or 25)
+        self.streams: list[Any] = [stream]
+        self._declared = 0.0
+        if container.format.name == "avi" and stream.frames and stream.average_rate:
+            self._declared = stream.frames * self._step
+        elif stream.duration is not None and stream.time_base is not None:
+            self._declared = float(stream.duration * stream.time_base)
+        elif container.duration is not None:  # the longest of all streams: look at all of them
+            self._declared = container.duration / av.time_base
+            self.streams = [s for s in container.streams if s.type in ("video", "audio")]
+        self._begin: float | None = None
+        self._end = 0.0
+        self._last_video = 0.0
+        self._longest_gap = self._step
+
+    def add(self, packet: Any) -> None:
+        """Count one packet.
+
+        Raises:
+            ClipFailure: The demuxer marked the packet as cut off.
+        """
+        time = packet.pts if packet.pts is not None else packet.dts
+        if packet.size and packet.is_corrupt:
+            raise ClipFailure("decode", "TruncatedVideo", f"the file breaks off inside a frame after {self}")
+        if time is None or not packet.size:
+            return
+        seconds = float(time * packet.time_base)
+        if packet.stream is self._stream:
+            if self._begin is not None:
+                self._longest_gap = max(self._longest_gap, seconds - self._last_video)
+            self._last_video = seconds
+        self._begin = seconds if self._begin is None else min(self._begin, seconds)
+        length = packet.duration * packet.time_base if packet.duration else self._step
+        self._end = max(self._end, seconds + float(length))
+
+    def check(self) -> None:
+        """Raise ``ClipFailure`` if the end of the declared length is missing."""
+        missing = self._declared - (self._end - (self._begin or 0.0))
+        if missing > max(_MISSING_FRAMES * self._step, _MISSING_SHARE * self._declared, 1.5 * self._longest_gap):
+            raise ClipFailure("decode", "TruncatedVideo", f"the file ends after {self}")
+
+    def __str__(self) -> str:
+        seconds = f"{self._end - (self._begin or 0.0):.2f}"
+        return f"{seconds} of {self._declared:.2f} seconds" if self._declared else f"{seconds} seconds"
+
+
+def _untrimmed_range(
+    container: InputContainer, stream: VideoStream, start: float | None, end: float | None
+) -> tuple[float, float] | None:
+    """The range to cut out, or None where the file is the clip."""
+    if start is None or end is None:
+        return None
+    if stream.duration is not None and stream.time_base is not None:
+        seconds = float(stream.duration * stream.time_base)
+    else:
+        seconds = (container.duration or 0) / av.time_base
+    return (start, end) if seconds > end - start + _UNTRIMMED_SLACK_SECONDS else None
+
+
+def _resample(frames: Iterator[tuple[float, VideoFrame]], fps: float) -> Iterator[tuple[float, VideoFrame]]:
+    """At each instant k / fps after the first frame, the frame on screen then."""
+    begin: float | None = None
+    shown: VideoFrame | None = None
+    count = 0
+    for time, frame in frames:
+        begin = time if begin is None else begin
+        while shown is not None and begin + count / fps < time - 1e-6:
+            yield begin + count / fps, shown
+            count += 1
+        shown = frame
+    if shown is not None:
+        yield (begin or 0.0) + count / fps, shown
+
+
+def _to_420(frame: VideoFrame, is_full: bool) -> tuple[VideoFrame, bool]:
+    """8 bit 4:2:0, and whether it has full range; RGB becomes BT.601 at full range."""
+    is_full = is_full or frame.format.is_rgb
+    colour_range = ColorRange.JPEG if is_full else ColorRange.MPEG
+    matrix = Colorspace.ITU601 if frame.format.is_rgb else frame.colorspace
+    return (
+        frame.reformat(
+            format="yuv420p",
+            src_color_range=colour_range,
+            dst_color_range=colour_range,
+            src_colorspace=frame.colorspace,
+            dst_colorspace=matrix,
+        ),
+        is_full,
+    )
+
+
+def _plane_array(frame: VideoFrame, index: int) -> Plane:
+    """A view of one plane without the padding of its lines."""
+    plane = frame.planes[index]
+    return np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[: plane.height, : plane.width]
+
+
+def _resize(plane: Plane, size: tuple[int, int]) -> Plane:
+    """The plane at width and height ``size``; a surplus of one pixel is cropped, not resampled."""
+    height, width = plane.shape
+    if 0 <= width - size[0] <= 1 and 0 <= height - size[1] <= 1:
+        return plane[: size[1], : size[0]]
+    shrinks = size[0] <= width and size[1] <= height
+    resized: Plane = cv2.resize(plane, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+    return resized
+
+
+def _range_table(low: int, high: int, centre: int) -> Plane:
+    """Look-up table from limited to full range: ``low..high`` to 256 levels about ``centre``."""
+    levels = np.arange(256, dtype=np.float64)
+    origin = centre or low
+    return np.clip(np.rint((levels - origin) * 255 / (high - low) + centre), 0, 255).astype(np.uint8)
+
+
+_RANGE_TABLES = (_range_table(16, 235, 0), _range_table(16, 240, 128), _range_table(16, 240, 128))
+
+
+def _matrix_to_601(weights: tuple[float, float]) -> NDArray[np.float32]:
+    """``[3, 2]``: what U − 128 and V − 128 add to Y, and the new U − 128 and V − 128, all at full range."""
+    kr, kb = weights
+    to_rgb = np.array([[1, 0, 2 * (1 - kr)], [1, -2 * kb * (1 - kb) / (1 - kr - kb), -2 * kr * (1 - kr) / (1 - kr - kb)],
+                       [1, 2 * (1 - kb), 0]])  # fmt: skip
+    kr, kb = _KR_KB_601
+    luma = np.array([kr, 1 - kr - kb, kb])
+    from_rgb = np.stack([luma, (np.array([0, 0, 1]) - luma) / (2 * (1 - kb)), (np.array([1, 0, 0]) - luma) / (2 * (1 - kr))])
+    return (from_rgb @ to_rgb)[:, 1:].astype(np.float32)
+
+
+def _to_601(planes: list[Plane], weights: tuple[float, float]) -> list[Plane]:
+    """Full-range planes from the matrix with luma weights ``weights`` to BT.601."""
+    y, u, v = planes
+    matrix = _matrix_to_601(weights)
+    offset = np.array([0, 128, 128], np.float32) - matrix.sum(1) * 128  # the planes carry + 128
+    chroma = cv2.transform(cv2.merge([u, v]).astype(np.float32), np.column_stack([matrix, offset]))
+    correction = cv2.resize(chroma[..., 0], (y.shape[1], y.shape[0]), interpolation=cv2.INTER_LINEAR)
+    new_u, new_v = (cv2.convertScaleAbs(np.maximum(chroma[..., index], 0)) for index in (1, 2))
+    return [cv2.add(y, correction, dtype=cv2.CV_8U), new_u, new_v]
