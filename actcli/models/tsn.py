@@ -4,7 +4,7 @@ Paper: Wang et al., "Temporal Segment Networks: Towards Good Practices for Deep 
 https://arxiv.org/abs/1608.00859.  ``logits = 1/T Σ_t W f(frame_t) + b``: the order of frames plays no part.
 """
 
-from actcli.models.backbones import FRAME_BACKBONES, build_backbone
+from actcli.models.backbones import FRAME_BACKBONES, build_tsn_backbone
 from actcli.models.base import SegmentModel
 from actcli.models.registry import Published, register
 
@@ -18,5 +18,5 @@ def tsn(
     *, num_classes: int, num_frames: int = 8, backbone: str = "resnet50", modality: str = "rgb", dropout: float = 0.5
 ) -> SegmentModel:
     """Temporal Segment Network: frames are scored one by one and averaged."""
-    network, input_spec = build_backbone(backbone, modality)
+    network, input_spec = build_tsn_backbone(backbone, modality)
     return SegmentModel(network, input_spec, num_classes=num_classes, num_frames=num_frames, dropout=dropout)

@@ -10,6 +10,18 @@ CASES = [
     ("tsm_resnet50_8f", "tsm", "tsm", {}),
     ("tsm_resnet50_16f", "tsm", "tsm", {"num_frames": 16}),
     ("tsm_block_resnet50_8f", "tsm", "tsm", {"shift_place": "block"}),
+    ("tsm_nl_resnet50_8f", "tsm", "tsm", {"non_local": True}),
+    ("tsn_bninception_8f", "tsm", "tsn", {"backbone": "bninception"}),
+    ("tsn_flow_bninception_8f", "tsm", "tsn", {"backbone": "bninception", "modality": "flow"}),
+    ("tsm_bninception_8f", "tsm", "tsm", {"backbone": "bninception"}),
+    ("tsm_mobilenetv2_8f", "tsm", "tsm", {"backbone": "mobilenetv2"}),
+    ("gsm_bninception_8f", "gsm", "gsm", {"backbone": "bninception"}),
+    ("gsm_inceptionv3_8f", "gsm", "gsm", {"backbone": "inceptionv3"}),
+    ("gsf_bninception_8f", "gsf", "gsf", {"backbone": "bninception"}),
+    ("gsf_inceptionv3_8f", "gsf", "gsf", {"backbone": "inceptionv3"}),
+    ("gsf_resnet50_8f", "gsf", "gsf", {"backbone": "resnet50"}),
+    ("masnet_resnet50_8f", "masnet", "masnet", {}),
+    ("masnet_resnet50_8f_batch1", "masnet", "masnet", {"batch_of_one": True}),
 ]
 
 

@@ -5,12 +5,15 @@ identity without parameters, so the names of the weights are those of the plain 
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
 from actcli.errors import ActcliError
+from actcli.models.backbones.bninception import BNInception
+from actcli.models.backbones.inceptionv3 import InceptionV3
+from actcli.models.backbones.mobilenet import mobilenetv2
 from actcli.models.backbones.resnet import resnet18, resnet34, resnet50, resnet101
 from actcli.models.base import InputSpec
 
@@ -18,47 +21,54 @@ FLOW_STACK = 5
 """Consecutive x, y fields per segment of a flow model."""
 
 RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101")
-FRAME_BACKBONES = RESNETS
+INCEPTIONS = ("bninception", "inceptionv3")
+FRAME_BACKBONES = (*RESNETS, *INCEPTIONS, "mobilenetv2")
 """Backbones of TSN and TSM."""
 
-
-@dataclass(frozen=True)
-class _Backbone:
-    build: Callable[[], nn.Module]
-    rgb: InputSpec
-    flow: InputSpec
-
-
-def _imagenet_specs() -> tuple[InputSpec, InputSpec]:
-    std = (0.229, 0.224, 0.225)
-    channels = 2 * FLOW_STACK
-    return (
-        InputSpec("rgb", (0.485, 0.456, 0.406), std),
-        InputSpec("flow", (0.5,) * channels, (sum(std) / 3,) * channels, flow_stack=FLOW_STACK),
-    )
-
-
-_BACKBONES = {
-    name: _Backbone(build, *_imagenet_specs())
-    for name, build in [
-        ("resnet18", resnet18),
-        ("resnet34", resnet34),
-        ("resnet50", resnet50),
-        ("resnet101", resnet101),
-    ]
+_BUILDERS: dict[str, Callable[[], nn.Module]] = {
+    "resnet18": resnet18,
+    "resnet34": resnet34,
+    "resnet50": resnet50,
+    "resnet101": resnet101,
+    "bninception": BNInception,
+    "inceptionv3": InceptionV3,
+    "mobilenetv2": mobilenetv2,
 }
 
 
-def build_backbone(name: str, modality: str) -> tuple[nn.Module, InputSpec]:
+def build_backbone(name: str, modality: str, bn_momentum: float = 0.1) -> tuple[nn.Module, InputSpec]:
     """A freshly initialised backbone for ``"rgb"`` or ``"flow"``, and the input it was published with."""
     if modality not in ("rgb", "flow"):
         raise ActcliError(f"modality is {modality!r}; it has to be 'rgb' or 'flow'.")
-    backbone = _BACKBONES[name]
-    network = backbone.build()
+    network = _BUILDERS[name]()
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = bn_momentum
     if modality == "flow":
         widen_first_conv(network, 2 * FLOW_STACK)
-        return network, backbone.flow
-    return network, backbone.rgb
+    return network, _input_spec(name, modality)
+
+
+def _input_spec(name: str, modality: str) -> InputSpec:
+    rgb = _CAFFE if name in INCEPTIONS else _TORCHVISION
+    if name == "inceptionv3":
+        rgb = replace(rgb, size=229, scale_size=261)
+    if modality == "rgb":
+        return rgb
+    mean, std = (128.0, 1.0) if name in INCEPTIONS else (0.5, sum(rgb.std) / 3)
+    channels = 2 * FLOW_STACK
+    return replace(
+        rgb, modality="flow", mean=(mean,) * channels, std=(std,) * channels, channel_order="rgb", flow_stack=FLOW_STACK
+    )
+
+
+_TORCHVISION = InputSpec("rgb", mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+_CAFFE = InputSpec("rgb", mean=(104.0, 117.0, 128.0), std=(1.0,) * 3, channel_order="bgr", value_range=255.0)
+
+
+def build_tsn_backbone(name: str, modality: str) -> tuple[nn.Module, InputSpec]:
+    """:func:`build_backbone` with the batch-norm momentum of the TSM repository: 0.9 on BNInception, else 0.1."""
+    return build_backbone(name, modality, bn_momentum=0.9 if name == "bninception" else 0.1)
 
 
 def widen_first_conv(network: nn.Module, in_channels: int) -> None:

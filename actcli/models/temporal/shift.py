@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from actcli.models.temporal.frames import split_clips
+
 # N = B * T frames, the T of a clip next to each other; C channels, H W spatial; F channels move each way
 
 
@@ -21,11 +23,6 @@ def shift_frames(x_NCHW: Tensor, num_frames: int, shift_div: int) -> Tensor:
     fold = x_NCHW.shape[1] // shift_div
     shifted: Tensor = _Shift.apply(x_NCHW, num_frames, fold, False)
     return shifted
-
-
-def split_clips(x_NCHW: Tensor, num_frames: int) -> Tensor:
-    """``[B * T, C, H, W]`` → ``[B, T, C, H, W]``, a view."""
-    return x_NCHW.view(-1, num_frames, *x_NCHW.shape[1:])
 
 
 def shift_frames_(x_NCHW: Tensor, num_frames: int, shift_div: int) -> Tensor:
