@@ -1,1 +1,30 @@
 """From downloaded footage and official annotations to one file of frames per clip."""
+
+from actcli.ingest.card import DatasetCard
+from actcli.ingest.datasets import get_dataset, list_datasets
+from actcli.ingest.extract import ExtractOptions, ExtractProgress, ExtractSummary, FailedClip, extract_dataset
+from actcli.ingest.flow import dequantise, flow_to_colour
+from actcli.ingest.manifest import MANIFEST_SCHEMA, payload_path, read_manifest
+from actcli.ingest.records import UNLABELLED, ClipRecord, DatasetAdapter, Listing
+from actcli.ingest.synthetic import make_synthetic
+
+__all__ = [
+    "MANIFEST_SCHEMA",
+    "UNLABELLED",
+    "ClipRecord",
+    "DatasetAdapter",
+    "DatasetCard",
+    "ExtractOptions",
+    "ExtractProgress",
+    "ExtractSummary",
+    "FailedClip",
+    "Listing",
+    "dequantise",
+    "extract_dataset",
+    "flow_to_colour",
+    "get_dataset",
+    "list_datasets",
+    "make_synthetic",
+    "payload_path",
+    "read_manifest",
+]

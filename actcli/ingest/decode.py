@@ -304,11 +304,15 @@ _RANGE_TABLES = (_range_table(16, 235, 0), _range_table(16, 240, 128), _range_ta
 def _matrix_to_601(weights: tuple[float, float]) -> NDArray[np.float32]:
     """``[3, 2]``: what U − 128 and V − 128 add to Y, and the new U − 128 and V − 128, all at full range."""
     kr, kb = weights
-    to_rgb = np.array([[1, 0, 2 * (1 - kr)], [1, -2 * kb * (1 - kb) / (1 - kr - kb), -2 * kr * (1 - kr) / (1 - kr - kb)],
-                       [1, 2 * (1 - kb), 0]])  # fmt: skip
+    kg = 1 - kr - kb
+    red, blue = (1, 0, 2 * (1 - kr)), (1, 2 * (1 - kb), 0)
+    green = (1, -2 * kb * (1 - kb) / kg, -2 * kr * (1 - kr) / kg)
+    to_rgb = np.array([red, green, blue])
     kr, kb = _KR_KB_601
     luma = np.array([kr, 1 - kr - kb, kb])
-    from_rgb = np.stack([luma, (np.array([0, 0, 1]) - luma) / (2 * (1 - kb)), (np.array([1, 0, 0]) - luma) / (2 * (1 - kr))])
+    from_rgb = np.stack(
+        [luma, (np.array([0, 0, 1]) - luma) / (2 * (1 - kb)), (np.array([1, 0, 0]) - luma) / (2 * (1 - kr))]
+    )
     return (from_rgb @ to_rgb)[:, 1:].astype(np.float32)
 
 

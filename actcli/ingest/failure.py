@@ -1,5 +1,8 @@
 """Why one clip could not be extracted; it becomes a row of the manifest, never a stop."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class ClipFailure(Exception):
     """One clip failed at ``stage`` (find, open, decode, flow, encode, write, worker)."""
@@ -10,7 +13,13 @@ class ClipFailure(Exception):
         self.error = error
         self.message = message
 
-    @classmethod
-    def of(cls, stage: str, error: Exception) -> "ClipFailure":
-        """The failure that ``error`` is at ``stage``."""
-        return cls(stage, type(error).__name__, str(error))
+
+@contextmanager
+def failing_at(stage: str) -> Iterator[None]:
+    """Turn any error inside the block into a ``ClipFailure`` at ``stage``."""
+    try:
+        yield
+    except ClipFailure:
+        raise
+    except Exception as error:
+        raise ClipFailure(stage, type(error).__name__, str(error)) from error

@@ -129,7 +129,7 @@ def _find_video(row: _Row, videos: Mapping[str, list[str]]) -> tuple[str, bool]:
 
 
 def _of_split(paths: list[str], split: str) -> str:
-    """The path below a folder named after the split (``val``, ``validate``, ``videos_val``, ``train_256``), or the first."""
+    """The path below a folder named after the split (``validate``, ``videos_val``, ``train_256``), or the first."""
     for path in paths:
         words = re.split(r"[^a-z]+", "/".join(PurePosixPath(path).parts[:-1]).lower())
         if any(_SPLIT_OF_WORD.get(word) == split for word in words):

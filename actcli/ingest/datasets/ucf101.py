@@ -34,8 +34,8 @@ def read_listing(raw_dir: Path) -> Listing:
     records = []
     for source_id in sorted(splits):
         label = label_of[folded(PurePosixPath(source_id).parent.name)]
-        path = spelling.root.relative_to(raw_dir) / spelling.find(source_id)
-        records.append(ClipRecord(source_id, path.as_posix(), label, classes[label], splits[source_id]))
+        actual = spelling.root.relative_to(raw_dir) / spelling.find(source_id)
+        records.append(ClipRecord(source_id, actual.as_posix(), label, classes[label], splits[source_id]))
     split_sets = {split_id: ordered_splits(s.get(split_id, "") for s in splits.values()) for split_id in "123"}
     return Listing(tuple(classes), tuple(records), split_sets)
 

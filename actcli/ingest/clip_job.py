@@ -1,0 +1,174 @@
+"""The work on one clip, from its source to its file; runs in any process."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import cv2
+import simplejpeg
+
+from actcli.ingest.decode import DECODER, DecodeSettings, Plane, VideoClip
+from actcli.ingest.failure import ClipFailure, failing_at
+from actcli.ingest.flow import FlowMethod, flow_fields, flow_version, quantise
+from actcli.ingest.frame_folders import FrameFolder, find_dump, find_flow_dump
+from actcli.ingest.manifest import Layout, Modality, payload_path
+from actcli.ingest.payload import PayloadWriter
+from actcli.ingest.records import Storage
+
+cv2.setNumThreads(1)  # one process a core already
+
+
+@dataclass(frozen=True)
+class ClipJob:
+    """What is the same for all clips of an extraction."""
+
+    raw_dir: Path
+    frames_dir: Path
+    storage: Storage
+    modality: Modality
+    layout: Layout
+    decode: DecodeSettings
+    quality: int
+    keep_partial: bool
+    flow_method: FlowMethod
+    flow_bound: float
+    from_frames: Path | None
+    frames_fps: float
+    """Frame rate to note down where the source is a folder of frames."""
+
+
+class ClipTask(NamedTuple):
+    """One clip to extract."""
+
+    key: str
+    source_id: str
+    path: str
+    class_name: str
+    start: float | None
+    end: float | None
+
+
+@dataclass
+class _Source:
+    """The JPEGs of a clip as they come, and what is known of them."""
+
+    jpegs: Iterator[bytes]
+    decoder: str
+    fps: float
+    size: tuple[int, int] = field(default=(0, 0))
+    note: str = ""
+
+
+def extract_clip(job: ClipJob, task: ClipTask) -> dict[str, Any]:
+    """Extract one clip; returns its ledger line. Only trouble with the disk it writes to is raised."""
+    row: dict[str, Any] = {"key": task.key, "source_id": task.source_id}
+    target = payload_path(job.frames_dir, task.key, job.modality, job.layout)
+    with PayloadWriter(target, job.modality, job.layout) as writer:
+        source = _Source(iter(()), "", 0.0)
+        failure = None
+        try:
+            with failing_at("open"):
+                source = _open_source(job, task)
+            for jpeg in _guarded(source.jpegs):
+                writer.write(jpeg)
+            if not writer.frame_sizes:
+                raise ClipFailure("decode", "NoFrames", "the file holds no frame")
+        except ClipFailure as error:
+            failure = error
+        planes = 1 if job.modality == "rgb" else 2
+        num_frames = len(writer.frame_sizes) // planes
+        if failure:
+            row |= {"stage": failure.stage, "error": failure.error, "message": failure.message}
+            if not (job.keep_partial and num_frames and failure.stage == "decode"):
+                is_missing = failure.stage == "find" and failure.error == "FileNotFoundError"
+                return row | {"status": "missing" if is_missing else "failed"}
+        writer.commit()
+    return row | {
+        "status": "ok",
+        "message": failure.message if failure else source.note,
+        "partial": failure is not None,
+        "num_frames": num_frames,
+        "width": source.size[0],
+        "height": source.size[1],
+        "fps": source.fps,
+        "frame_sizes": writer.frame_sizes,
+        "bytes": sum(writer.frame_sizes),
+        "checksum": writer.checksum,
+        "decoder": source.decoder,
+        "bound": job.flow_bound if job.modality == "flow" else 0.0,
+    }
+
+
+def _guarded(jpegs: Iterator[bytes]) -> Iterator[bytes]:
+    """The same, with any error of the source (not of the consumer) as ``ClipFailure``."""
+    with failing_at("decode"):
+        yield from jpegs
+
+
+def _open_source(job: ClipJob, task: ClipTask) -> _Source:
+    if job.from_frames is not None:
+        return _dump_source(job, task, job.from_frames)
+    path = job.raw_dir / task.path
+    if not path.exists():
+        raise ClipFailure("find", "FileNotFoundError", f"there is no {task.path}")
+    return _folder_source(job, path) if job.storage == "frames" else _video_source(job, task, path)
+
+
+def _video_source(job: ClipJob, task: ClipTask, path: Path) -> _Source:
+    clip = VideoClip(path, job.decode, task.start, task.end)
+    source = _Source(iter(()), DECODER, clip.fps)
+
+    def rgb() -> Iterator[bytes]:
+        with clip:
+            for y, u, v in clip:
+                source.size = (y.shape[1], y.shape[0])
+                yield simplejpeg.encode_jpeg_yuv_planes(y, u, v, job.quality)
+
+    def luma() -> Iterator[Plane]:
+        with clip:
+            for y, _, _ in clip:
+                yield y
+
+    source.jpegs = rgb() if job.modality == "rgb" else _flow_jpegs(job, luma(), source)
+    return source
+
+
+def _folder_source(job: ClipJob, path: Path) -> _Source:
+    folder = FrameFolder(path)
+    source = _Source(iter(()), "copied", job.frames_fps, note=folder.note)
+    if job.modality == "rgb":
+        source.jpegs = _copied(folder, source)
+    else:
+        source.jpegs = _flow_jpegs(job, folder.grey(job.decode), source)
+    return source
+
+
+def _dump_source(job: ClipJob, task: ClipTask, root: Path) -> _Source:
+    if job.modality == "rgb":
+        folder = find_dump(root, task.source_id, task.path, task.class_name)
+        source = _Source(iter(()), "copied", job.frames_fps, note=folder.note)
+        source.jpegs = _copied(folder, source)
+        return source
+    x, y = find_flow_dump(root, task.source_id, task.path, task.class_name)
+    source = _Source(iter(()), "copied", job.frames_fps)
+    pairs = zip(_copied(x, source), _copied(y, source), strict=True)
+    source.jpegs = (jpeg for pair in pairs for jpeg in pair)
+    return source
+
+
+def _copied(folder: FrameFolder, source: _Source) -> Iterator[bytes]:
+    for data, source.size in folder.jpegs():
+        yield data
+
+
+def _flow_jpegs(job: ClipJob, frames: Iterator[Plane], source: _Source) -> Iterator[bytes]:
+    source.decoder = " + ".join(filter(None, [source.decoder.replace("copied", ""), flow_version(job.flow_method)]))
+    count = 0
+    for motion in flow_fields(frames, job.flow_method):
+        count += 1
+        source.size = (motion.shape[1], motion.shape[0])
+        for plane in quantise(motion, job.flow_bound):
+            yield simplejpeg.encode_jpeg_yuv_planes(plane, None, None, job.quality)
+    if not count:
+        raise ClipFailure("flow", "NoMotion", "a clip of one frame has no flow")

@@ -1,0 +1,205 @@
+"""Running one function over many clips: in this process, in worker processes, or on Ray.
+
+``concurrent.futures`` cannot say which task killed a worker, loses the others with it, and cannot stop a hung one. The
+pool here gives each worker one task at a time over its own pipe, so a crash or a hang costs exactly the clip at hand.
+"""
+
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from typing import Any, Literal, TypeVar
+
+from actcli.errors import ActcliError
+
+Task = TypeVar("Task")
+Result = TypeVar("Result")
+ExecutorName = Literal["processes", "ray", "serial"]
+
+
+@dataclass(frozen=True)
+class Crash:
+    """A task that took its worker with it."""
+
+    error: str
+    message: str
+
+
+def run_tasks(
+    executor: ExecutorName,
+    function: Callable[[Task], Result],
+    tasks: Iterable[Task],
+    *,
+    workers: int,
+    timeout: float,
+) -> Generator[tuple[Task, Result | Crash]]:
+    """Yield each task with its result, in the order in which they finish.
+
+    Args:
+        executor: Where the function runs.
+        function: Importable by its name; an exception that it raises ends the whole run and is raised here.
+        tasks: Taken one by one as workers become free.
+        workers: How many run at once.
+        timeout: Seconds after which a task counts as hung (not in ``serial``).
+    """
+    if executor == "serial":
+        return ((task, function(task)) for task in tasks)
+    run = _run_processes if executor == "processes" else _run_ray
+    return run(function, iter(tasks), workers, timeout)
+
+
+def check_executor(executor: ExecutorName) -> None:
+    """Raise ``ActcliError`` where the executor needs a package that is not installed."""
+    if executor == "ray":
+        try:
+            import ray  # noqa: F401
+        except ImportError:
+            raise ActcliError("Ray is not installed. Type: pip install 'actcli[ray]'") from None
+
+
+class _Worker:
+    """One process and the task it has."""
+
+    def __init__(self, context: Any, function: Callable[[Any], Any]) -> None:
+        self.connection, theirs = context.Pipe()
+        self.process = context.Process(target=_serve, args=(theirs, function), daemon=True)
+        self.process.start()
+        theirs.close()
+        self.task: Any = None
+        self.deadline = 0.0
+
+    def give(self, task: Any, timeout: float) -> None:
+        self.task = task
+        self.deadline = time.monotonic() + timeout
+        self.connection.send(task)
+
+    def take(self) -> Any:
+        """The result, or a ``Crash`` if the process is gone."""
+        try:
+            error, result = self.connection.recv()
+        except (EOFError, ConnectionResetError):
+            self.stop()
+            return Crash("WorkerDied", _death(self.process.exitcode))
+        if error is not None:
+            raise error
+        return result
+
+    def stop(self) -> None:
+        self.connection.close()
+        self.process.join(0.2)
+        self.process.kill()
+        self.process.join()
+
+
+def _run_processes(
+    function: Callable[[Any], Any], tasks: Iterator[Any], workers: int, timeout: float
+) -> Generator[tuple[Any, Any]]:
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["actcli.ingest.clip_job"])  # imported once, then inherited by every worker
+    busy: list[_Worker] = []
+    idle: list[_Worker] = []
+    try:
+        while True:
+            while len(busy) < workers and (task := next(tasks, None)) is not None:
+                idle = [worker for worker in idle if worker.process.is_alive()]
+                worker = idle.pop() if idle else _Worker(context, function)
+                worker.give(task, timeout)
+                busy.append(worker)
+            if not busy:
+                return
+            for worker, result in _finished(busy, timeout):
+                busy.remove(worker)
+                if not isinstance(result, Crash):
+                    idle.append(worker)
+                yield worker.task, result
+    finally:
+        for worker in busy + idle:
+            worker.stop()
+
+
+def _finished(busy: list[_Worker], timeout: float) -> list[tuple[_Worker, Any]]:
+    """The workers that are done, dead or hung, with their results; waits until there is one."""
+    patience = max(0.0, min(worker.deadline for worker in busy) - time.monotonic())
+    ready = set(wait([worker.connection for worker in busy], patience))
+    finished = [(worker, worker.take()) for worker in busy if worker.connection in ready]
+    for worker in busy:
+        if worker.connection not in ready and time.monotonic() > worker.deadline:
+            worker.process.kill()
+            worker.stop()
+            finished.append((worker, Crash("WorkerHung", f"no result after {timeout:g} seconds")))
+    return finished
+
+
+def _serve(connection: Connection, function: Callable[[Any], Any]) -> None:
+    """Body of a worker process: answer tasks until the pipe closes, and end when the parent does."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    while True:
+        try:
+            task = connection.recv()
+        except EOFError:
+            return
+        try:
+            answer: tuple[Exception | None, Any] = (None, function(task))
+        except Exception as error:
+            answer = (error, None)
+        connection.send(answer)
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
+
+
+def _death(exitcode: int | None) -> str:
+    if exitcode is None or exitcode >= 0:
+        return f"the worker process ended with exit code {exitcode}"
+    hint = " (perhaps out of memory)" if exitcode == -signal.SIGKILL else ""
+    return f"the worker process was ended by {signal.Signals(-exitcode).name}{hint}"
+
+
+def _run_ray(
+    function: Callable[[Any], Any], tasks: Iterator[Any], workers: int, timeout: float
+) -> Generator[tuple[Any, Any]]:
+    """The same on a Ray cluster (``RAY_ADDRESS``), or on one started on the spot."""
+    import ray
+
+    if not ray.is_initialized():
+        local = {} if "RAY_ADDRESS" in os.environ else {"num_cpus": workers, "include_dashboard": False}
+        ray.init(log_to_driver=False, configure_logging=False, **local)
+    remote = ray.remote(max_retries=0)(_call)
+    running: dict[Any, tuple[Any, float]] = {}
+    while True:
+        while len(running) < workers and (task := next(tasks, None)) is not None:
+            running[remote.remote(function, task)] = (task, time.monotonic() + timeout)
+        if not running:
+            return
+        done, _ = ray.wait(list(running), timeout=1.0)
+        for reference in done:
+            task, _ = running.pop(reference)
+            yield task, _ray_result(reference)
+        for reference in [r for r, (_, deadline) in running.items() if time.monotonic() > deadline]:
+            task, _ = running.pop(reference)
+            ray.cancel(reference, force=True)
+            yield task, Crash("WorkerHung", f"no result after {timeout:g} seconds")
+
+
+def _call(function: Callable[[Any], Any], task: Any) -> Any:
+    return function(task)
+
+
+def _ray_result(reference: Any) -> Any:
+    import ray
+
+    try:
+        return ray.get(reference)
+    except ray.exceptions.RayTaskError as error:
+        raise error.cause from None
+    except ray.exceptions.RayError as error:
+        return Crash("WorkerDied", str(error).splitlines()[0])

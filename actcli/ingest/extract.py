@@ -1,0 +1,446 @@
+"""The extraction job: from a raw folder to one file of frames per clip and a manifest of them all."""
+
+import fcntl
+import itertools
+import os
+import shutil
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import av
+import cv2
+import numpy as np
+import simplejpeg
+
+from actcli import __version__
+from actcli.errors import ActcliError
+from actcli.ingest.card import CARD_NAME, DatasetCard
+from actcli.ingest.clip_job import ClipJob, ClipTask, extract_clip
+from actcli.ingest.datasets import get_dataset
+from actcli.ingest.decode import DecodeSettings, target_size
+from actcli.ingest.executors import Crash, ExecutorName, check_executor, run_tasks
+from actcli.ingest.flow import FLOW_METHODS, FlowMethod, check_method
+from actcli.ingest.manifest import (
+    Layout,
+    Ledger,
+    Modality,
+    assign_keys,
+    modality_file,
+    payload_path,
+    printable,
+    write_manifest,
+)
+from actcli.ingest.payload import payload_bytes
+from actcli.ingest.records import ClipRecord, DatasetAdapter, Listing
+
+_BYTES_PER_PIXEL = 0.2
+"""Upper estimate of a JPEG frame's bytes a pixel at the default quality, for the disk check."""
+_SAMPLED_CLIPS = 16
+
+
+@dataclass(frozen=True)
+class ExtractOptions:
+    """Everything that a user can choose about an extraction."""
+
+    dataset: str
+    """Name of the dataset; see ``list_datasets``."""
+    raw_dir: Path
+    """Folder with the official files."""
+    frames_dir: Path
+    """Folder to write to, one for each dataset."""
+    modality: Modality = "rgb"
+    """``rgb`` frames or optical ``flow``."""
+    short_side: int = 256
+    """Length of the shorter side in pixels; 0 keeps the size. Frame datasets keep theirs in rgb."""
+    upscale: bool = False
+    """Enlarge videos that are smaller than ``short_side``."""
+    fps: float | None = None
+    """Frames a second; None keeps every frame once."""
+    quality: int = 90
+    """JPEG quality, 1 to 100."""
+    workers: int = field(default_factory=lambda: os.cpu_count() or 1)
+    """Clips worked on at once."""
+    layout: Layout = "mjpeg"
+    """One ``mjpeg`` file a clip, or ``folders`` of JPEG files for other tools."""
+    keep_partial: bool = False
+    """Keep the frames before the place where a clip breaks, and mark the clip."""
+    retry_failed: bool = False
+    """Take up only the clips that failed or were missing in an earlier run."""
+    flow_method: FlowMethod = "dis"
+    """``dis`` (fast), ``farneback``, ``tvl1`` (that of the literature, about 150 times slower) or ``raft``."""
+    flow_bound: float = 20.0
+    """Motion in pixels that the largest byte of a flow picture stands for."""
+    from_frames: Path | None = None
+    """Pack the JPEG folders of an existing dump instead of decoding videos."""
+    executor: ExecutorName = "processes"
+    """Where clips are worked on: ``processes``, ``ray``, or ``serial`` (in this process)."""
+    clip_timeout: float = 1800.0
+    """Seconds after which a clip counts as hung and failed."""
+
+    def settings(self) -> dict[str, Any]:
+        """The options that decide what is written; a job continues only with the same ones."""
+        shared: dict[str, Any] = {"short_side": self.short_side, "upscale": self.upscale, "fps": self.fps, "quality": self.quality}
+        shared |= {"layout": self.layout, "from_frames": self.from_frames and str(self.from_frames.absolute())}
+        if self.modality == "flow":
+            shared |= {"flow_method": self.flow_method, "flow_bound": self.flow_bound}
+        return shared
+
+
+@dataclass(frozen=True)
+class ExtractProgress:
+    """Where a running extraction stands."""
+
+    done: int
+    """Clips finished in this run, whatever came of them."""
+    total: int
+    """Clips that this run has to do."""
+    failed: int
+    """Clips of this run that failed or are missing."""
+    frames: int
+    """Frames, or flow fields, written in this run."""
+
+
+@dataclass(frozen=True)
+class FailedClip:
+    """A clip without frames, and why."""
+
+    key: str
+    """Key of the clip."""
+    source_id: str
+    """Name in the official list."""
+    status: str
+    """``failed`` or ``missing``."""
+    stage: str
+    """Where it happened: find, open, decode, flow or worker."""
+    error: str
+    """Type of the error."""
+    message: str
+    """The error in words."""
+
+
+@dataclass(frozen=True)
+class ExtractSummary:
+    """What an extraction came to; the counts are those of the whole dataset, not of this run alone."""
+
+    listed: int
+    """Clips in the official list."""
+    counts: Mapping[str, int]
+    """``ok``, ``partial`` (kept although broken), ``failed`` and ``missing``; they add up to ``listed``."""
+    failed: tuple[FailedClip, ...]
+    """Every clip that failed or is missing."""
+    already_done: int
+    """Clips that earlier runs had finished."""
+    frames: int
+    """Frames, or flow fields, of all kept clips."""
+    bytes: int
+    """Bytes of all kept clips."""
+    seconds: float
+    """Length of this run."""
+    frames_dir: Path
+    """Where everything lies."""
+    warnings: tuple[str, ...]
+    """What the user should know."""
+
+
+def extract_dataset(
+    options: ExtractOptions, *, progress: Callable[[ExtractProgress], None] | None = None
+) -> ExtractSummary:
+    """Extract a dataset, or continue where an earlier run stopped.
+
+    Every clip of the official list gets a row in the manifest; one that cannot be extracted has its reason there.
+
+    Args:
+        options: What to do.
+        progress: Called after every clip, in this process.
+
+    Raises:
+        ActcliError: Something is wrong with the folders, annotations or options (all problems at once, before any clip
+            is read), or the disk is full. What has been done stays; the same call continues.
+    """
+    begin = time.monotonic()
+    adapter = get_dataset(options.dataset)
+    listing = _check(adapter, options)
+    options.frames_dir.mkdir(parents=True, exist_ok=True)
+    with _locked(options.frames_dir):
+        _remove_leftovers(options.frames_dir)
+        keys = assign_keys(options.frames_dir, listing.records)
+        with Ledger(modality_file(options.frames_dir, "extract", options.modality, ".jsonl")) as ledger:
+            _write_card(listing, options)
+            to_do = _to_do(listing, keys, ledger, options)
+            _extract_all(_clip_job(adapter, options), to_do, ledger, options, progress)
+        manifest = modality_file(options.frames_dir, "manifest", options.modality, ".parquet")
+        write_manifest(manifest, listing.records, keys, ledger.rows)
+    outcomes = [ledger.rows[keys[record.source_id]] for record in listing.records]
+    return _summary(listing, outcomes, len(to_do), time.monotonic() - begin, options, adapter)
+
+
+def _check(adapter: DatasetAdapter, options: ExtractOptions) -> Listing:
+    """The listing, once everything that can be known beforehand is in order."""
+    problems = [*_option_problems(options), *_target_problems(options)]
+    listing = None
+    for check in (
+        lambda: adapter.read(options.raw_dir),
+        lambda: check_executor(options.executor),
+        lambda: check_method(options.flow_method) if options.modality == "flow" and not options.from_frames else None,
+    ):
+        try:
+            listing = check() or listing
+        except ActcliError as error:
+            problems.append(str(error))
+    if listing is not None:
+        problems += _disk_problems(adapter, listing, options)
+    if problems or listing is None:
+        raise ActcliError("\n".join(problems))
+    return listing
+
+
+def _option_problems(options: ExtractOptions) -> Iterator[str]:
+    if options.short_side < 0 or 0 < options.short_side < 16:
+        yield f"--short-side is {options.short_side}; use 0 (keep the size) or at least 16."
+    if options.fps is not None and options.fps <= 0:
+        yield f"--fps is {options.fps:g}; use a positive rate, or leave it out to keep every frame."
+    if not 1 <= options.quality <= 100:
+        yield f"--quality is {options.quality}; use 1 to 100."
+    if options.workers < 1:
+        yield f"--workers is {options.workers}; use at least 1."
+    if options.flow_method not in FLOW_METHODS:
+        yield f"--flow-method is {options.flow_method!r}; use one of {', '.join(FLOW_METHODS)}."
+    if options.flow_bound <= 0:
+        yield f"--flow-bound is {options.flow_bound:g}; use a positive number of pixels."
+    if options.from_frames is not None and not options.from_frames.is_dir():
+        yield f"There is no folder {options.from_frames}; --from-frames takes the folder of an existing dump."
+
+
+def _target_problems(options: ExtractOptions) -> Iterator[str]:
+    target = options.frames_dir
+    existing = next(path for path in (target.absolute(), *target.absolute().parents) if path.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        yield f"{existing} is not a folder that can be written to; choose another with --frames-dir."
+    elif (target / CARD_NAME).exists():
+        card = DatasetCard.read(target)
+        if card.name != options.dataset:
+            yield f"{target} holds {card.name}, not {options.dataset}; choose another folder with --frames-dir."
+        else:
+            yield from _changed_options(card, options)
+
+
+def _changed_options(card: DatasetCard, options: ExtractOptions) -> Iterator[str]:
+    """A job continues only with the settings that it was started with."""
+    ledger = modality_file(options.frames_dir, "extract", options.modality, ".jsonl")
+    if not ledger.is_file() or not ledger.stat().st_size:
+        return
+    before = card.extraction.get(options.modality, {}).get("settings", {})
+    for name, now in options.settings().items():
+        if name in before and before[name] != now:
+            flag = f"--{name.replace('_', '-')}"
+            yield (
+                f"{options.frames_dir} was extracted with {flag} {before[name]}, not {now}: "
+                f"continue with {flag} {before[name]}, or choose another folder with --frames-dir."
+            )
+
+
+def _disk_problems(adapter: DatasetAdapter, listing: Listing, options: ExtractOptions) -> Iterator[str]:
+    """Compare free space with an estimate from a few clips' headers; what is extracted already is subtracted."""
+    existing = next(p for p in (options.frames_dir.absolute(), *options.frames_dir.absolute().parents) if p.exists())
+    free = shutil.disk_usage(existing).free
+    step = max(1, len(listing.records) // _SAMPLED_CLIPS)
+    sizes = [_estimated_bytes(adapter, record, options) for record in listing.records[::step]]
+    found = [size for size in sizes if size is not None]
+    done = modality_file(options.frames_dir, "extract", options.modality, ".jsonl")
+    num_done = sum(1 for _ in done.open("rb")) if done.is_file() else 0
+    needed = np.mean(found) * max(0, len(listing.records) - num_done) if found else 0
+    if needed > free:
+        yield (
+            f"{existing} has {free / 1e9:.1f} GB free, and {options.dataset} needs about {needed / 1e9:.1f} GB there. "
+            "Free some space, choose another folder with --frames-dir, or lower --short-side or --quality."
+        )
+
+
+def _estimated_bytes(adapter: DatasetAdapter, record: ClipRecord, options: ExtractOptions) -> float | None:
+    """Bytes that a clip will take, from its header; None where it cannot be read."""
+    if options.from_frames:
+        return None
+    path = options.raw_dir / record.path
+    try:
+        if adapter.storage == "frames":
+            return float(sum(entry.stat().st_size for entry in os.scandir(path)))
+        with av.open(str(path.absolute()), metadata_errors="ignore") as container:
+            stream = container.streams.video[0]
+            seconds = (container.duration or 0) / av.time_base
+            num_frames = seconds * float(options.fps or stream.average_rate or 25)
+            width, height = target_size(stream.width, stream.height, _decode_settings(options))
+            return num_frames * width * height * _BYTES_PER_PIXEL * (2 if options.modality == "flow" else 1)
+    except (OSError, ValueError, IndexError):
+        return None
+
+
+@contextmanager
+def _locked(frames_dir: Path) -> Iterator[None]:
+    """Keep a second extraction out of the folder; the system frees the lock when this process ends, however it ends."""
+    with (frames_dir / ".extract.lock").open("w") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ActcliError(f"Another extraction is writing to {frames_dir}; wait for it to end.") from None
+        yield
+
+
+def _remove_leftovers(frames_dir: Path) -> None:
+    """Delete the temporary files of a run that was killed."""
+    for path in itertools.chain(frames_dir.glob(".*.tmp"), frames_dir.glob("*/.*.tmp")):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def _write_card(listing: Listing, options: ExtractOptions) -> None:
+    card_path = options.frames_dir / CARD_NAME
+    others = dict(DatasetCard.read(card_path).extraction) if card_path.exists() else {}
+    versions = {"actcli": __version__, "av": av.__version__, "opencv": cv2.__version__}
+    versions["simplejpeg"] = simplejpeg.__version__
+    card = DatasetCard(
+        name=options.dataset,
+        classes=listing.classes,
+        flip=listing.flip,
+        flip_swaps=listing.flip_swaps,
+        split_sets=listing.split_sets,
+        extraction=others | {options.modality: {"settings": options.settings(), "versions": versions}},
+    )
+    card.write(card_path)
+
+
+def _to_do(
+    listing: Listing, keys: Mapping[str, str], ledger: Ledger, options: ExtractOptions
+) -> list[tuple[str, ClipRecord]]:
+    """Key and record of the clips that are not done, in key order."""
+
+    def is_open(key: str) -> bool:
+        row = ledger.rows.get(key)
+        if row is None:
+            return not options.retry_failed
+        if row["status"] != "ok":
+            return options.retry_failed
+        path = payload_path(options.frames_dir, key, options.modality, options.layout)
+        return not options.retry_failed and payload_bytes(path) != row["bytes"]
+
+    pairs = sorted(((keys[record.source_id], record) for record in listing.records), key=lambda pair: pair[0])
+    if options.retry_failed and any(key not in ledger.rows for key, _ in pairs):
+        raise ActcliError(
+            f"The extraction in {options.frames_dir} has not been run to its end: run it without --retry-failed first."
+        )
+    return [pair for pair in pairs if is_open(pair[0])]
+
+
+def _decode_settings(options: ExtractOptions) -> DecodeSettings:
+    return DecodeSettings(options.short_side, options.upscale, options.fps)
+
+
+def _clip_job(adapter: DatasetAdapter, options: ExtractOptions) -> ClipJob:
+    return ClipJob(
+        raw_dir=options.raw_dir.absolute(),
+        frames_dir=options.frames_dir.absolute(),
+        storage=adapter.storage,
+        modality=options.modality,
+        layout=options.layout,
+        decode=_decode_settings(options),
+        quality=options.quality,
+        keep_partial=options.keep_partial,
+        flow_method=options.flow_method,
+        flow_bound=options.flow_bound,
+        from_frames=options.from_frames and options.from_frames.absolute(),
+        frames_fps=options.fps or adapter.fps or 0.0,
+    )
+
+
+def _extract_all(
+    job: ClipJob,
+    to_do: list[tuple[str, ClipRecord]],
+    ledger: Ledger,
+    options: ExtractOptions,
+    progress: Callable[[ExtractProgress], None] | None,
+) -> None:
+    tasks = (ClipTask(key, printable(r.source_id), r.path, r.class_name, r.start, r.end) for key, r in to_do)
+    state = ExtractProgress(0, len(to_do), 0, 0)
+    workers = max(1, min(options.workers, len(to_do)))
+    results = run_tasks(
+        options.executor, partial(extract_clip, job), tasks, workers=workers, timeout=options.clip_timeout
+    )
+    try:
+        for task, result in results:
+            row = _crash_row(task, result) if isinstance(result, Crash) else result
+            ledger.append(row)
+            state = replace(
+                state,
+                done=state.done + 1,
+                failed=state.failed + (row["status"] != "ok"),
+                frames=state.frames + row.get("num_frames", 0),
+            )
+            if progress:
+                progress(state)
+    except OSError as error:  # of the disk written to; those of the source are rows
+        raise ActcliError(
+            f"Writing to {options.frames_dir} failed after {state.done} clips: {error.strerror or error}. "
+            "Mend this and type the same command; it continues."
+        ) from error
+    finally:
+        results.close()
+
+
+def _crash_row(task: ClipTask, crash: Crash) -> dict[str, Any]:
+    return {
+        "key": task.key,
+        "source_id": task.source_id,
+        "status": "failed",
+        "stage": "worker",
+        "error": crash.error,
+        "message": crash.message,
+    }
+
+
+def _summary(
+    listing: Listing,
+    outcomes: list[dict[str, Any]],
+    num_done_now: int,
+    seconds: float,
+    options: ExtractOptions,
+    adapter: DatasetAdapter,
+) -> ExtractSummary:
+    kinds = Counter("partial" if row.get("partial") else row["status"] for row in outcomes)
+    return ExtractSummary(
+        listed=len(listing.records),
+        counts={kind: kinds[kind] for kind in ("ok", "partial", "failed", "missing")},
+        failed=tuple(
+            FailedClip(row["key"], row["source_id"], row["status"], row["stage"], row["error"], row["message"])
+            for row in outcomes
+            if row["status"] != "ok"
+        ),
+        already_done=len(listing.records) - num_done_now,
+        frames=sum(row.get("num_frames", 0) for row in outcomes),
+        bytes=sum(row.get("bytes", 0) for row in outcomes),
+        seconds=seconds,
+        frames_dir=options.frames_dir,
+        warnings=(*listing.warnings, *_unused_options(adapter, options)),
+    )
+
+
+def _unused_options(adapter: DatasetAdapter, options: ExtractOptions) -> Iterator[str]:
+    """Settings that were given and have no effect."""
+    default = ExtractOptions(options.dataset, options.raw_dir, options.frames_dir)
+    is_copied = options.from_frames is not None or (adapter.storage == "frames" and options.modality == "rgb")
+    names = ["short_side", "upscale", "quality"] if is_copied else []
+    names += ["flow_method"] if options.modality == "rgb" or options.from_frames else []
+    names += ["flow_bound"] if options.modality == "rgb" else []
+    for name in names:
+        if getattr(options, name) != getattr(default, name):
+            yield f"--{name.replace('_', '-')} has no effect here" + (
+                ": frames are copied as they are." if is_copied else "."
+            )
+    if adapter.storage == "frames" and options.fps:
+        yield "--fps does not drop or repeat frames of a dataset that comes as frames; it is only noted down."

@@ -1,0 +1,148 @@
+"""Folders of JPEG frames: official ones (Something-Something V1, Jester) and dumps that other tools have made.
+
+The files are packed as they are, byte for byte, in the order of their numbers. They must be whole, of one size, and
+numbered without a gap; other files in the folder are passed over and mentioned in the clip's row.
+
+A dump's folder for a clip is looked for under the dump's root by the clip's official path without suffix
+(``Archery/v_Archery_g01_c01``), by ``<class>/<file stem>``, and by the file stem alone; numeric ids also padded to six
+digits. File names understood, with any number of digits:
+
+- rgb: ``img_00001.jpg``, ``image_00001.jpg``, ``00001.jpg``, ``frame000001.jpg``, ``frames00001.jpg``;
+- flow: ``flow_x_00001.jpg`` with ``flow_y_…``, ``x_00001.jpg`` with ``y_…``, ``000001-x_00001.jpg`` with
+  ``000001-y_…``, and rgb names in folders ``u`` and ``v``, inside the clip's folder or above all clips (``u/<clip>``).
+"""
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath
+
+import cv2
+import numpy as np
+import simplejpeg
+
+from actcli.ingest.decode import DecodeSettings, Plane, target_size
+from actcli.ingest.failure import ClipFailure
+
+_RGB_NAME = re.compile(r"(?P<prefix>|img_|image_|frames?_?)(?P<number>\d+)\.jpe?g", re.IGNORECASE)
+_FLOW_NAME = {
+    axis: re.compile(rf"(?P<prefix>|flow_|\d+-){axis}_(?P<number>\d+)\.jpe?g", re.IGNORECASE) for axis in "xy"
+}
+_IGNORED_SHOWN = 3
+
+
+class FrameFolder:
+    """The numbered JPEGs of one folder whose names match ``pattern``.
+
+    Raises:
+        ClipFailure: There is no such folder or file, or the names have several patterns or gaps.
+    """
+
+    def __init__(self, folder: Path, pattern: re.Pattern[str] = _RGB_NAME) -> None:
+        if not folder.is_dir():
+            raise ClipFailure("find", "FileNotFoundError", f"there is no folder {folder.name}")
+        names = sorted(os.listdir(folder))
+        matches = [match for match in map(pattern.fullmatch, names) if match]
+        if not matches:
+            raise ClipFailure("find", "NoFrames", f"the folder {folder.name} holds no numbered JPEG")
+        prefixes = sorted({match["prefix"] for match in matches})
+        if len(prefixes) > 1:
+            raise ClipFailure("find", "MixedFrames", f"the folder mixes names that begin with {prefixes}")
+        name_of = {int(match["number"]): match.string for match in matches}
+        gap = next((n for n in range(min(name_of), max(name_of)) if n not in name_of), None)
+        if gap is not None or len(name_of) < len(matches):
+            raise ClipFailure("find", "MissingFrame", f"frame {gap} is missing" if gap else "a number occurs twice")
+        self.paths: list[Path] = [folder / name_of[number] for number in sorted(name_of)]
+        """The files in the order of their numbers."""
+        matched = set(name_of.values())
+        self.ignored: list[str] = [name for name in names if name not in matched]
+        """Other names in the folder."""
+
+    @property
+    def note(self) -> str:
+        """What was passed over, in words; empty where nothing was."""
+        if not self.ignored:
+            return ""
+        more = ", …" if len(self.ignored) > _IGNORED_SHOWN else ""
+        return f"passed over {len(self.ignored)} other files: {', '.join(self.ignored[:_IGNORED_SHOWN])}{more}"
+
+    def jpegs(self) -> Iterator[tuple[bytes, tuple[int, int]]]:
+        """Bytes of each file with its width and height.
+
+        Raises:
+            ClipFailure: A file cannot be read or decoded, or differs in size from the first one.
+        """
+        first: tuple[int, int] | None = None
+        for path in self.paths:
+            data = path.read_bytes()
+            try:
+                height, width, _ = simplejpeg.decode_jpeg(data, "GRAY").shape
+            except ValueError as error:
+                raise ClipFailure(
+                    "decode", "DamagedFrame", f"{path.name}: {error if data else 'the file is empty'}"
+                ) from None
+            first = first or (width, height)
+            if (width, height) != first:
+                raise ClipFailure(
+                    "decode",
+                    "MixedSizes",
+                    f"{path.name} is {width}x{height}, the frames before it {first[0]}x{first[1]}",
+                )
+            yield data, first
+
+    def grey(self, settings: DecodeSettings) -> Iterator[Plane]:
+        """The frames as grey planes at the size that ``settings`` ask for."""
+        for data, (width, height) in self.jpegs():
+            plane = simplejpeg.decode_jpeg(data, "GRAY")[..., 0]
+            size = target_size(width, height, settings)
+            if size != (width, height):
+                plane = cv2.resize(plane, size, interpolation=cv2.INTER_AREA)
+            yield np.ascontiguousarray(plane)
+
+
+def find_dump(root: Path, source_id: str, path: str, class_name: str) -> FrameFolder:
+    """The rgb frames of a clip in a dump.
+
+    Raises:
+        ClipFailure: The dump has no folder for the clip, or it holds no usable frames.
+    """
+    names = _dump_names(source_id, path, class_name)
+    for name in names:
+        if (root / name).is_dir():
+            return FrameFolder(root / name)
+    raise ClipFailure("find", "FileNotFoundError", f"the dump has none of the folders {', '.join(names)}")
+
+
+def find_flow_dump(root: Path, source_id: str, path: str, class_name: str) -> tuple[FrameFolder, FrameFolder]:
+    """The x and y flow pictures of a clip in a dump, equal in number.
+
+    Raises:
+        ClipFailure: The dump has no flow for the clip, or x and y differ in number.
+    """
+    names = _dump_names(source_id, path, class_name)
+    for name in names:
+        folder = root / name
+        if (folder / "u").is_dir():
+            pair = FrameFolder(folder / "u"), FrameFolder(folder / "v")
+        elif (root / "u" / name).is_dir():
+            pair = FrameFolder(root / "u" / name), FrameFolder(root / "v" / name)
+        elif folder.is_dir():
+            pair = FrameFolder(folder, _FLOW_NAME["x"]), FrameFolder(folder, _FLOW_NAME["y"])
+        else:
+            continue
+        if len(pair[0].paths) != len(pair[1].paths):
+            raise ClipFailure(
+                "find", "MissingFrame", f"{len(pair[0].paths)} x pictures, {len(pair[1].paths)} y pictures"
+            )
+        return pair
+    raise ClipFailure("find", "FileNotFoundError", f"the dump has none of the folders {', '.join(names)}")
+
+
+def _dump_names(source_id: str, path: str, class_name: str) -> Sequence[str]:
+    """Folder names to try, most exact first."""
+    stem = PurePosixPath(path).name if "." not in PurePosixPath(path).name else PurePosixPath(path).stem
+    official = os.path.splitext(source_id)[0]
+    names = [official, f"{class_name}/{stem}", stem]
+    if stem.isdecimal():
+        names.append(f"{int(stem):06d}")
+    return list(dict.fromkeys(name for name in names if not name.startswith("/")))
