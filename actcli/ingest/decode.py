@@ -12,7 +12,7 @@ decoded planes are therefore resized and re-ranged one by one and go to the JPEG
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import av
 import cv2
@@ -156,11 +156,11 @@ class VideoClip:
             _resize(plane, (width // step, height // step)) for plane, step in zip(planes, (1, 2, 2), strict=True)
         ]
         if not is_full:
-            planes = [cv2.LUT(plane, table) for plane, table in zip(planes, _RANGE_TABLES, strict=True)]
+            planes = [_plane(cv2.LUT(plane, table)) for plane, table in zip(planes, _RANGE_TABLES, strict=True)]
         if (weights := _KR_KB.get(int(frame.colorspace))) and not frame.format.is_rgb:
             planes = _to_601(planes, weights)
         if rotation:
-            planes = [cv2.rotate(plane, _ROTATIONS[rotation]) for plane in planes]
+            planes = [_plane(cv2.rotate(plane, _ROTATIONS[rotation])) for plane in planes]
         y, u, v = (np.ascontiguousarray(plane) for plane in planes)
         return y, u, v
 
@@ -278,7 +278,7 @@ def _to_420(frame: VideoFrame, is_full: bool) -> tuple[VideoFrame, bool]:
 def _plane_array(frame: VideoFrame, index: int) -> Plane:
     """A view of one plane without the padding of its lines."""
     plane = frame.planes[index]
-    return np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[: plane.height, : plane.width]
+    return np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)[: plane.height, : plane.width]
 
 
 def _resize(plane: Plane, size: tuple[int, int]) -> Plane:
@@ -287,8 +287,12 @@ def _resize(plane: Plane, size: tuple[int, int]) -> Plane:
     if 0 <= width - size[0] <= 1 and 0 <= height - size[1] <= 1:
         return plane[: size[1], : size[0]]
     shrinks = size[0] <= width and size[1] <= height
-    resized: Plane = cv2.resize(plane, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
-    return resized
+    return _plane(cv2.resize(plane, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR))
+
+
+def _plane(image: Any) -> Plane:
+    """OpenCV's result as the type that it has: bytes in, bytes out."""
+    return cast(Plane, image)
 
 
 def _range_table(low: int, high: int, centre: int) -> Plane:
@@ -313,7 +317,7 @@ def _matrix_to_601(weights: tuple[float, float]) -> NDArray[np.float32]:
     from_rgb = np.stack(
         [luma, (np.array([0, 0, 1]) - luma) / (2 * (1 - kb)), (np.array([1, 0, 0]) - luma) / (2 * (1 - kr))]
     )
-    return (from_rgb @ to_rgb)[:, 1:].astype(np.float32)
+    return np.asarray((from_rgb @ to_rgb)[:, 1:], np.float32)
 
 
 def _to_601(planes: list[Plane], weights: tuple[float, float]) -> list[Plane]:
@@ -323,5 +327,5 @@ def _to_601(planes: list[Plane], weights: tuple[float, float]) -> list[Plane]:
     offset = np.array([0, 128, 128], np.float32) - matrix.sum(1) * 128  # the planes carry + 128
     chroma = cv2.transform(cv2.merge([u, v]).astype(np.float32), np.column_stack([matrix, offset]))
     correction = cv2.resize(chroma[..., 0], (y.shape[1], y.shape[0]), interpolation=cv2.INTER_LINEAR)
-    new_u, new_v = (cv2.convertScaleAbs(np.maximum(chroma[..., index], 0)) for index in (1, 2))
-    return [cv2.add(y, correction, dtype=cv2.CV_8U), new_u, new_v]
+    new_u, new_v = (_plane(cv2.convertScaleAbs(np.maximum(chroma[..., index], 0))) for index in (1, 2))
+    return [_plane(cv2.add(y, correction, dtype=cv2.CV_8U)), new_u, new_v]

@@ -85,7 +85,12 @@ class ExtractOptions:
 
     def settings(self) -> dict[str, Any]:
         """The options that decide what is written; a job continues only with the same ones."""
-        shared: dict[str, Any] = {"short_side": self.short_side, "upscale": self.upscale, "fps": self.fps, "quality": self.quality}
+        shared: dict[str, Any] = {
+            "short_side": self.short_side,
+            "upscale": self.upscale,
+            "fps": self.fps,
+            "quality": self.quality,
+        }
         shared |= {"layout": self.layout, "from_frames": self.from_frames and str(self.from_frames.absolute())}
         if self.modality == "flow":
             shared |= {"flow_method": self.flow_method, "flow_bound": self.flow_bound}

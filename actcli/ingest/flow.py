@@ -57,8 +57,7 @@ def flow_to_colour(field: Field, full_scale: float | None = None) -> NDArray[np.
     scale = full_scale or max(float(np.percentile(speed, 99)), 1e-3)
     saturation = np.clip(speed / scale * 255, 0, 255)
     hsv = np.stack([angle / 2, saturation, np.full_like(speed, 255)], axis=-1).astype(np.uint8)
-    colour: NDArray[np.uint8] = cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)
-    return colour
+    return np.asarray(cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB), np.uint8)
 
 
 def flow_version(method: FlowMethod) -> str:
@@ -78,18 +77,19 @@ def check_method(method: FlowMethod) -> None:
 
 def _dis() -> Callable[[Plane, Plane], Field]:
     """Dense inverse search (Kroeger et al., 2016), medium preset."""
-    flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    flow: Any = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)  # its stub forbids flow=None
     return lambda first, second: flow.calc(first, second, None)
 
 
 def _farneback() -> Callable[[Plane, Plane], Field]:
     """Polynomial expansion (Farnebäck, 2003) with OpenCV's customary parameters."""
-    return lambda first, second: cv2.calcOpticalFlowFarneback(first, second, None, 0.5, 3, 15, 3, 5, 1.2, 0)  # type: ignore[call-overload,no-any-return]
+    calculate: Any = cv2.calcOpticalFlowFarneback
+    return lambda first, second: calculate(first, second, None, 0.5, 3, 15, 3, 5, 1.2, 0)
 
 
 def _tvl1() -> Callable[[Plane, Plane], Field]:
     """Total variation with L1 data term (Zach et al., 2007), the flow of the two-stream literature."""
-    flow = cv2.optflow.DualTVL1OpticalFlow.create()
+    flow: Any = cv2.optflow.DualTVL1OpticalFlow.create()
     return lambda first, second: flow.calc(first, second, None)
 
 

@@ -9,11 +9,11 @@ import json
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import cv2
 import numpy as np
-from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 CLASS_PAIRS = (("moving right", "moving left"), ("moving down", "moving up"), ("growing", "shrinking"))
@@ -21,6 +21,12 @@ CLASS_PAIRS = (("moving right", "moving left"), ("moving down", "moving up"), ("
 
 _VAL_EVERY = 4  # one clip in four goes to val, in turn over the classes
 _FPS = 12
+_CORNERS = (
+    None,  # a disc
+    [(-1, -1), (1, -1), (1, 1), (-1, 1)],
+    [(0, -1.2), (1.2, 0), (0, 1.2), (-1.2, 0)],
+)
+"""Corners of the sprites about their centre, in radii."""
 
 Image = NDArray[np.uint8]
 
@@ -96,13 +102,13 @@ def _texture(rng: np.random.Generator, width: int, height: int) -> Image:
     coarse = rng.integers(40, 216, (6, 8, 3), dtype=np.uint8)
     fine = rng.integers(-12, 13, (height, width, 1))
     image = np.clip(cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC) + fine, 0, 255)
-    return image.astype(np.uint8)
+    return np.asarray(image, np.uint8)
 
 
 def _with_sprite(background: Image, centre: tuple[float, float], radius: float, shape: int, colour: list[int]) -> Image:
     """The background with a disc, a square or a diamond on it, edged so that it shows on any texture."""
     image = background.copy()
-    corners = {1: [(-1, -1), (1, -1), (1, 1), (-1, 1)], 2: [(0, -1.2), (1.2, 0), (0, 1.2), (-1.2, 0)]}.get(shape)
+    corners = _CORNERS[shape]
     edge = (255, 255, 255) if sum(colour) < 384 else (0, 0, 0)
     for scale, paint in ((1.25, edge), (1.0, (colour[0], colour[1], colour[2]))):
         reach = radius * scale * 16  # OpenCV draws at a sixteenth of a pixel with shift=4
@@ -110,7 +116,7 @@ def _with_sprite(background: Image, centre: tuple[float, float], radius: float, 
         if corners is None:
             cv2.circle(image, (round(x), round(y)), round(reach), paint, -1, cv2.LINE_AA, 4)
         else:
-            points = np.array([(x + a * reach, y + b * reach) for a, b in corners]).round().astype(np.int32)
+            points = np.rint(np.array(corners) * reach + (x, y)).astype(np.int32)
             cv2.fillConvexPoly(image, points, paint, cv2.LINE_AA, 4)
     return image
 
@@ -121,8 +127,7 @@ def _encode(frames: list[Image], path: Path) -> None:
     has_x264 = "libx264" in av.codecs_available
     options = {"crf": "20", "preset": "ultrafast"} if has_x264 else {"qscale": "4"}
     with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264" if has_x264 else "mpeg4", rate=Fraction(_FPS), options=options)
-        assert isinstance(stream, VideoStream)
+        stream: Any = container.add_stream("libx264" if has_x264 else "mpeg4", rate=Fraction(_FPS), options=options)
         stream.height, stream.width = frames[0].shape[:2]
         stream.pix_fmt = "yuv420p"
         stream.codec_context.thread_count = 1

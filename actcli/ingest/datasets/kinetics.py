@@ -32,8 +32,8 @@ def read_listing(raw_dir: Path) -> Listing:
     """Read the csv files; classes are the sorted label texts, and folders and their spelling mean nothing."""
     rows: dict[str, _Row] = {}
     repeated = []
-    for split, path in _find_lists(raw_dir).items():
-        for row in _read_rows(path, split):
+    for split, list_path in _find_lists(raw_dir).items():
+        for row in _read_rows(list_path, split):
             if rows.setdefault(row.source_id, row) is not row:
                 repeated.append(row.source_id)
     classes = sorted({row.class_name for row in rows.values() if row.class_name})
