@@ -4,7 +4,7 @@ model = create_model("tsm", num_classes=174, num_frames=8)
 logits = model(clip)                      # clip [B, T, 3, H, W], normalised -> [B, num_classes]
 """
 
-from actcli.models import gsf, gsm, masnet, tsm, tsn  # noqa: F401 (registers them)
+from actcli.models import gsf, gsm, masnet, stmulnet, tokshift, tsm, tsn, vit  # noqa: F401 (registers them)
 from actcli.models.base import InputSpec, VideoModel
 from actcli.models.policy import ParameterRule
 from actcli.models.registry import ModelInfo, Published, convert_upstream, create_model, list_models

@@ -1,8 +1,8 @@
 """GSM: a gate that learns which part of each position moves to a neighbouring frame.
 
 Paper: Sudhakaran, Escalera, Lanz, "Gate-Shift Networks for Video Action Recognition", CVPR 2020,
-https://arxiv.org/abs/1912.00381; equations in :mod:`actcli.models.temporal.gate_shift`. One gated shift in one branch of
-each Inception block, between a convolution and its batch norm.
+https://arxiv.org/abs/1912.00381; equations in :mod:`actcli.models.temporal.gate_shift`. One gated shift in one branch
+of each Inception block, between a convolution and its batch norm.
 """
 
 from collections.abc import Callable, Iterable

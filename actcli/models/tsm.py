@@ -84,7 +84,7 @@ _NON_LOCAL_PARTS = {"theta": "theta", "phi.0": "phi", "g.0": "g", "W.0": "projec
 
 
 def _backbone_name(key: str) -> str:
-    # shifted convolutions and blocks, and a pooled stage, are wrapped as ``net``; blocks before a non-local as ``block``
+    # shifted convolutions and blocks and a pooled stage are wrapped as ``net``, blocks before a non-local as ``block``
     key = re.sub(r"\.(net|block)(?=\.)", "", key)
     key = re.sub(r"\.nl\.(theta|phi\.0|g\.0|W\.[01])", lambda part: f".exit.{_NON_LOCAL_PARTS[part[1]]}", key)
     return frame_name(key)

@@ -22,5 +22,7 @@ def case_error(parity_dir: Path, case_name: str, source: str, model_name: str, *
 
 
 def as_clip(x: torch.Tensor, num_frames: int) -> torch.Tensor:
-    """``[B, T * C, H, W]`` → ``[B, T, C, H, W]``; 5-D input stays."""
-    return x if x.ndim == 5 else x.unflatten(1, (num_frames, -1))
+    """``[B, T * C, H, W]`` or ``[B, C, T, H, W]`` → ``[B, T, C, H, W]``."""
+    if x.ndim == 4:
+        return x.unflatten(1, (num_frames, -1))
+    return x if x.shape[1] == num_frames else x.transpose(1, 2)

@@ -22,6 +22,11 @@ CASES = [
     ("gsf_resnet50_8f", "gsf", "gsf", {"backbone": "resnet50"}),
     ("masnet_resnet50_8f", "masnet", "masnet", {}),
     ("masnet_resnet50_8f_batch1", "masnet", "masnet", {"batch_of_one": True}),
+    ("vit_b16_8x64", "tokshift", "vit", {"image_size": 64}),
+    ("vit_b16_8x224", "tokshift", "vit", {}),
+    ("tokshift_b16_8x64", "tokshift", "tokshift", {"image_size": 64}),
+    ("tokshift_b16_8x224", "tokshift", "tokshift", {}),
+    ("stmulnet_resnet50", "stmulnet", "stmulnet", {"num_frames": 5}),
 ]
 
 

@@ -100,7 +100,7 @@ _BRANCHES = {
 
 
 def unit_path(caffe_name: str) -> str:
-    """``inception_3a_3x3_reduce`` → ``inception_3a.branches.one_3x3.0``; names it does not know come back as they are."""
+    """``inception_3a_3x3_reduce`` → ``inception_3a.branches.one_3x3.0``; other names come back as they are."""
     if caffe_name in _STEM:
         return _STEM[caffe_name]
     match = re.fullmatch(r"(inception_\d\w)_(\w+)", caffe_name)

@@ -2,8 +2,8 @@
 
 The places of a bottleneck, empty (identity) unless a model fills them::
 
-    x ─ entry ─┬─ conv1 bn1 relu ─ before_conv2 ─ conv2 bn2 relu ─ conv3 ─ before_bn3 ─ bn3 ─ + ─ relu ─ exit
-               └───────────────────────── shortcut ───────────────────────────────────────────┘
+    entry ─┬─ conv1 bn1 relu ─ before_conv2 conv2 bn2 relu ─ before_conv3 conv3 before_bn3 bn3 ─ + ─ relu ─ exit
+           └──────────────────────────────────────── shortcut ────────────────────────────────────┘
 """
 
 from typing import Any
@@ -34,15 +34,17 @@ class FrameBottleneck(Bottleneck):  # type: ignore[misc]
         super().__init__(*args, **kwargs)
         self.entry: nn.Module = nn.Identity()
         self.before_conv2: nn.Module = nn.Identity()
+        self.before_conv3: nn.Module = nn.Identity()
         self.before_bn3: nn.Module = nn.Identity()
         self.exit: nn.Module = nn.Identity()
 
-    def forward(self, x_NCHW: Tensor) -> Tensor:
-        """As torchvision's where every place is empty."""
+    def forward(self, x_NCHW: Tensor, gate_NCHW: Tensor | None = None) -> Tensor:
+        """As torchvision's where every place is empty; a gate multiplies what the residual branch sees."""
         x = self.entry(x_NCHW)
-        out = self.relu(self.bn1(self.conv1(x)))
+        out = x if gate_NCHW is None else x * gate_NCHW
+        out = self.relu(self.bn1(self.conv1(out)))
         out = self.relu(self.bn2(self.conv2(self.before_conv2(out))))
-        out = self.bn3(self.before_bn3(self.conv3(out)))
+        out = self.bn3(self.before_bn3(self.conv3(self.before_conv3(out))))
         out += x if self.downsample is None else self.downsample(x)
         y: Tensor = self.exit(self.relu(out))
         return y

@@ -47,7 +47,7 @@ class FrameConv3d(nn.Conv3d):
         num_taps = self.kernel_size[0]
         weight = self.weight.transpose(1, 2).flatten(0, 1)  # [O * K, C / groups, kh, kw]
         z = functional.conv2d(x_NCHW, weight, padding=self.padding[1:], groups=self.groups)
-        z_BTOKHW = split_clips(z, self.num_frames).unflatten(2, (self.out_channels, num_taps))
+        z_BTOKHW = z.view(-1, self.num_frames, self.out_channels, num_taps, *z.shape[2:])
         y_BTOHW = sum_taps(z_BTOKHW)
         if self.bias is not None:
             y_BTOHW = y_BTOHW + self.bias[:, None, None]

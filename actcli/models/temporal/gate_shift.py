@@ -47,7 +47,8 @@ class GateShift(nn.Module):
     def gated_shift(self, x_NCHW: Tensor) -> tuple[Tensor, Tensor]:
         """The moved and the resting part, ``[N, C, H, W]`` each."""
         gate_N2HW = torch.tanh(self.gate(functional.relu(self.bn(x_NCHW))))
-        gated = (x_NCHW.unflatten(1, (2, -1)) * gate_N2HW.unsqueeze(2)).flatten(1, 2)
+        halves = x_NCHW.view(len(x_NCHW), 2, -1, *x_NCHW.shape[2:])
+        gated = (halves * gate_N2HW.unsqueeze(2)).flatten(1, 2)
         return shift_frames(gated, self.num_frames, shift_div=2), x_NCHW - gated
 
 
@@ -84,8 +85,8 @@ def active_channels(channels: int, channel_ratio: float) -> int:
     active += active % 2
     if not 0 < channel_ratio <= 1 or active % 4 or active == 0:
         raise ActcliError(
-            f"channel_ratio {channel_ratio:g} takes {active} of {channels} channels, which has to be a positive multiple "
-            "of 4. Ratios that fit every backbone: 1, 0.75, 0.5, 0.25, 0.125."
+            f"channel_ratio {channel_ratio:g} takes {active} of {channels} channels, which has to be a positive "
+            "multiple of 4. Ratios that fit every backbone: 1, 0.75, 0.5, 0.25, 0.125."
         )
     return active
 
