@@ -199,6 +199,7 @@ def _check(adapter: DatasetAdapter, options: ExtractOptions) -> Listing:
         except ActcliError as error:
             problems.append(str(error))
     if listing is not None:
+        problems += _absence_problems(listing, options)
         problems += _disk_problems(adapter, listing, options)
     if problems or listing is None:
         raise ActcliError("\n".join(problems))
@@ -248,6 +249,14 @@ def _changed_options(card: DatasetCard, options: ExtractOptions) -> Iterator[str
                 f"{options.frames_dir} was extracted with {flag} {before[name]}, not {now}: "
                 f"continue with {flag} {before[name]}, or choose another folder with --frames-dir."
             )
+
+
+def _absence_problems(listing: Listing, options: ExtractOptions) -> Iterator[str]:
+    """A raw folder with annotations and no clip at all is a slip, not a list of missing clips."""
+    if options.from_frames or any((options.raw_dir / record.path).exists() for record in listing.records):
+        return
+    first = options.raw_dir / listing.records[0].path
+    yield f"None of the {len(listing.records)} listed clips is in {options.raw_dir}; the first is expected at {first}."
 
 
 def _disk_problems(adapter: DatasetAdapter, listing: Listing, options: ExtractOptions) -> Iterator[str]:

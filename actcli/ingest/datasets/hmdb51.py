@@ -37,7 +37,7 @@ def read_listing(raw_dir: Path) -> Listing:
             of_clip = splits.setdefault((class_name, name.strip()), {})
             if split := _SPLIT_OF_CODE[code]:
                 of_clip[split_id] = split
-    spelling = SpellingIndex(raw_dir / first_folder(raw_dir, ("hmdb51_org", "videos", ".")))
+    spelling = SpellingIndex(raw_dir / first_folder(raw_dir, ("hmdb51_org", "videos")))
     records = []
     for class_name, name in sorted(splits):
         path = spelling.root.relative_to(raw_dir) / spelling.find(f"{class_name}/{name}")

@@ -29,7 +29,7 @@ def read_listing(raw_dir: Path) -> Listing:
     classes = read_lines(labels_path)
     entries = semicolon_entries({split: path for split, path in splits.items() if path}, answers)
     check_class_names(entries, classes, labels_path)
-    folder = first_folder(raw_dir, ("20bn-jester-v1", "."))
+    folder = first_folder(raw_dir, ("20bn-jester-v1", "frames"))
     return single_split_listing(entries, classes, lambda entry: f"{folder}/{entry.source_id}", flip="forbidden")
 
 

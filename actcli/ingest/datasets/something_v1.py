@@ -29,7 +29,7 @@ def read_listing(raw_dir: Path) -> Listing:
     classes = sorted(read_lines(labels_path))
     entries = semicolon_entries({split: path for split, path in splits.items() if path}, None)
     check_class_names(entries, classes, labels_path)
-    folder = first_folder(raw_dir, ("20bn-something-something-v1", "."))
+    folder = first_folder(raw_dir, ("20bn-something-something-v1", "frames"))
     return single_split_listing(
         entries, classes, lambda entry: f"{folder}/{entry.source_id}", flip="swap", flip_swaps=FLIP_SWAPS
     )

@@ -47,7 +47,7 @@ def read_listing(raw_dir: Path) -> Listing:
         for item in _read_json(path, list)
     ]
     check_class_names(entries, classes, labels_path)
-    folder = first_folder(raw_dir, ("20bn-something-something-v2", "videos", "."))
+    folder = first_folder(raw_dir, ("20bn-something-something-v2", "videos"))
     return single_split_listing(
         entries, classes, lambda entry: f"{folder}/{entry.source_id}.webm", flip="swap", flip_swaps=FLIP_SWAPS
     )

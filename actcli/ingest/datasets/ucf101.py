@@ -26,7 +26,7 @@ def read_listing(raw_dir: Path) -> Listing:
         for line in read_lines(path) if path else ():
             source_id = line.rsplit(None, 1)[0] if split == "train" else line
             splits.setdefault(source_id, {})[split_id] = split
-    spelling = SpellingIndex(raw_dir / first_folder(raw_dir, ("UCF-101", "videos", ".")))
+    spelling = SpellingIndex(raw_dir / first_folder(raw_dir, ("UCF-101", "videos")))
     label_of = {folded(name): label for label, name in enumerate(classes)}
     unknown = sorted(s for s in splits if folded(PurePosixPath(s).parent.name) not in label_of)
     if unknown:

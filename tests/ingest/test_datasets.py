@@ -1,0 +1,348 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from actcli.errors import ActcliError
+from actcli.ingest import UNLABELLED, get_dataset, list_datasets
+from actcli.ingest.datasets.folder import _hashed_split
+
+
+def write(path: Path, text: str = "") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(text.encode())
+    return path
+
+
+def labels(listing) -> dict[str, int]:
+    return {record.source_id: record.label for record in listing.records}
+
+
+def splits(listing) -> dict[str, dict[str, str]]:
+    return {record.source_id: dict(record.splits) for record in listing.records}
+
+
+# Something-Something V2
+
+V2_CLASSES = {"Juggling something": "2", "Balancing something on something": "0", "Hiding something": "1"}
+V2_TRAIN = [
+    {"id": "10", "label": "juggling lemons", "template": "Juggling [something]", "placeholders": ["lemons"]},
+    {"id": "9", "label": "balancing, a pen", "template": "Balancing [something] on [something]", "placeholders": []},
+]
+V2_VAL = [{"id": "101", "label": "hiding key", "template": "Hiding [something]", "placeholders": ["key"]}]
+
+
+def make_sthv2(root: Path, prefix: str) -> Path:
+    for name, value in (("labels", V2_CLASSES), ("train", V2_TRAIN), ("validation", V2_VAL), ("test", [{"id": "11"}])):
+        write(root / f"{prefix}{name}.json", json.dumps(value))
+    return root
+
+
+@pytest.mark.parametrize("prefix", ["labels/", "something-something-v2-", "labels/something-something-v2-"])
+def test_sthv2_reads_both_annotation_packages(tmp_path, prefix):
+    listing = get_dataset("sthv2").read(make_sthv2(tmp_path, prefix))
+    assert listing.classes == ("Balancing something on something", "Hiding something", "Juggling something")
+    assert [record.source_id for record in listing.records] == ["9", "10", "11", "101"]
+    assert labels(listing) == {"9": 0, "10": 2, "11": UNLABELLED, "101": 1}
+    assert listing.split_sets == {"1": ("train", "val", "test")}
+    assert listing.records[0].path == "20bn-something-something-v2/9.webm"
+
+
+def test_sthv2_takes_the_labels_of_test_clips_from_the_answers(tmp_path):
+    make_sthv2(tmp_path, "labels/")
+    write(tmp_path / "labels/test-answers.csv", "11;Juggling something\r\n")
+    assert labels(get_dataset("sthv2").read(tmp_path))["11"] == 2
+
+
+def test_sthv2_template_may_begin_with_a_bracket(tmp_path):
+    make_sthv2(tmp_path, "labels/")
+    write(tmp_path / "labels/labels.json", json.dumps({**V2_CLASSES, "Something falling": "3"}))
+    falling = [{"id": "5", "label": "pen falling", "template": "[Something] falling"}]
+    write(tmp_path / "labels/train.json", json.dumps(falling))
+    assert labels(get_dataset("sthv2").read(tmp_path))["5"] == 3
+
+
+def test_sthv2_refuses_a_template_that_is_no_class(tmp_path):
+    make_sthv2(tmp_path, "labels/")
+    write(tmp_path / "labels/train.json", json.dumps([{"id": "5", "label": "x", "template": "Eating [something]"}]))
+    with pytest.raises(ActcliError, match="'Eating something'"):
+        get_dataset("sthv2").read(tmp_path)
+
+
+def test_sthv2_names_every_missing_annotation_file_at_once(tmp_path):
+    write(tmp_path / "labels/labels.json", "{}")
+    with pytest.raises(ActcliError, match=r"train\.json .*validation\.json"):
+        get_dataset("sthv2").read(tmp_path)
+
+
+def test_sthv2_says_which_file_is_no_json(tmp_path):
+    make_sthv2(tmp_path, "labels/")
+    write(tmp_path / "labels/train.json", "<html>403</html>")
+    with pytest.raises(ActcliError, match=r"train\.json is not a JSON file"):
+        get_dataset("sthv2").read(tmp_path)
+
+
+def test_something_pairs_are_swapped_by_name():
+    swaps = get_dataset("sthv2").flip_swaps
+    assert len(swaps) == 3
+    assert ("Pulling something from left to right", "Pulling something from right to left") in swaps
+    assert get_dataset("sthv1").flip_swaps == swaps
+
+
+# Something-Something V1 and Jester
+
+
+def make_semicolon(root: Path, stem: str) -> Path:
+    write(root / f"{stem}-labels.csv", "Waving, slowly\r\nClapping\r\nNo gesture\r\n")
+    write(root / f"{stem}-train.csv", "20;Waving, slowly\r\n3;Clapping\r\n")
+    write(root / f"{stem}-validation.csv", "100;No gesture\r\n")
+    write(root / f"{stem}-test.csv", "7\r\n")
+    return root
+
+
+def test_sthv1_sorts_classes_and_ids(tmp_path):
+    listing = get_dataset("sthv1").read(make_semicolon(tmp_path, "something-something-v1"))
+    assert listing.classes == ("Clapping", "No gesture", "Waving, slowly")
+    assert labels(listing) == {"3": 0, "7": UNLABELLED, "20": 2, "100": 1}
+    assert listing.records[0].path == "20bn-something-something-v1/3"
+
+
+def test_jester_keeps_the_order_of_its_label_file(tmp_path):
+    listing = get_dataset("jester").read(make_semicolon(tmp_path, "jester-v1"))
+    assert listing.classes == ("Waving, slowly", "Clapping", "No gesture")
+    assert labels(listing) == {"3": 1, "7": UNLABELLED, "20": 0, "100": 2}
+    assert listing.flip == "forbidden"
+
+
+def test_jester_reads_the_newer_package(tmp_path):
+    write(tmp_path / "labels/labels.csv", "Waving\nClapping\n")
+    write(tmp_path / "labels/train.csv", "1;Waving\n")
+    write(tmp_path / "labels/validation.csv", "2;Clapping\n")
+    write(tmp_path / "labels/test.csv", "3\n")
+    write(tmp_path / "labels/test-answers.csv", "3;Clapping\n")
+    assert labels(get_dataset("jester").read(tmp_path)) == {"1": 0, "2": 1, "3": 1}
+
+
+def test_a_clip_that_is_listed_twice_gives_a_warning(tmp_path):
+    make_semicolon(tmp_path, "jester-v1")
+    write(tmp_path / "jester-v1-validation.csv", "3;No gesture\n")
+    listing = get_dataset("jester").read(tmp_path)
+    assert splits(listing)["3"] == {"1": "train"}
+    assert "listed more than once (3" in listing.warnings[0]
+
+
+# Kinetics
+
+
+def make_kinetics(root: Path) -> Path:
+    header = "label,youtube_id,time_start,time_end,split,is_cc\r\n"
+    write(root / "annotations/train.csv", header + "yawning,-_aaBBccDD-,12,22,train,0\r\n"
+          '"massaging person\'s head",AbCdEfGhIj0,0.0,10.0,train,0\r\n')  # fmt: skip
+    write(
+        root / "annotations/validate.csv", header + "passing American football (in game),_x_00000112,103,113,val,0\r\n"
+    )
+    write(root / "annotations/test.csv", "youtube_id,time_start,time_end,split\r\nTestTestTes,5,15,test\r\n")
+    return root
+
+
+def test_kinetics_sorts_classes_by_label_text(tmp_path):
+    listing = get_dataset("kinetics400").read(make_kinetics(tmp_path))
+    assert listing.classes == ("massaging person's head", "passing American football (in game)", "yawning")
+    assert labels(listing) == {
+        "-_aaBBccDD-_000012_000022": 2,
+        "AbCdEfGhIj0_000000_000010": 0,
+        "TestTestTes_000005_000015": UNLABELLED,
+        "_x_00000112_000103_000113": 1,
+    }
+    assert splits(listing)["_x_00000112_000103_000113"] == {"1": "val"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "val/passing_American_football_(in_game)/_x_00000112_000103_000113.mp4",
+        "videos_val/passing American football in game/_x_00000112_000103_000113.mkv",
+        "validate/_x_00000112_103.mp4",
+        "val_256/_x_00000112_000103.webm",
+        "_x_00000112_103_113.mp4",
+    ],
+)
+def test_kinetics_finds_a_clip_whatever_its_folder_and_spelling(tmp_path, name):
+    write(make_kinetics(tmp_path) / name)
+    record = {r.source_id: r for r in get_dataset("kinetics400").read(tmp_path).records}["_x_00000112_000103_000113"]
+    assert (record.path, record.start, record.end) == (name, None, None)
+
+
+def test_kinetics_gives_seconds_for_a_file_named_like_the_whole_video(tmp_path):
+    write(make_kinetics(tmp_path) / "val/_x_00000112.mp4")
+    record = {r.source_id: r for r in get_dataset("kinetics400").read(tmp_path).records}["_x_00000112_000103_000113"]
+    assert (record.path, record.start, record.end) == ("val/_x_00000112.mp4", 103.0, 113.0)
+
+
+def test_kinetics_prefers_the_file_in_the_folder_of_its_split(tmp_path):
+    write(make_kinetics(tmp_path) / "a_train/_x_00000112_000103_000113.mp4")
+    write(tmp_path / "b_val/_x_00000112_000103_000113.mp4")
+    assert "b_val/_x_00000112_000103_000113.mp4" in {r.path for r in get_dataset("kinetics400").read(tmp_path).records}
+
+
+def test_kinetics_says_when_the_header_is_missing(tmp_path):
+    make_kinetics(tmp_path)
+    write(tmp_path / "annotations/train.csv", "yawning,-_aaBBccDD-,12,22,train\n")
+    with pytest.raises(ActcliError, match="must name the columns"):
+        get_dataset("kinetics400").read(tmp_path)
+
+
+def test_kinetics_names_both_missing_lists(tmp_path):
+    with pytest.raises(ActcliError, match=r"no train\.csv; no val\.csv"):
+        get_dataset("kinetics600").read(tmp_path)
+
+
+def test_kinetics_refuses_two_lists_of_one_split(tmp_path):
+    make_kinetics(tmp_path)
+    write(tmp_path / "annotations/val.csv", "label,youtube_id,time_start,time_end,split\n")
+    with pytest.raises(ActcliError, match="two lists for val"):
+        get_dataset("kinetics400").read(tmp_path)
+
+
+# UCF101
+
+
+def make_ucf(root: Path) -> Path:
+    write(root / "ucfTrainTestlist/classInd.txt", "1 YoYo\r\n2 HandstandPushups\r\n")
+    for split_id in "123":
+        write(root / f"ucfTrainTestlist/trainlist0{split_id}.txt", "YoYo/v_YoYo_g08_c01.avi 1\r\n")
+        write(
+            root / f"ucfTrainTestlist/testlist0{split_id}.txt",
+            "HandstandPushups/v_HandStandPushups_g01_c01.avi\r\nYoYo/v_YoYo_g01_c01.avi\r\n",
+        )
+    write(root / "ucfTrainTestlist/testlist02.txt", "YoYo/v_YoYo_g01_c01.avi\r\n")
+    return root
+
+
+def test_ucf101_keeps_the_order_of_class_ind(tmp_path):
+    listing = get_dataset("ucf101").read(make_ucf(tmp_path))
+    assert listing.classes == ("YoYo", "HandstandPushups")
+    assert labels(listing)["HandstandPushups/v_HandStandPushups_g01_c01.avi"] == 1
+    assert splits(listing)["YoYo/v_YoYo_g08_c01.avi"] == {"1": "train", "2": "train", "3": "train"}
+    assert splits(listing)["HandstandPushups/v_HandStandPushups_g01_c01.avi"] == {"1": "test", "3": "test"}
+
+
+@pytest.mark.parametrize("folder", ["HandstandPushups", "HandStandPushups"])
+@pytest.mark.parametrize("name", ["v_HandStandPushups_g01_c01.avi", "v_HandstandPushups_g01_c01.avi"])
+def test_ucf101_finds_handstand_pushups_in_every_spelling(tmp_path, folder, name):
+    write(make_ucf(tmp_path) / "UCF-101" / folder / name)
+    assert f"UCF-101/{folder}/{name}" in {r.path for r in get_dataset("ucf101").read(tmp_path).records}
+
+
+def test_ucf101_refuses_class_numbers_with_a_gap(tmp_path):
+    write(make_ucf(tmp_path) / "ucfTrainTestlist/classInd.txt", "1 YoYo\n3 HandstandPushups\n")
+    with pytest.raises(ActcliError, match="do not run from 1 to 2"):
+        get_dataset("ucf101").read(tmp_path)
+
+
+# HMDB51
+
+ODD_NAME = "#20_Rhythm_(clap)!_&_M\u00fcller_clap_u_nm_np1_fr_goo_0.avi"
+
+
+def make_hmdb(root: Path) -> Path:
+    for class_name, name in (("wave", "a wave_1.avi"), ("clap", ODD_NAME)):
+        for split_id, code in (("1", 1), ("2", 2), ("3", 0)):
+            text = f"{name} {code} \n"
+            write(root / f"testTrainMulti_7030_splits/{class_name}_test_split{split_id}.txt", text)
+    return root
+
+
+def test_hmdb51_leaves_code_0_out_of_the_split_set(tmp_path):
+    listing = get_dataset("hmdb51").read(make_hmdb(tmp_path))
+    assert listing.classes == ("clap", "wave")
+    assert splits(listing) == {
+        f"clap/{ODD_NAME}": {"1": "train", "2": "test"},
+        "wave/a wave_1.avi": {"1": "train", "2": "test"},
+    }
+
+
+@pytest.mark.parametrize("form", [ODD_NAME, ODD_NAME.replace("\u00fc", "u\u0308")])
+def test_hmdb51_finds_accents_in_either_unicode_form(tmp_path, form):
+    write(make_hmdb(tmp_path) / "hmdb51_org/clap" / form)
+    record = get_dataset("hmdb51").read(tmp_path).records[0]
+    assert record.path == f"hmdb51_org/clap/{form}"
+
+
+def test_hmdb51_reads_lists_in_latin_1(tmp_path):
+    make_hmdb(tmp_path)
+    path = tmp_path / "testTrainMulti_7030_splits/clap_test_split1.txt"
+    path.write_bytes(f"{ODD_NAME} 1 \n".encode("latin-1"))
+    assert splits(get_dataset("hmdb51").read(tmp_path))[f"clap/{ODD_NAME}"]["1"] == "train"
+
+
+def test_hmdb51_names_a_missing_list(tmp_path):
+    (make_hmdb(tmp_path) / "testTrainMulti_7030_splits/wave_test_split2.txt").unlink()
+    with pytest.raises(ActcliError, match=r"wave_test_split2\.txt"):
+        get_dataset("hmdb51").read(tmp_path)
+
+
+# Folders
+
+
+def test_folder_takes_the_split_from_train_and_val_folders(tmp_path):
+    for name in ("train/b/x 1#.mp4", "val/a/y.MKV", "test/a/z.webm", "train/b/notes.txt", "train/.cache/q.mp4"):
+        write(tmp_path / name)
+    listing = get_dataset("mine").read(tmp_path)
+    assert listing.classes == ("a", "b")
+    assert splits(listing) == {
+        "test/a/z.webm": {"1": "test"},
+        "train/b/x 1#.mp4": {"1": "train"},
+        "val/a/y.MKV": {"1": "val"},
+    }
+
+
+def test_folder_without_splits_hashes_four_in_five_clips_into_train(tmp_path):
+    for number in range(400):
+        write(tmp_path / f"c{number % 2}" / f"{number}.mp4")
+    listing = get_dataset("mine").read(tmp_path)
+    share = sum(r.splits["1"] == "train" for r in listing.records) / 400
+    assert 0.74 < share < 0.86
+    assert all(r.splits["1"] == _hashed_split(r.path) for r in listing.records)
+
+
+def test_folder_reads_what_mirroring_does(tmp_path):
+    for name in ("turn left/a.mp4", "turn right/b.mp4"):
+        write(tmp_path / name)
+    assert "turn left" in get_dataset("mine").read(tmp_path).warnings[0]
+    write(tmp_path / "flip.json", '{"flip": "swap", "flip_swaps": [["turn left", "turn right"]]}')
+    listing = get_dataset("mine").read(tmp_path)
+    assert (listing.flip, listing.flip_swaps, listing.warnings) == ("swap", (("turn left", "turn right"),), ())
+
+
+@pytest.mark.parametrize(
+    "text", ["nonsense", "[]", '{"flip": "maybe"}', '{"flip": "swap", "flip_swaps": [["a", "q"]]}']
+)
+def test_folder_refuses_a_wrong_flip_file(tmp_path, text):
+    write(tmp_path / "a/x.mp4")
+    write(tmp_path / "flip.json", text)
+    with pytest.raises(ActcliError, match=r"flip\.json"):
+        get_dataset("mine").read(tmp_path)
+
+
+# The registry
+
+
+def test_every_dataset_says_what_it_expects_when_the_raw_folder_is_missing(tmp_path):
+    for adapter in list_datasets():
+        with pytest.raises(ActcliError) as error:
+            adapter.read(tmp_path / "nothing")
+        assert adapter.expects in str(error.value)
+
+
+def test_published_splits_add_up_to_the_total():
+    for adapter in list_datasets():
+        counts = adapter.published_counts
+        if adapter.storage == "frames" or adapter.name == "sthv2":
+            assert counts["train"] + counts["val"] + counts["test"] == counts["total"]
+
+
+def test_names_that_are_no_folder_are_refused():
+    for name in ("../x", "", "a/b", ".hidden"):
+        with pytest.raises(ActcliError, match="cannot name a dataset"):
+            get_dataset(name)
