@@ -98,6 +98,7 @@ class VideoClip:
         self._stream.codec_context.thread_count = 1
         self._range = _untrimmed_range(self._container, self._stream, start, end)
         self.fps = float(settings.fps or self._stream.average_rate or self._stream.guessed_rate or 0)
+        self._step = 1 / float(self._stream.average_rate or self._stream.guessed_rate or 25)
         self._size: tuple[int, int] | None = None
 
     def __enter__(self) -> "VideoClip":
@@ -110,7 +111,7 @@ class VideoClip:
         """All frames in presentation order, all of the size that the first one has after resizing."""
         frames = self._timed_frames()
         if self._settings.fps:
-            frames = _resample(frames, self._settings.fps)
+            frames = _resample(frames, self._settings.fps, self._step)
         for _, frame in frames:
             yield self._to_planes(frame)
 
@@ -118,10 +119,9 @@ class VideoClip:
         """Seconds from the start of the stream, and frame."""
         begin, end = self._range or (0.0, None)
         origin = float((self._stream.start_time or 0) * (self._stream.time_base or 0))
-        step = 1 / float(self._stream.average_rate or self._stream.guessed_rate or 25)
-        time = -step
+        time = -self._step
         for frame in self._decode(origin + begin):
-            time = frame.time - origin if frame.time is not None else time + step
+            time = frame.time - origin if frame.time is not None else time + self._step
             if end is not None and time >= end:
                 return
             if not self._range or time >= begin:
@@ -194,6 +194,8 @@ class _Coverage:
         elif container.duration is not None:  # the longest of all streams: look at all of them
             self._declared = container.duration / av.time_base
             self.streams = [s for s in container.streams if s.type in ("video", "audio")]
+        # MPEG-TS marks every jump of its packet counter, broadcast glitches and joined files included.
+        self._marks_glitches = container.format.name == "mpegts"
         self._begin: float | None = None
         self._end = 0.0
         self._last_video = 0.0
@@ -206,7 +208,7 @@ class _Coverage:
             ClipFailure: The demuxer marked the packet as cut off.
         """
         time = packet.pts if packet.pts is not None else packet.dts
-        if packet.size and packet.is_corrupt:
+        if packet.size and packet.is_corrupt and not self._marks_glitches:
             raise ClipFailure("decode", "TruncatedVideo", f"the file breaks off inside a frame after {self}")
         if time is None or not packet.size:
             return
@@ -243,19 +245,19 @@ def _untrimmed_range(
     return (start, end) if seconds > end - start + _UNTRIMMED_SLACK_SECONDS else None
 
 
-def _resample(frames: Iterator[tuple[float, VideoFrame]], fps: float) -> Iterator[tuple[float, VideoFrame]]:
-    """At each instant k / fps after the first frame, the frame on screen then."""
-    begin: float | None = None
-    shown: VideoFrame | None = None
-    count = 0
-    for time, frame in frames:
-        begin = time if begin is None else begin
-        while shown is not None and begin + count / fps < time - 1e-6:
-            yield begin + count / fps, shown
+def _resample(
+    frames: Iterator[tuple[float, VideoFrame]], fps: float, last_seconds: float
+) -> Iterator[tuple[float, VideoFrame]]:
+    """At each instant k / fps after the first frame, the frame on screen then; the last one stays ``last_seconds``."""
+    ahead = next(frames, None)
+    begin, count = (ahead[0] if ahead else 0.0), 0
+    while ahead:
+        time, frame = ahead
+        ahead = next(frames, None)
+        until = ahead[0] if ahead else time + last_seconds
+        while (instant := begin + count / fps) < until - 1e-6:
+            yield instant, frame
             count += 1
-        shown = frame
-    if shown is not None:
-        yield (begin or 0.0) + count / fps, shown
 
 
 def _to_420(frame: VideoFrame, is_full: bool) -> tuple[VideoFrame, bool]:

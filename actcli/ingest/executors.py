@@ -20,6 +20,8 @@ Task = TypeVar("Task")
 Result = TypeVar("Result")
 ExecutorName = Literal["processes", "ray", "serial"]
 
+_DEATH_SECONDS = 5.0  # how long a process may take to end once its pipe is closed
+
 
 @dataclass(frozen=True)
 class Crash:
@@ -82,6 +84,7 @@ class _Worker:
         try:
             error, result = self.connection.recv()
         except (EOFError, ConnectionResetError):
+            self.process.join(_DEATH_SECONDS)
             self.stop()
             return Crash("WorkerDied", _death(self.process.exitcode))
         if error is not None:
@@ -90,7 +93,6 @@ class _Worker:
 
     def stop(self) -> None:
         self.connection.close()
-        self.process.join(0.2)
         self.process.kill()
         self.process.join()
 
@@ -128,7 +130,6 @@ def _finished(busy: list[_Worker], timeout: float) -> list[tuple[_Worker, Any]]:
     finished = [(worker, worker.take()) for worker in busy if worker.connection in ready]
     for worker in busy:
         if worker.connection not in ready and time.monotonic() > worker.deadline:
-            worker.process.kill()
             worker.stop()
             finished.append((worker, Crash("WorkerHung", f"no result after {timeout:g} seconds")))
     return finished
@@ -147,7 +148,10 @@ def _serve(connection: Connection, function: Callable[[Any], Any]) -> None:
             answer: tuple[Exception | None, Any] = (None, function(task))
         except Exception as error:
             answer = (error, None)
-        connection.send(answer)
+        try:
+            connection.send(answer)
+        except BrokenPipeError:  # the parent has given up on this run
+            return
 
 
 def _end_with_parent() -> None:

@@ -267,7 +267,7 @@ def _disk_problems(adapter: DatasetAdapter, listing: Listing, options: ExtractOp
     sizes = [_estimated_bytes(adapter, record, options) for record in listing.records[::step]]
     found = [size for size in sizes if size is not None]
     done = modality_file(options.frames_dir, "extract", options.modality, ".jsonl")
-    num_done = sum(1 for _ in done.open("rb")) if done.is_file() else 0
+    num_done = done.read_bytes().count(b"\n") if done.is_file() else 0
     needed = np.mean(found) * max(0, len(listing.records) - num_done) if found else 0
     if needed > free:
         yield (

@@ -5,6 +5,7 @@ flow ``extract.flow.jsonl``) gains a line whenever a clip is finished. ``manifes
 joins the annotations with the ledger when the job ends.
 """
 
+import itertools
 import json
 import os
 import time
@@ -13,6 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -67,6 +69,7 @@ OUTCOME_DEFAULTS: dict[str, Any] = {
 """What a ledger line leaves out."""
 
 _SYNC_SECONDS = 2.0
+_ROWS_PER_GROUP = 8192
 
 
 def modality_file(frames_dir: Path, stem: str, modality: Modality, suffix: str) -> Path:
@@ -107,12 +110,11 @@ class Ledger:
     def _read(self) -> int:
         """Fill ``rows``; returns where the last whole line ends: a line that a kill tore is dropped."""
         end = 0
-        for number, line in enumerate(self._path.open("rb"), 1):
+        for number, line in enumerate(self._path.read_bytes().splitlines(keepends=True), 1):
             if not line.endswith(b"\n"):
                 break
             try:
-                row = json.loads(line)
-                self.rows[row["key"]] = row
+                self._keep(json.loads(line))
             except (ValueError, KeyError, TypeError):
                 raise ActcliError(
                     f"Line {number} of {self._path} is damaged. Remove that line; its clip is then extracted again."
@@ -134,11 +136,15 @@ class Ledger:
 
     def append(self, row: dict[str, Any]) -> None:
         """Record a finished clip; the line is handed to the system at once and to the disk every two seconds."""
-        self.rows[row["key"]] = row
+        self._keep(row)
         self._file.write(json.dumps(row, separators=(",", ":")).encode() + b"\n")
         self._file.flush()
         if time.monotonic() - self._synced > _SYNC_SECONDS:
             self._sync()
+
+    def _keep(self, row: dict[str, Any]) -> None:
+        """Remember a row; frame sizes as an array, since a million clips have hundreds each."""
+        self.rows[row["key"]] = row | {"frame_sizes": np.array(row.get("frame_sizes", ()), np.int32)}
 
     def _sync(self) -> None:
         os.fsync(self._file.fileno())
@@ -149,22 +155,27 @@ def write_manifest(
     path: Path, records: Iterable[ClipRecord], keys: Mapping[str, str], outcomes: Mapping[str, Mapping[str, Any]]
 ) -> None:
     """Write the table of all clips in key order, at once or not at all. It holds no times: equal work, equal table."""
-    rows = [
-        OUTCOME_DEFAULTS
-        | {name: outcomes[key][name] for name in ("status", *OUTCOME_DEFAULTS) if name in outcomes[key]}
-        | {
-            "key": key,
-            "source_id": printable(record.source_id),
-            "path": printable(record.path),
-            "label": record.label,
-            "class_name": printable(record.class_name),
-            "splits": sorted(record.splits.items()),
-        }
-        for key, record in sorted((keys[record.source_id], record) for record in records)
-    ]
+    ordered = iter(sorted(records, key=lambda record: keys[record.source_id]))
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    pq.write_table(pa.Table.from_pylist(rows, schema=MANIFEST_SCHEMA), temporary)
+    with pq.ParquetWriter(temporary, MANIFEST_SCHEMA) as writer:
+        while batch := list(itertools.islice(ordered, _ROWS_PER_GROUP)):
+            rows = [_manifest_row(record, keys[record.source_id], outcomes) for record in batch]
+            writer.write_table(pa.Table.from_pylist(rows, schema=MANIFEST_SCHEMA))
     temporary.replace(path)
+
+
+def _manifest_row(record: ClipRecord, key: str, outcomes: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    outcome = outcomes[key]
+    return {
+        "key": key,
+        "source_id": printable(record.source_id),
+        "path": printable(record.path),
+        "label": record.label,
+        "class_name": printable(record.class_name),
+        "splits": sorted(record.splits.items()),
+        "status": outcome["status"],
+        **{name: outcome.get(name, default) for name, default in OUTCOME_DEFAULTS.items()},
+    }
 
 
 def read_manifest(frames_dir: Path | str, modality: Modality = "rgb") -> pa.Table:

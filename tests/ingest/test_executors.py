@@ -1,0 +1,67 @@
+import os
+import signal
+import sys
+import time
+
+import pytest
+
+from actcli.errors import ActcliError
+from actcli.ingest.executors import Crash, check_executor, run_tasks
+
+
+def behave(task):
+    """Do what the task says, as a decoder might."""
+    if task == "die":
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if task == "leave":
+        os._exit(3)
+    if task == "hang":
+        time.sleep(60)
+    if task == "raise":
+        raise OSError(28, "No space left on device")
+    return task * 2
+
+
+def run(tasks, executor="processes", timeout=30.0):
+    return dict(run_tasks(executor, behave, tasks, workers=2, timeout=timeout))
+
+
+@pytest.mark.parametrize("executor", ["serial", "processes"])
+def test_every_task_is_done_once(executor):
+    assert run(range(20), executor) == {number: 2 * number for number in range(20)}
+
+
+def test_a_dead_worker_costs_its_own_task_alone():
+    results = run([1, "die", 2, "leave", 3, 4])
+    assert (results["die"].error, results["die"].message) == (
+        "WorkerDied",
+        "the worker process was ended by SIGSEGV",
+    )
+    assert results["leave"].message == "the worker process ended with exit code 3"
+    assert {task: results[task] for task in (1, 2, 3, 4)} == {1: 2, 2: 4, 3: 6, 4: 8}
+
+
+def test_a_hung_task_is_ended_and_the_others_go_on():
+    begin = time.monotonic()
+    results = run(["hang", 1, 2, 3], timeout=1.5)
+    assert results.pop("hang") == Crash("WorkerHung", "no result after 1.5 seconds")
+    assert results == {1: 2, 2: 4, 3: 6}
+    assert time.monotonic() - begin < 30
+
+
+def test_an_exception_of_the_function_ends_the_run():
+    with pytest.raises(OSError, match="No space left"):
+        run([1, "raise", 2])
+
+
+def test_a_missing_ray_is_one_sentence(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(ActcliError, match=r"Ray is not installed. Type: pip install 'actcli\[ray\]'"):
+        check_executor("ray")
+
+
+def test_ray_gives_the_same_results():
+    pytest.importorskip("ray")
+    results = run([1, "leave", 2, 3], "ray")
+    assert results["leave"].error == "WorkerDied"
+    assert {task: results[task] for task in (1, 2, 3)} == {1: 2, 2: 4, 3: 6}

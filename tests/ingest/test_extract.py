@@ -1,0 +1,322 @@
+import itertools
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import simplejpeg
+
+from actcli.errors import ActcliError
+from actcli.ingest import DatasetCard, extract_dataset, payload_path, read_manifest
+from actcli.ingest import extract as extract_module
+from actcli.ingest.extract import _locked
+
+
+def manifest_rows(frames_dir, modality="rgb"):
+    return read_manifest(frames_dir, modality).to_pylist()
+
+
+def payloads(frames_dir):
+    return {path.name: path.read_bytes() for path in frames_dir.rglob("*.mjpeg")}
+
+
+@pytest.fixture
+def raw_copy(tiny_raw, tmp_path):
+    return shutil.copytree(tiny_raw, tmp_path / "raw")
+
+
+def test_every_clip_gets_a_row_and_a_whole_file(tiny_options):
+    options = tiny_options()
+    summary = extract_dataset(options)
+    rows = manifest_rows(options.frames_dir)
+    assert summary.listed == 24
+    assert summary.counts == {"ok": 24, "partial": 0, "failed": 0, "missing": 0}
+    assert [row["key"] for row in rows] == [f"{number:09d}" for number in range(24)]
+    assert summary.frames == sum(row["num_frames"] for row in rows) == 24 * 8
+    for row in rows:
+        data = payload_path(options.frames_dir, row["key"]).read_bytes()
+        assert len(data) == row["bytes"] == sum(row["frame_sizes"])
+        last = data[len(data) - row["frame_sizes"][-1] :]
+        assert simplejpeg.decode_jpeg_header(last) == (48, 64, "YCbCr", "420")
+        assert (row["width"], row["height"], row["fps"]) == (64, 48, 12.0)
+        assert row["decoder"].startswith("pyav ")
+
+
+def test_manifest_repeats_the_annotations(tiny_options):
+    options = tiny_options()
+    extract_dataset(options)
+    row = manifest_rows(options.frames_dir)[0]
+    assert row["source_id"] == row["path"] == "train/growing/00004.mp4"
+    assert (row["label"], row["class_name"], row["splits"]) == (0, "growing", [("1", "train")])
+
+
+def test_card_says_what_was_done(tiny_options):
+    options = tiny_options(quality=80)
+    extract_dataset(options)
+    card = DatasetCard.read(options.frames_dir)
+    assert card.name == "tiny"
+    assert card.classes == ("growing", "moving down", "moving left", "moving right", "moving up", "shrinking")
+    assert card.flip_swaps == (("moving right", "moving left"),)
+    assert card.split_sets == {"1": ("train", "val")}
+    assert card.extraction["rgb"]["settings"]["quality"] == 80
+    assert "av" in card.extraction["rgb"]["versions"]
+
+
+def test_all_executors_give_the_same_files_and_manifest(tiny_options, tmp_path):
+    extract_dataset(tiny_options(frames_dir=tmp_path / "a"))
+    extract_dataset(tiny_options(frames_dir=tmp_path / "b", executor="processes", workers=2))
+    assert payloads(tmp_path / "a") == payloads(tmp_path / "b")
+    assert (tmp_path / "a/manifest.parquet").read_bytes() == (tmp_path / "b/manifest.parquet").read_bytes()
+
+
+def test_damaged_clips_become_rows_with_their_reason(raw_copy, tiny_options):
+    clips = sorted(raw_copy.rglob("*.mp4"))
+    clips[0].write_bytes(b"")
+    clips[1].write_bytes(clips[1].read_bytes()[:400])
+    clips[2].write_text("<html>403 Forbidden</html>")
+    options = tiny_options(raw_dir=raw_copy)
+    summary = extract_dataset(options)
+    assert summary.counts == {"ok": 21, "partial": 0, "failed": 3, "missing": 0}
+    assert [(clip.key, clip.status, clip.stage) for clip in summary.failed] == [
+        (f"{number:09d}", "failed", "open") for number in range(3)
+    ]
+    assert sum(row["status"] == "failed" for row in manifest_rows(options.frames_dir)) == 3
+    assert not payload_path(options.frames_dir, "000000000").exists()
+
+
+def test_a_second_run_does_nothing_and_retry_takes_up_only_the_failed(raw_copy, tiny_options):
+    clip = sorted(raw_copy.rglob("*.mp4"))[3]
+    whole = clip.read_bytes()
+    clip.write_bytes(whole[:300])
+    options = tiny_options(raw_dir=raw_copy)
+    extract_dataset(options)
+    clip.write_bytes(whole)
+    again = extract_dataset(options)
+    assert (again.already_done, again.counts["failed"]) == (24, 1)
+    mended = extract_dataset(replace(options, retry_failed=True))
+    assert (mended.already_done, mended.counts["ok"]) == (23, 24)
+
+
+def test_retry_failed_before_the_end_of_a_run_is_refused(tiny_options):
+    with pytest.raises(ActcliError, match="without --retry-failed first"):
+        extract_dataset(tiny_options(retry_failed=True))
+
+
+def test_a_lost_file_is_extracted_again(tiny_options):
+    options = tiny_options()
+    extract_dataset(options)
+    before = payloads(options.frames_dir)
+    payload_path(options.frames_dir, "000000005").unlink()
+    payload_path(options.frames_dir, "000000006").write_bytes(b"half")
+    assert extract_dataset(options).already_done == 22
+    assert payloads(options.frames_dir) == before
+
+
+def test_changed_options_are_refused_by_name(tiny_options):
+    extract_dataset(tiny_options())
+    with pytest.raises(ActcliError, match=r"extracted with --short-side 256, not 32: continue with --short-side 256"):
+        extract_dataset(tiny_options(short_side=32))
+
+
+def test_another_dataset_in_the_same_folder_is_refused(tiny_options):
+    extract_dataset(tiny_options())
+    with pytest.raises(ActcliError, match="holds tiny, not other"):
+        extract_dataset(tiny_options(dataset="other"))
+
+
+def test_all_problems_are_reported_at_once(tiny_options, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ActcliError) as error:
+        extract_dataset(
+            tiny_options(raw_dir=tmp_path / "no", frames_dir=tmp_path / "file", short_side=3, quality=0, fps=0)
+        )
+    for part in ("--short-side is 3", "--quality is 0", "--fps is 0", "file is not a folder", "There is no folder"):
+        assert part in str(error.value)
+
+
+def test_a_full_disk_is_foreseen(tiny_options, monkeypatch):
+    usage = shutil.disk_usage("/")._replace(free=1000)
+    monkeypatch.setattr(extract_module.shutil, "disk_usage", lambda path: usage)
+    with pytest.raises(ActcliError, match=r"0\.0 GB free, and tiny needs about"):
+        extract_dataset(tiny_options())
+
+
+def test_annotations_without_any_clip_are_refused(tmp_path, tiny_options):
+    raw = tmp_path / "jester"
+    raw.mkdir()
+    (raw / "jester-v1-labels.csv").write_text("A\n")
+    (raw / "jester-v1-train.csv").write_text("1;A\n")
+    (raw / "jester-v1-validation.csv").write_text("2;A\n")
+    with pytest.raises(ActcliError, match=r"None of the 2 listed clips is in .*20bn-jester-v1/1"):
+        extract_dataset(tiny_options(dataset="jester", raw_dir=raw))
+
+
+def test_a_second_extraction_into_the_folder_is_refused(tiny_options):
+    options = tiny_options()
+    options.frames_dir.mkdir()
+    with _locked(options.frames_dir), pytest.raises(ActcliError, match="Another extraction is writing"):
+        extract_dataset(options)
+
+
+def test_a_torn_last_ledger_line_is_forgiven(tiny_options):
+    options = tiny_options()
+    extract_dataset(options)
+    before = (options.frames_dir / "manifest.parquet").read_bytes()
+    ledger = options.frames_dir / "extract.jsonl"
+    ledger.write_bytes(ledger.read_bytes()[:-40])
+    assert extract_dataset(options).already_done == 23
+    assert (options.frames_dir / "manifest.parquet").read_bytes() == before
+    assert all(json.loads(line) for line in ledger.read_text().splitlines())
+
+
+def test_a_damaged_ledger_line_is_named(tiny_options):
+    options = tiny_options()
+    extract_dataset(options)
+    ledger = options.frames_dir / "extract.jsonl"
+    ledger.write_text("nonsense\n" + ledger.read_text())
+    with pytest.raises(ActcliError, match="Line 1 of"):
+        extract_dataset(options)
+
+
+def test_a_growing_folder_appends_keys(raw_copy, tiny_options):
+    options = tiny_options(raw_dir=raw_copy)
+    extract_dataset(options)
+    before = {row["source_id"]: row["key"] for row in manifest_rows(options.frames_dir)}
+    new = raw_copy / "train" / "growing" / "00000 first.mp4"
+    shutil.copy(raw_copy / "train" / "growing" / "00004.mp4", new)
+    summary = extract_dataset(options)
+    after = {row["source_id"]: row["key"] for row in manifest_rows(options.frames_dir)}
+    assert summary.already_done == 24
+    assert after == before | {"train/growing/00000 first.mp4": "000000024"}
+
+
+def test_odd_file_names_pass_through(raw_copy, tiny_options):
+    names = ["a b#1%d&?.mp4", "quote'\"<b>.mp4", "naïve 動画.mp4", "-rf.mp4", os.fsdecode(b"bytes \xff.mp4")]
+    source = raw_copy / "train" / "growing" / "00004.mp4"
+    for name in names:
+        shutil.copy(source, source.with_name(name))
+    options = tiny_options(raw_dir=raw_copy, executor="processes", workers=2)
+    assert extract_dataset(options).counts["ok"] == 29
+    ids = {row["source_id"] for row in manifest_rows(options.frames_dir)}
+    assert {"train/growing/naïve 動画.mp4", "train/growing/bytes \\xff.mp4"} <= ids
+
+
+def test_layout_folders_writes_the_same_jpegs_as_files(tiny_options, tmp_path):
+    extract_dataset(tiny_options(frames_dir=tmp_path / "stream"))
+    extract_dataset(tiny_options(frames_dir=tmp_path / "files", layout="folders"))
+    stream = payload_path(tmp_path / "stream", "000000002").read_bytes()
+    folder = payload_path(tmp_path / "files", "000000002", layout="folders")
+    names = sorted(path.name for path in folder.iterdir())
+    assert names == [f"img_{number:05d}.jpg" for number in range(1, 9)]
+    assert b"".join((folder / name).read_bytes() for name in names) == stream
+    assert extract_dataset(tiny_options(frames_dir=tmp_path / "files", layout="folders")).already_done == 24
+
+
+def test_short_side_and_upscale_decide_the_size(tiny_options, tmp_path):
+    for name, changes, size in (
+        ("small", {"short_side": 24}, (32, 24)),
+        ("as_is", {"short_side": 96}, (64, 48)),
+        ("large", {"short_side": 96, "upscale": True}, (128, 96)),
+    ):
+        extract_dataset(tiny_options(frames_dir=tmp_path / name, **changes))
+        row = manifest_rows(tmp_path / name)[0]
+        assert (row["width"], row["height"]) == size
+
+
+def test_fps_resamples_in_time(tiny_options):
+    options = tiny_options(fps=6)
+    extract_dataset(options)
+    assert {(row["num_frames"], row["fps"]) for row in manifest_rows(options.frames_dir)} == {(4, 6.0)}
+
+
+def test_settings_without_effect_are_mentioned(tiny_options):
+    summary = extract_dataset(tiny_options(flow_bound=8.0))
+    assert summary.warnings == ("--flow-bound has no effect here.",)
+
+
+def test_flow_has_one_field_less_than_frames(tiny_options):
+    options = tiny_options()
+    extract_dataset(options)
+    summary = extract_dataset(replace(options, modality="flow", flow_bound=5.0))
+    assert summary.counts["ok"] == 24
+    for rgb, flow in zip(manifest_rows(options.frames_dir), manifest_rows(options.frames_dir, "flow"), strict=True):
+        assert (rgb["key"], rgb["num_frames"], rgb["bound"]) == (flow["key"], flow["num_frames"] + 1, 0.0)
+        assert len(flow["frame_sizes"]) == 2 * flow["num_frames"]
+        assert flow["bound"] == 5.0
+        assert payload_path(options.frames_dir, flow["key"], "flow").stat().st_size == flow["bytes"]
+    assert set(DatasetCard.read(options.frames_dir).extraction) == {"rgb", "flow"}
+
+
+def test_flow_of_a_sprite_points_where_it_goes(tiny_options):
+    options = tiny_options(modality="flow")
+    extract_dataset(options)
+    for row in manifest_rows(options.frames_dir, "flow"):
+        data = payload_path(options.frames_dir, row["key"], "flow").read_bytes()
+        ends = np.cumsum([0, *row["frame_sizes"]])
+        planes = [simplejpeg.decode_jpeg(data[a:b], "GRAY") for a, b in itertools.pairwise(ends)]
+        x, y = (np.mean([plane.astype(float) - 127.5 for plane in planes[axis::2]]) for axis in (0, 1))
+        direction = {"moving left": -x, "moving right": x, "moving up": -y, "moving down": y}
+        if row["class_name"] in direction:
+            assert direction[row["class_name"]] > 0.5
+
+
+def test_progress_counts_every_clip(tiny_options):
+    seen = []
+    extract_dataset(tiny_options(), progress=seen.append)
+    assert [state.done for state in seen] == list(range(1, 25))
+    assert (seen[-1].total, seen[-1].failed, seen[-1].frames) == (24, 0, 192)
+
+
+def test_interrupt_leaves_everything_resumable(tiny_options, tmp_path):
+    options = tiny_options(executor="processes", workers=2)
+
+    def interrupt(state):
+        if state.done == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        extract_dataset(options, progress=interrupt)
+    with pytest.raises(ActcliError, match="run actcli extract to its end"):
+        read_manifest(options.frames_dir)
+    assert extract_dataset(options).already_done == 5
+    extract_dataset(tiny_options(frames_dir=tmp_path / "whole"))
+    assert payloads(options.frames_dir) == payloads(tmp_path / "whole")
+
+
+RUN_EXTRACT = """
+import sys
+from pathlib import Path
+from actcli.ingest import ExtractOptions, extract_dataset
+if __name__ == "__main__":
+    extract_dataset(ExtractOptions("tiny", Path(sys.argv[1]), Path(sys.argv[2]), workers=2))
+"""
+
+
+def test_killed_and_continued_equals_an_undisturbed_run(tiny_raw, tiny_options, tmp_path):
+    script = tmp_path / "run_extract.py"
+    script.write_text(RUN_EXTRACT)
+    victim = tmp_path / "victim"
+    command = [sys.executable, str(script), str(tiny_raw), str(victim)]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    process = subprocess.Popen(command, env=environment)
+    ledger = victim / "extract.jsonl"
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and not (ledger.exists() and ledger.read_bytes().count(b"\n") >= 3):
+        time.sleep(0.001)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    done = ledger.read_bytes().count(b"\n")
+    assert 3 <= done < 24
+    assert not (victim / "manifest.parquet").exists()
+    subprocess.run(command, env=environment, check=True)
+    extract_dataset(tiny_options(frames_dir=tmp_path / "undisturbed"))
+    assert payloads(victim) == payloads(tmp_path / "undisturbed")
+    for name in ("manifest.parquet", "dataset.json", "keys.jsonl"):
+        assert (victim / name).read_bytes() == (tmp_path / "undisturbed" / name).read_bytes()
+    assert not list(victim.rglob("*.tmp"))
