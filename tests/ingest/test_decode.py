@@ -29,7 +29,7 @@ def encode(
             stream.codec_context.color_range = 2
         for index, image in enumerate(images):
             frame = av.VideoFrame.from_ndarray(image, format="rgb24")
-            if pix_fmt != "gbrp":
+            if pix_fmt != "rgb24":
                 frame = frame.reformat(
                     format=pix_fmt,
                     dst_colorspace=matrix or 5,
@@ -152,7 +152,7 @@ def test_target_size(width, height, settings, expected):
         ("libx264", "yuv444p", 1, True),
         ("libx264", "yuv422p10le", None, False),
         ("libx264", "yuv420p10le", 1, False),
-        ("ffv1", "gbrp", None, False),
+        ("png", "rgb24", None, False),
         ("mpeg4", "yuv420p", None, False),
     ],
 )
@@ -192,7 +192,7 @@ def test_variable_frame_rate_gives_every_frame_once(tmp_path):
 
 def test_fps_shows_what_is_on_screen_at_each_instant(tmp_path):
     path = encode(tmp_path / "vfr.mkv", ramp(6), times=[0, 100, 500, 550, 600, 1000])
-    assert levels(read(path, fps=5))[:6] == [0, 1, 1, 3, 4, 5]
+    assert levels(read(path, fps=5))[:6] == [0, 1, 1, 4, 4, 5]
 
 
 def test_b_frames_come_in_presentation_order(tmp_path):
