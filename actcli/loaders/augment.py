@@ -73,7 +73,7 @@ class Augmentation:
     aspect: Range = (3 / 4, 4 / 3)
     """``random_resized``: width by height."""
     short_side: tuple[int, int] | None = None
-    """``short_side``: range of the short side before the crop, end exclusive; ``None``: up to 330 / 224 of the input."""
+    """``short_side``: range of the short side, end exclusive; ``None``: from the input size to 330 / 224 of it."""
     corner_scale: Range = (0.66, 1.0)
     """``corner``: side of the box as a fraction of the short side."""
     corner_border: float = 0.25
@@ -248,7 +248,7 @@ _RAND_AUGMENT: tuple[Callable[[float, float], Operation], ...] = (
     lambda level, sign: ("equalise", ()),
     lambda level, sign: _lut(255 - _RAMP),
     _rotate,
-    lambda level, sign: _lut(_RAMP.astype(int) & ~((1 << (8 - int(level * 4))) - 1)),
+    lambda level, sign: _lut(_RAMP // 2 ** (8 - int(level * 4)) * 2 ** (8 - int(level * 4))),
     lambda level, sign: _lut(np.where(int(level * 256) > _RAMP, _RAMP, 255 - _RAMP)),
     lambda level, sign: _lut(np.where(_RAMP < 128, _RAMP + int(level * 110), _RAMP)),
     lambda level, sign: saturation(_enhance(level)),

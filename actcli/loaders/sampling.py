@@ -118,7 +118,8 @@ def _segments_even(num_clips: int, num_frames: int, num_segments: int, stack: in
     """
     starts = max(num_frames - stack + 1, 1)
     points: Indices = 2 * num_clips * np.arange(num_segments) + (2 * np.arange(num_clips) + 1)[:, None]
-    return points * starts // (2 * num_clips * num_segments)
+    frames: Indices = points * starts // (2 * num_clips * num_segments)
+    return frames
 
 
 _DENSE_WINDOW = 64

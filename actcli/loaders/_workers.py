@@ -1,0 +1,171 @@
+"""Worker processes that fill batch memory.
+
+They are forked, so that they share the batch memory and start in milliseconds, and they run nothing but a backend: no
+torch, no thread pool. Batches go round the workers in turn and come back in the order in which they were handed in.
+"""
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import traceback
+import warnings
+import weakref
+from collections import deque
+from multiprocessing import connection
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from typing import Protocol
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from actcli.errors import ActcliError
+from actcli.loaders._ring import BatchRing
+from actcli.loaders.plan import BatchPlan
+
+_ORPHAN_CHECK_SECONDS = 2.0
+
+
+class Backend(Protocol):
+    """What carries out a plan."""
+
+    def run(self, plan: BatchPlan, memory: NDArray[np.uint8]) -> None:
+        """Writes the batch into ``memory``."""
+        ...
+
+
+class WorkerPool:
+    """``num_workers`` processes, or none: then the work is done where it is waited for."""
+
+    def __init__(self, backend: Backend, ring: BatchRing, num_workers: int) -> None:
+        self._backend, self._ring = backend, ring
+        self._waiting: deque[tuple[int, int, BatchPlan]] = deque()
+        self._next_worker = 0
+        self._connections: list[Connection] = []
+        self._processes: list[BaseProcess] = []
+        for _ in range(num_workers):
+            self._start_worker()
+        self._stop = weakref.finalize(self, _stop_workers, self._connections, self._processes)
+
+    def _start_worker(self) -> None:
+        context = multiprocessing.get_context("fork")
+        ours, theirs = context.Pipe()
+        self._connections.append(ours)
+        arguments = (theirs, list(self._connections), self._backend, self._ring, os.getpid())
+        process = context.Process(target=_serve, args=arguments, daemon=True, name="actcli-loader")
+        with warnings.catch_warnings():
+            # Python 3.12 warns of forking beside threads; the child touches none of their state.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            process.start()
+        theirs.close()
+        self._processes.append(process)
+
+    @property
+    def num_waiting(self) -> int:
+        """Batches handed in and not yet waited for."""
+        return len(self._waiting)
+
+    def submit(self, slot: int, plan: BatchPlan) -> None:
+        """Has the batch written into ``slot``."""
+        worker = self._next_worker
+        self._waiting.append((worker, slot, plan))
+        if self._processes:
+            self._next_worker = (worker + 1) % len(self._processes)
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # said when the batch is waited for
+                self._connections[worker].send((slot, plan))
+
+    def wait(self) -> tuple[int, BatchPlan]:
+        """Waits for the oldest batch: ``(slot, plan)``.
+
+        Raises ``ActcliError`` for a broken sample or a dead worker. The slot is free again then.
+        """
+        worker, slot, plan = self._waiting.popleft()
+        try:
+            self._finish(worker, slot, plan)
+        except BaseException:
+            self._ring.give_back(slot)
+            raise
+        return slot, plan
+
+    def _finish(self, worker: int, slot: int, plan: BatchPlan) -> None:
+        if not self._processes:
+            self._backend.run(plan, self._ring.bytes_of(slot))
+            return
+        ours, process = self._connections[worker], self._processes[worker]
+        connection.wait([ours, process.sentinel])
+        try:
+            problem = ours.recv() if ours.poll() else ("died", "")
+        except (EOFError, ConnectionResetError):
+            problem = ("died", "")
+        match problem:
+            case ("user", message):
+                raise ActcliError(message)
+            case ("bug", trace):
+                raise RuntimeError(f"a loader worker failed:\n{trace}")
+            case ("died", _):
+                process.join(1)
+                raise ActcliError(_obituary(process, plan))
+
+    def drain(self) -> None:
+        """Waits for everything handed in and throws it away."""
+        while self._waiting:
+            with contextlib.suppress(ActcliError, RuntimeError):
+                self._ring.give_back(self.wait()[0])
+
+    def close(self) -> None:
+        """Ends the workers. Can be called twice."""
+        while self._waiting:
+            self._ring.give_back(self._waiting.popleft()[1])
+        self._stop()
+
+
+def _stop_workers(connections: list[Connection], processes: list[BaseProcess]) -> None:
+    for ours in connections:
+        ours.close()
+    for process in processes:
+        process.terminate()
+    for process in processes:
+        process.join()
+        process.close()
+    processes.clear()
+    connections.clear()
+
+
+def _obituary(process: BaseProcess, plan: BatchPlan) -> str:
+    code = process.exitcode
+    how = f"by {signal.Signals(-code).name}" if code and code < 0 else f"with exit code {code}"
+    first = plan.clips[0]
+    stream = first.rgb or first.flow
+    where = f"shard {stream.shard}, clip {first.key:09d} and the next {len(plan.clips) - 1}" if stream else "a batch"
+    return (
+        f"a loader worker was ended {how} while it read {where}. If memory ran out, lower --workers or --batch-size; "
+        "if a shard changed while it was read, run `actcli verify`."
+    )
+
+
+def _serve(theirs: Connection, of_the_parent: list[Connection], backend: Backend, ring: BatchRing, parent: int) -> None:
+    """The worker: answers each ``(slot, plan)`` with ``None`` or a problem, until the parent is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    cv2.setNumThreads(0)
+    for ours in of_the_parent:
+        ours.close()
+    with contextlib.suppress(EOFError, ConnectionResetError, BrokenPipeError):
+        while True:
+            while not theirs.poll(_ORPHAN_CHECK_SECONDS):
+                if os.getppid() != parent:
+                    return
+            slot, plan = theirs.recv()
+            theirs.send(_attempt(backend, plan, ring.bytes_of(slot)))
+
+
+def _attempt(backend: Backend, plan: BatchPlan, memory: NDArray[np.uint8]) -> tuple[str, str] | None:
+    try:
+        backend.run(plan, memory)
+    except ActcliError as error:
+        return "user", str(error)
+    except Exception:
+        return "bug", traceback.format_exc()
+    return None

@@ -1,0 +1,183 @@
+"""Carries out plans on the CPU: libjpeg-turbo from the mapped tar, one resize per frame straight into the batch.
+
+RGB batches lie in memory as ``[B, V, T, H, W, C]`` and flow batches as ``[B, V, T, C, H, W]``, so that OpenCV writes
+each picture into its place and nothing is transposed.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import cv2
+import numpy as np
+import simplejpeg
+from numpy.typing import NDArray
+
+from actcli.errors import ActcliError
+from actcli.loaders.augment import apply_numpy
+from actcli.loaders.plan import BatchPlan, ClipPlan, Stream
+from actcli.loaders.views import Crop, Size
+from actcli.shards import ShardReader
+
+Pixels = NDArray[np.uint8]
+Shape = tuple[int, ...]
+
+_INTERPOLATION = {"linear": cv2.INTER_LINEAR, "cubic": cv2.INTER_CUBIC}
+_LARGEST_REDUCTION = 8
+
+
+@dataclass(frozen=True)
+class BatchLayout:
+    """Where the streams of a batch lie in its memory."""
+
+    rgb: Shape | None
+    """``[B, V, T, H, W, 3]``."""
+    flow: Shape | None
+    """``[B, V, T, C, H, W]``."""
+
+    @cached_property
+    def num_bytes(self) -> int:
+        """Memory of a full batch."""
+        return sum(int(np.prod(shape)) for shape in (self.rgb, self.flow) if shape)
+
+    def views(self, memory: Pixels, num_clips: int) -> tuple[Pixels | None, Pixels | None]:
+        """The RGB and the flow array of a batch of ``num_clips`` in ``memory``."""
+        arrays: list[Pixels | None] = []
+        begin = 0
+        for shape in (self.rgb, self.flow):
+            if shape is None:
+                arrays.append(None)
+                continue
+            used = (num_clips, *shape[1:])
+            end = begin + int(np.prod(used))
+            arrays.append(memory[begin:end].reshape(used))
+            begin = end
+        return arrays[0], arrays[1]
+
+
+class CpuBackend:
+    """Reads, decodes, crops and resizes."""
+
+    def __init__(self, reader: ShardReader, layout: BatchLayout, interpolation: str, fast: bool, video: bool) -> None:
+        self.reader = reader
+        self.layout = layout
+        self.interpolation = _INTERPOLATION[interpolation]
+        self.fast = fast
+        """Repeats the chroma samples of 4:2:0 pictures instead of interpolating them; meant for training."""
+        self.video = video
+
+    def run(self, plan: BatchPlan, memory: Pixels) -> None:
+        """Writes the batch into ``memory``.
+
+        Raises ``ActcliError`` naming shard and clip when a sample is broken.
+        """
+        rgb, flow = self.layout.views(memory, len(plan.clips))
+        for number, clip in enumerate(plan.clips):
+            if clip.rgb is not None and rgb is not None:
+                self._guarded(self._rgb, clip, clip.rgb, rgb[number])
+            if clip.flow is not None and flow is not None:
+                self._guarded(self._flow, clip, clip.flow, flow[number])
+
+    def _guarded(self, step: Any, clip: ClipPlan, stream: Stream, out: Pixels) -> None:
+        try:
+            step(clip, stream, out)
+        except (ActcliError, ValueError, OSError, cv2.error, IndexError) as error:
+            raise ActcliError(
+                f"clip {clip.key:09d} in shard {stream.shard} cannot be read: {error}. "
+                "Run `actcli verify` to find every damaged clip."
+            ) from error
+
+    def _rgb(self, clip: ClipPlan, stream: Stream, out: Pixels) -> None:
+        """``out [V, T, H, W, 3]``."""
+        size = out.shape[2]
+        places = _places(stream.slots.reshape(-1), len(stream.frames))
+        num_frames, num_crops = stream.slots.shape[1], len(clip.crops)
+        for picture, targets in zip(self._pictures(clip, stream, size), places, strict=True):
+            for number, crop in enumerate(_boxes_on(picture, clip)):
+                for target in targets:
+                    test_clip, frame = divmod(target, num_frames)
+                    self._resize(picture, crop, out[test_clip * num_crops + number, frame])
+        for number, view in enumerate(out):
+            if clip.crops[number % num_crops].flip:
+                rows = view.reshape(-1, *view.shape[-2:])  # all frames as one tall picture
+                cv2.flip(rows, 1, dst=rows)
+            if clip.operations:
+                apply_numpy(view, clip.operations)
+
+    def _flow(self, clip: ClipPlan, stream: Stream, out: Pixels) -> None:
+        """``out [V, T, C, H, W]``; mirroring also turns the sign of x, the even channels."""
+        _, num_frames, num_channels = stream.slots.shape
+        places = _places(stream.slots.reshape(-1), len(stream.frames))
+        num_crops = len(clip.crops)
+        for picture, targets in zip(self._grey_pictures(clip, stream, out.shape[-1]), places, strict=True):
+            for number, crop in enumerate(_boxes_on(picture, clip)):
+                for target in targets:
+                    frame, channel = divmod(target, num_channels)
+                    test_clip, frame = divmod(frame, num_frames)
+                    self._resize(picture, crop, out[test_clip * num_crops + number, frame, channel])
+        for number, view in enumerate(out):
+            if clip.crops[number % num_crops].flip:
+                rows = view.reshape(-1, view.shape[-1])
+                cv2.flip(rows, 1, dst=rows)
+                np.subtract(255, view[:, 0::2], out=view[:, 0::2])
+
+    def _pictures(self, clip: ClipPlan, stream: Stream, size: int) -> Any:
+        if self.video:
+            from actcli.loaders.video import decode_frames
+
+            payload = self.reader.read(stream.shard, int(stream.offsets[0]), int(stream.sizes[0]))
+            yield from decode_frames(payload, stream.frames)
+            return
+        least = _least_size(clip, size)
+        for data in self._payloads(stream):
+            yield simplejpeg.decode_jpeg(data, "RGB", fastupsample=self.fast, **least)
+
+    def _grey_pictures(self, clip: ClipPlan, stream: Stream, size: int) -> Any:
+        least = _least_size(clip, size)
+        for data in self._payloads(stream):
+            yield simplejpeg.decode_jpeg(data, "GRAY", **least)[..., 0]
+
+    def _payloads(self, stream: Stream) -> Any:
+        for offset, num_bytes in zip(stream.offsets.tolist(), stream.sizes.tolist(), strict=True):
+            yield self.reader.read(stream.shard, offset, num_bytes)
+
+    def _resize(self, picture: Pixels, crop: Crop, out: Pixels) -> None:
+        x, y, width, height, _ = crop
+        box = picture[y : y + height, x : x + width]
+        if box.shape == out.shape:
+            out[:] = box
+            return
+        cv2.resize(box, out.shape[1::-1], dst=out, interpolation=self.interpolation)
+
+
+def _places(slots: NDArray[np.int64], num_pictures: int) -> list[list[int]]:
+    """For each picture the places that it goes to."""
+    places: list[list[int]] = [[] for _ in range(num_pictures)]
+    for place, picture in enumerate(slots.tolist()):
+        places[picture].append(place)
+    return places
+
+
+def _least_size(clip: ClipPlan, size: int) -> dict[str, int]:
+    """How small libjpeg-turbo may decode: the smallest power of two at which every crop still has ``size`` pixels.
+
+    Only a half, a quarter and an eighth are fast; at other scales decoding takes longer than at full size.
+    """
+    smallest_side = min(min(crop.width, crop.height) for crop in clip.crops)
+    reduction = 1
+    while reduction < _LARGEST_REDUCTION and smallest_side >= 2 * reduction * size:
+        reduction *= 2
+    if reduction == 1:
+        return {}
+    width, height = (-(-side // reduction) for side in clip.frame_size)
+    return {"min_width": width, "min_height": height, "min_factor": reduction}
+
+
+def _boxes_on(picture: Pixels, clip: ClipPlan) -> tuple[Crop, ...]:
+    """The clip's crops on a picture that was decoded smaller, or stored in another size, than planned."""
+    height, width = picture.shape[:2]
+    if (width, height) == clip.frame_size:
+        return clip.crops
+    from actcli.loaders.views import stored_box
+
+    return tuple(stored_box(crop, clip.frame_size, Size(width, height)) for crop in clip.crops)

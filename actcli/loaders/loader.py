@@ -1,0 +1,374 @@
+"""The public door: ``open_loader`` gives batches of clips, in an order that can be taken up anywhere."""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from actcli.errors import ActcliError
+from actcli.loaders._ring import BatchRing
+from actcli.loaders._workers import Backend, WorkerPool
+from actcli.loaders.augment import Augmentation, default_augmentation
+from actcli.loaders.batch import Batch
+from actcli.loaders.cpu import BatchLayout, CpuBackend
+from actcli.loaders.order import Order
+from actcli.loaders.plan import BatchPlan, FlipPolicy, Modality, Planner, ViewSettings
+from actcli.loaders.sampling import find_sampling
+from actcli.loaders.views import Size, evaluation_crops, find_rule
+from actcli.shards import ShardIndex, ShardReader, ShardSet
+
+_STATE_VERSION = 1
+_PREFETCH = 2
+_HELD_BY_USER = 2
+
+
+def open_loader(
+    shards: str | Path | ShardSet,
+    split: str = "train",
+    num_frames: int = 8,
+    size: int = 224,
+    batch_size: int = 8,
+    workers: int = 2,
+    backend: str = "cpu",
+    seed: int = 0,
+    *,
+    split_id: str = "1",
+    training: bool | None = None,
+    modality: Modality = "rgb",
+    flow_stack: int | None = None,
+    sampling: str = "segments",
+    num_clips: int = 1,
+    num_crops: int = 1,
+    scale_size: int | None = None,
+    augmentation: Augmentation | None = None,
+    rank: int = 0,
+    world_size: int = 1,
+    drop_last: bool | None = None,
+    device: torch.device | str | None = None,
+) -> "Loader":
+    """Opens a split of a shard set for training or evaluation.
+
+    Args:
+        shards: folder or URL of the shards.
+        split: ``train``, ``val`` or ``test``.
+        num_frames: frames (segments) per clip, T.
+        size: height and width of the clips in pixels.
+        batch_size: clips per batch on this rank.
+        workers: processes that read and decode; 0 does it in this process.
+        backend: ``cpu``, ``dali``, or ``auto``: DALI on a GPU, otherwise the CPU backend.
+        seed: everything random hangs on it.
+        split_id: split set of the dataset, for UCF101 and HMDB51.
+        training: random views and a shuffled epoch; by default when ``split`` is ``train``.
+        modality: ``rgb``, ``flow`` or ``two_stream``.
+        flow_stack: flow fields per segment; 5 for ``flow`` and 10 for ``two_stream`` unless given.
+        sampling: how frames are chosen, and with it which code base's crops are used; see ``sampling_names``.
+        num_clips: test clips per video.
+        num_crops: test crops per clip.
+        scale_size: short side before the test crop; the published one for ``size`` unless given.
+        augmentation: what training changes at random; the published one unless given.
+        rank: number of this process among ``world_size``.
+        world_size: processes that share the epoch.
+        drop_last: leave out clips that do not fill a batch on all ranks; by default in training.
+        device: where the batches go; they stay in host memory unless given.
+
+    Raises:
+        ActcliError: when something asked for does not exist or does not fit together.
+    """
+    opened = shards if isinstance(shards, ShardSet) else ShardSet.open(str(shards))
+    training = split == "train" if training is None else training
+    index = opened.index(split, split_id)
+    rows = _usable_rows(index, modality, split)
+    chosen = find_sampling(sampling, training, num_clips)
+    rule = find_rule(chosen.original)
+    settings = ViewSettings(
+        num_frames=num_frames,
+        size=size,
+        scale_size=scale_size or rule.scale_size(size),
+        training=training,
+        modality=modality,
+        flow_stack=flow_stack or (10 if modality == "two_stream" else 5),
+        sampling=chosen,
+        num_crops=1 if training else num_crops,
+        rule=rule,
+        augmentation=augmentation or default_augmentation(chosen.original),
+        seed=seed,
+    )
+    _check(settings, opened)
+    drop_last = training if drop_last is None else drop_last
+    order = Order(len(rows), batch_size, training, drop_last, seed, rank, world_size)
+    return Loader(opened, index, rows, settings, order, workers, _choose_backend(backend, device), device)
+
+
+def _usable_rows(index: ShardIndex, modality: Modality, split: str) -> NDArray[np.int64]:
+    """The rows of the clips that have what ``modality`` needs."""
+    if not len(index.keys):
+        raise ActcliError(f"split {split} has no clips. Look at dataset.json, or extract and shard that split.")
+    if modality == "rgb":
+        return np.arange(len(index.keys))
+    rows = np.flatnonzero(index.flow_num_frames > 0)
+    if not len(rows):
+        raise ActcliError(
+            f"no clip of split {split} has flow. Extract it with --modality flow and shard again, or use "
+            "--modality rgb."
+        )
+    return rows
+
+
+def _check(settings: ViewSettings, shards: ShardSet) -> None:
+    augmentation = settings.augmentation
+    if settings.training and settings.modality != "rgb" and (augmentation.rand_augment or augmentation.erasing):
+        raise ActcliError("RandAugment and erasing work on RGB clips only; leave them out for flow.")
+    if settings.modality != "rgb" and shards.card.payload == "mp4":
+        raise ActcliError("video shards hold no flow; use --modality rgb, or shard with --payload frames.")
+    if settings.size > settings.scale_size:
+        raise ActcliError(
+            f"an input of {settings.size} pixels cannot be cut from a short side of {settings.scale_size}. "
+            "Raise --scale-size or lower --size."
+        )
+    if not settings.training:
+        square = Size(settings.scale_size, settings.scale_size)
+        evaluation_crops(square, settings.size, settings.num_crops, settings.rule)  # refuses an unknown number of crops
+
+
+def _choose_backend(backend: str, device: torch.device | str | None) -> str:
+    if backend == "auto":
+        return "dali" if device is not None and torch.device(device).type == "cuda" else "cpu"
+    if backend not in ("cpu", "dali"):
+        raise ActcliError(f"unknown loader {backend!r}. Choose cpu, dali or auto.")
+    return backend
+
+
+@dataclass
+class _Progress:
+    """Where the iteration is: batches of ``epoch`` that were handed out."""
+
+    epoch: int = 0
+    step: int = 0
+
+
+class Loader:
+    """Batches of one split, epoch after epoch. Made by ``open_loader``.
+
+    Iterating gives the epoch set by ``set_epoch``, or what is left of it after ``load_state_dict``. Worker processes
+    stay between epochs; ``close`` ends them, as do the end of a ``with`` block and garbage collection.
+    """
+
+    def __init__(
+        self,
+        shards: ShardSet,
+        index: ShardIndex,
+        rows: NDArray[np.int64],
+        settings: ViewSettings,
+        order: Order,
+        workers: int,
+        backend: str,
+        device: torch.device | str | None,
+    ) -> None:
+        self.shards = shards
+        self.settings = settings
+        self.order = order
+        self.backend = backend
+        self.device = torch.device(device) if device is not None else None
+        self.num_without_flow = len(index.keys) - len(rows)
+        """Clips of the split that have no flow and are left out."""
+        self.num_bytes_read = 0
+        """Bytes that the batches handed out so far took from the shards."""
+        self._rows = rows
+        self._key_hash = hashlib.sha256(index.keys[rows].tobytes()).hexdigest()[:16]
+        self._planner = Planner(index, FlipPolicy.of(shards.card), settings, video=shards.card.payload == "mp4")
+        self._workers = workers
+        self._progress = _Progress()
+        self._resume_step = 0
+        self._engine: _CpuEngine | Any = None
+
+    @property
+    def num_clips(self) -> int:
+        """Clips of the split over all ranks."""
+        return len(self._rows)
+
+    @property
+    def classes(self) -> list[str]:
+        """Class names in the order of the labels."""
+        return list(self.shards.card.classes)
+
+    def __len__(self) -> int:
+        """Batches per epoch."""
+        return self.order.num_steps
+
+    def set_epoch(self, epoch: int) -> None:
+        """Chooses the epoch that the next iteration gives; a new one starts at its beginning."""
+        if epoch != self._progress.epoch:
+            self._progress = _Progress(epoch)
+            self._resume_step = 0
+
+    def __iter__(self) -> Iterator[Batch]:
+        """The batches of the epoch that are left."""
+        epoch, first_step, self._resume_step = self._progress.epoch, self._resume_step, 0
+        self._progress = progress = _Progress(epoch, first_step)
+        try:
+            for plan, batch in self._start().batches(self._plans(epoch, first_step)):
+                progress.step += 1
+                self.num_bytes_read += plan.num_bytes
+                yield batch
+        except GeneratorExit:
+            raise
+        except BaseException:  # a broken sample, a dead worker, Ctrl-C: no process stays behind
+            self.close()
+            raise
+
+    def _plans(self, epoch: int, first_step: int) -> Iterator[BatchPlan]:
+        for places, positions in self.order.batches(epoch, first_step):
+            yield self._planner.batch(self._rows[places], positions, epoch)
+
+    def _start(self) -> Any:
+        if self._engine is None:
+            if self.backend == "dali":
+                from actcli.loaders.dali import DaliEngine
+
+                self._engine = DaliEngine(self.shards, self.settings, self._workers, self.order.batch_size, self.device)
+            else:
+                self._engine = _CpuEngine(self.shards, self.settings, self._workers, self.order.batch_size, self.device)
+        return self._engine
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the iteration is, counted in batches handed out, and the setup it belongs to; plain data."""
+        return {
+            "version": _STATE_VERSION,
+            "epoch": self._progress.epoch,
+            "step": self._resume_step or self._progress.step,
+            "setup": self._setup(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes to a place saved by ``state_dict``; the next iteration gives the batches that were left.
+
+        Raises ``ActcliError`` when the loader was opened in another way than the one that was saved.
+        """
+        if state.get("version") != _STATE_VERSION:
+            raise ActcliError(f"loader state of version {state.get('version')}; this one reads {_STATE_VERSION}.")
+        saved, current = state["setup"], self._setup()
+        changed = [
+            f"{name} (was {saved.get(name)}, is {value})" for name, value in current.items() if saved.get(name) != value
+        ]
+        if changed:
+            raise ActcliError(
+                f"the loader state belongs to another setup: {'; '.join(changed)}. "
+                "Open the loader as before, or start the epoch anew without the state."
+            )
+        self._progress = _Progress(state["epoch"], state["step"])
+        self._resume_step = state["step"]
+
+    def _setup(self) -> dict[str, Any]:
+        """Everything that decides what a batch holds, as plain data."""
+        settings = self.settings
+        return {
+            "clips": len(self._rows),
+            "clip list": self._key_hash,
+            "batch size": self.order.batch_size,
+            "world size": self.order.world_size,
+            "seed": self.order.seed,
+            "shuffle": self.order.shuffle,
+            "drop last": self.order.drop_last,
+            "frames": settings.num_frames,
+            "size": settings.size,
+            "scale size": settings.scale_size,
+            "modality": settings.modality,
+            "flow stack": settings.flow_stack,
+            "sampling": settings.sampling.name,
+            "crops": settings.num_crops,
+            "clips per video": settings.sampling.num_clips,
+            "augmentation": repr(settings.augmentation) if settings.training else None,
+        }
+
+    def close(self) -> None:
+        """Ends the workers and frees their memory; batches handed out stay valid."""
+        if self._engine is not None:
+            self._engine.close()
+            self._engine = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class _CpuEngine:
+    """Turns plans into batches with worker processes."""
+
+    def __init__(
+        self, shards: ShardSet, settings: ViewSettings, workers: int, batch_size: int, device: torch.device | None
+    ) -> None:
+        self._layout = batch_layout(settings, batch_size)
+        self._depth = max(workers * _PREFETCH, 1)
+        self._ring = BatchRing(self._depth + _HELD_BY_USER, self._layout.num_bytes)
+        backend: Backend = CpuBackend(
+            ShardReader(shards.root),
+            self._layout,
+            settings.rule.interpolation,
+            fast=settings.training,
+            video=shards.card.payload == "mp4",
+        )
+        self._pool = WorkerPool(backend, self._ring, workers)
+        self._device = device
+
+    def batches(self, plans: Iterator[BatchPlan]) -> Iterator[tuple[BatchPlan, Batch]]:
+        """The batches of ``plans``, read ahead."""
+        self._pool.drain()  # what an abandoned iteration left behind
+        for plan, batch in self._host_batches(plans):
+            yield plan, batch if self._device is None else batch.to(self._device)
+
+    def _host_batches(self, plans: Iterator[BatchPlan]) -> Iterator[tuple[BatchPlan, Batch]]:
+        more = True
+        while more or self._pool.num_waiting:
+            while more and self._pool.num_waiting < self._depth:
+                plan = next(plans, None)
+                if plan is None:
+                    more = False
+                    break
+                self._pool.submit(self._ring.take(), plan)
+            if self._pool.num_waiting:
+                yield self._receive()
+
+    def _receive(self) -> tuple[BatchPlan, Batch]:
+        slot, plan = self._pool.wait()
+        rgb, flow = self._layout.views(self._ring.hand_out(slot), len(plan.clips))
+        batch = make_batch(plan, rgb, flow)
+        if (
+            self._ring.num_used - self._pool.num_waiting > _HELD_BY_USER
+        ):  # batches are kept: this one gets its own memory
+            batch = batch.copy()
+            del rgb, flow
+        return plan, batch
+
+    def close(self) -> None:
+        """Ends the workers."""
+        self._pool.close()
+
+
+def batch_layout(settings: ViewSettings, batch_size: int) -> BatchLayout:
+    """The arrays of a full batch."""
+    views = (batch_size, settings.num_views, settings.num_frames)
+    pixels = (settings.size, settings.size)
+    return BatchLayout(
+        (*views, *pixels, 3) if settings.modality != "flow" else None,
+        (*views, 2 * settings.flow_stack, *pixels) if settings.modality != "rgb" else None,
+    )
+
+
+def make_batch(plan: BatchPlan, rgb: NDArray[np.uint8] | None, flow: NDArray[np.uint8] | None) -> Batch:
+    """A batch of filled arrays; nothing is copied."""
+    return Batch(
+        rgb=None if rgb is None else torch.from_numpy(rgb).movedim(-1, -3),  # B V T H W C -> B V T C H W
+        flow=None if flow is None else torch.from_numpy(flow),
+        labels=torch.tensor([clip.label for clip in plan.clips], dtype=torch.int64),
+        keys=torch.tensor([clip.key for clip in plan.clips], dtype=torch.int64),
+    )

@@ -1,0 +1,111 @@
+"""Small shard sets of made clips, written file by file so that every byte is known."""
+
+import io
+import json
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import simplejpeg
+
+from actcli.shards import ShardCard
+from actcli.shards.index import write_index
+
+CLASSES = ("push left to right", "push right to left", "wave")
+
+
+def picture(clip, frame, width=96, height=64):
+    """A smooth coloured picture that differs from clip to clip and from frame to frame."""
+    y, x = np.mgrid[0:height, 0:width].astype(float)
+    phase = clip * 1.7 + frame * 0.4
+    waves = [np.sin(x / 17 + phase), np.cos(y / 11 - phase), np.sin((x + y) / 23 + 2 * phase)]
+    return np.clip(128 + 90 * np.stack(waves, -1), 0, 255).astype(np.uint8)
+
+
+def jpeg(pixels):
+    if pixels.ndim == 2:
+        return simplejpeg.encode_jpeg(np.ascontiguousarray(pixels[..., None]), quality=92, colorspace="GRAY")
+    return simplejpeg.encode_jpeg(np.ascontiguousarray(pixels), quality=92, colorsubsampling="420")
+
+
+def flow_picture(clip, field, axis, width=96, height=64):
+    return picture(clip * 2 + axis, field, width, height)[..., 0]
+
+
+class ShardMaker:
+    """Writes a shard folder clip by clip."""
+
+    def __init__(self, root: Path, num_shards: int = 1, flow: bool = False) -> None:
+        self.root, self.flow, self.rows = root, flow, []
+        root.mkdir(parents=True, exist_ok=True)
+        self.names = [f"train-{number:06d}.tar" for number in range(num_shards)]
+        self.tars = [tarfile.open(root / name, "w") for name in self.names]  # noqa: SIM115  closed by finish
+        self.num_clips = 0
+
+    def add(self, jpegs, flow_jpegs=(), label=None, width=96, height=64, payload=None):
+        key, shard = self.num_clips, self.num_clips % len(self.names)
+        self.num_clips += 1
+        tar = self.tars[shard]
+        label = key % len(CLASSES) if label is None else label
+        num_frames = len(jpegs) if payload is None else payload[1]
+        row = {"key": f"{key:09d}", "label": label, "shard": self.names[shard], "num_frames": num_frames}
+        row |= {"width": width, "height": height, "fps": 25.0, "frame_sizes": [len(data) for data in jpegs]}
+        note = {name: row[name] for name in ("key", "label", "num_frames", "width", "height", "fps", "frame_sizes")}
+        self._member(tar, f"{key:09d}.json", json.dumps(note).encode())
+        if self.flow:
+            sizes = [len(data) for data in flow_jpegs]
+            row |= {"flow_offset": 0, "flow_num_frames": len(sizes) // 2, "flow_bound": 20.0, "flow_frame_sizes": sizes}
+            if flow_jpegs:
+                row["flow_offset"] = self._member(tar, f"{key:09d}.flow.mjpeg", b"".join(flow_jpegs))
+        data = b"".join(jpegs) if payload is None else payload[0]
+        row["offset"] = self._member(tar, f"{key:09d}.{'mjpeg' if payload is None else 'mp4'}", data)
+        row["bytes"] = len(data)
+        self.rows.append(row)
+
+    def _member(self, tar, name, data):
+        info = tarfile.TarInfo(name)
+        info.size = len(data)
+        tar.addfile(info, io.BytesIO(data))
+        return tar.offset - -(-len(data) // 512) * 512
+
+    def finish(self, split="train", flip="allowed", payload="mjpeg"):
+        for tar in self.tars:
+            tar.close()
+        write_index(str(self.root / f"{split}.index.parquet"), self.rows, with_flow=self.flow)
+        card = ShardCard(
+            name="made",
+            classes=CLASSES,
+            flip=flip,
+            flip_swaps=((CLASSES[0], CLASSES[1]),) if flip == "swap" else (),
+            payload=payload,
+            modalities=("rgb", "flow") if self.flow else ("rgb",),
+            split_sets={"1": {split: len(self.rows)}},
+            coverage={},
+            extraction={},
+            settings={},
+            source_digest="",
+            shards=(),
+        )
+        (self.root / "dataset.json").write_text(card.to_json())
+        return self.root
+
+
+@pytest.fixture
+def make_shards(tmp_path):
+    """``make_shards(num_clips, ...)`` writes a folder and returns it."""
+
+    def make(
+        num_clips=6, num_frames=12, num_shards=2, flow=False, split="train", flip="allowed", name="shards", sizes=()
+    ):
+        maker = ShardMaker(tmp_path / name, num_shards, flow)
+        for clip in range(num_clips):
+            width, height = sizes[clip] if sizes else (96, 64)
+            length = num_frames(clip) if callable(num_frames) else num_frames
+            jpegs = [jpeg(picture(clip, frame, width, height)) for frame in range(length)]
+            fields = range(length - 1) if flow and clip % 4 != 3 else ()
+            flow_jpegs = [jpeg(flow_picture(clip, field, axis, width, height)) for field in fields for axis in (0, 1)]
+            maker.add(jpegs, flow_jpegs, width=width, height=height)
+        return maker.finish(split, flip)
+
+    return make
