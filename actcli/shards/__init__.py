@@ -1,0 +1,21 @@
+"""The shard format: WebDataset tars, a parquet index for random access, DALI's index, and ``dataset.json``."""
+
+from actcli.shards.card import SHARD_FORMAT_VERSION, ShardCard, ShardFile
+from actcli.shards.index import ShardIndex
+from actcli.shards.reader import ShardReader, ShardSet
+from actcli.shards.verify import Finding, verify_shards
+from actcli.shards.writer import ShardOptions, ShardSummary, write_shards
+
+__all__ = [
+    "SHARD_FORMAT_VERSION",
+    "Finding",
+    "ShardCard",
+    "ShardFile",
+    "ShardIndex",
+    "ShardOptions",
+    "ShardReader",
+    "ShardSet",
+    "ShardSummary",
+    "verify_shards",
+    "write_shards",
+]

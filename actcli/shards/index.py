@@ -1,0 +1,205 @@
+"""The parquet index of one split: where each clip and each of its frames lies in the tars."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from actcli.errors import ActcliError
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+ROW_GROUP_ROWS = 50_000
+"""Rows per parquet row group; bounds what opening an index needs beside the result."""
+
+INDEX_SCHEMA = pa.schema(
+    [
+        ("key", pa.string()),
+        ("label", pa.int32()),
+        ("shard", pa.dictionary(pa.int32(), pa.string())),
+        ("offset", pa.int64()),
+        ("bytes", pa.int64()),
+        ("num_frames", pa.int32()),
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+        ("fps", pa.float32()),
+        ("frame_sizes", pa.list_(pa.uint32())),
+    ]
+)
+FLOW_FIELDS = [
+    ("flow_offset", pa.int64()),
+    ("flow_num_frames", pa.int32()),
+    ("flow_bound", pa.float32()),
+    ("flow_frame_sizes", pa.list_(pa.uint32())),
+]
+FLOW_SCHEMA = pa.schema([*INDEX_SCHEMA, *FLOW_FIELDS])
+
+
+@dataclass(frozen=True)
+class FrameTable:
+    """Byte sizes of the JPEGs of all clips, back to back, and where each clip's payload begins in its tar."""
+
+    offsets: Array
+    """int64 ``[num_clips]``: first byte of the clip's payload in its tar."""
+    starts: Array
+    """int64 ``[num_clips + 1]``: the clip's JPEGs are ``sizes[starts[row]:starts[row + 1]]``."""
+    sizes: Array
+    """uint16 or uint32: bytes of each JPEG."""
+
+    def extents(self, row: int, images: Sequence[int] | Array) -> tuple[Array, Array]:
+        """Absolute byte offsets and sizes (int64) of some JPEGs of a clip."""
+        sizes = self.sizes[self.starts[row] : self.starts[row + 1]].astype(np.int64)
+        begins = np.cumsum(sizes) - sizes + self.offsets[row]
+        wanted = np.asarray(images, dtype=np.int64)
+        return begins[wanted], sizes[wanted]
+
+
+@dataclass(frozen=True)
+class ShardIndex:
+    """The clips of one split as numpy columns, one row per clip."""
+
+    keys: Array
+    """int64: position of the clip in the official list."""
+    labels: Array
+    """int32, −1 where the official list gives none."""
+    shard_ids: Array
+    """int32: position of the clip's tar in ``shard_names``."""
+    shard_names: tuple[str, ...]
+    """Tar names."""
+    payload_bytes: Array
+    """int64: bytes of the RGB payload."""
+    num_frames: Array
+    """int32: RGB frames."""
+    widths: Array
+    """int32: stored pixels."""
+    heights: Array
+    """int32: stored pixels."""
+    fps: Array
+    """float32: frames per second of the stored frames, 0 where unknown."""
+    rgb: FrameTable
+    """The RGB frames; without ``sizes`` where the payload is video."""
+    flow: FrameTable | None
+    """The flow JPEGs (x, y, x, y, …), or None where the dataset has no flow."""
+    flow_num_frames: Array
+    """int32: flow fields of each clip, 0 where it has none."""
+    flow_bounds: Array
+    """float32: displacement in pixels that the stored values 0 and 255 stand for."""
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    @property
+    def offsets(self) -> Array:
+        """int64: first byte of each clip's RGB payload in its tar."""
+        return self.rgb.offsets
+
+    def shard_name(self, row: int) -> str:
+        """Name of the tar that holds a clip."""
+        return self.shard_names[self.shard_ids[row]]
+
+    def frame_extents(self, row: int, frames: Sequence[int] | Array) -> tuple[Array, Array]:
+        """Absolute byte offsets and sizes (int64) of some RGB frames of a clip, frames 0-based."""
+        return self.rgb.extents(row, frames)
+
+    def flow_extents(self, row: int, fields: Sequence[int] | Array) -> tuple[Array, Array]:
+        """Offsets and sizes of the JPEGs of some flow fields, x and y of each in turn (two per field)."""
+        if self.flow is None or not self.flow_num_frames[row]:
+            raise ActcliError(f"clip {self.keys[row]:09d} has no flow; extract it with: actcli extract --modality flow")
+        fields = np.asarray(fields, dtype=np.int64)
+        return self.flow.extents(row, (2 * fields[:, None] + np.arange(2)).ravel())
+
+
+def write_index(path: str, rows: Sequence[dict[str, Any]], *, with_flow: bool) -> None:
+    """Write ``rows`` (columns as in ``INDEX_SCHEMA``) to one parquet file."""
+    schema = FLOW_SCHEMA if with_flow else INDEX_SCHEMA
+    table = pa.Table.from_pylist(list(rows), schema=schema)
+    # sizes of neighbouring frames differ little: delta packing is small and quick to read
+    pq.write_table(
+        table,
+        path,
+        row_group_size=ROW_GROUP_ROWS,
+        compression="zstd",
+        use_dictionary=["shard"],
+        column_encoding={f"{name}.list.element": "DELTA_BINARY_PACKED" for name in _list_columns(schema)},
+    )
+
+
+def read_index(source: str | BinaryIO, origin: str) -> ShardIndex:
+    """Read an index; ``origin`` names it in errors.
+
+    Raises:
+        ActcliError: The file is not a parquet index of actcli.
+    """
+    try:
+        file = pq.ParquetFile(source)
+        return _collect(file)
+    except (pa.ArrowException, KeyError, ValueError) as error:
+        if isinstance(error, ActcliError):
+            raise
+        raise ActcliError(f"{origin} is not a shard index ({error}). Write it again with: actcli shard") from error
+
+
+def _list_columns(schema: pa.Schema) -> list[str]:
+    return [name for name in schema.names if pa.types.is_list(schema.field(name).type)]
+
+
+def _collect(file: pq.ParquetFile) -> ShardIndex:
+    schema = file.schema_arrow
+    missing = [name for name in INDEX_SCHEMA.names if name not in schema.names]
+    if missing:
+        raise ActcliError(f"columns {', '.join(missing)} are missing")
+    scalars: dict[str, list[Array]] = {name: [] for name in schema.names if name not in _list_columns(schema)}
+    lists: dict[str, list[tuple[Array, Array]]] = {name: [] for name in _list_columns(schema)}
+    names: dict[str, int] = {}
+    for group in range(file.num_row_groups):
+        table = file.read_row_group(group)
+        for name, parts in scalars.items():
+            parts.append(_column(table.column(name).combine_chunks(), name, names))
+        for name, pieces in lists.items():
+            pieces.append(_ragged(table.column(name).combine_chunks()))
+    columns = {name: np.concatenate(parts) if parts else np.empty(0, np.int64) for name, parts in scalars.items()}
+    with_flow = "flow_offset" in columns
+    no_flow = np.zeros(len(columns["key"]))
+    return ShardIndex(
+        keys=columns["key"].astype(np.int64, copy=False),
+        labels=columns["label"].astype(np.int32, copy=False),
+        shard_ids=columns["shard"].astype(np.int32, copy=False),
+        shard_names=tuple(names),
+        payload_bytes=columns["bytes"],
+        num_frames=columns["num_frames"],
+        widths=columns["width"],
+        heights=columns["height"],
+        fps=columns["fps"],
+        rgb=_frame_table(columns["offset"], lists["frame_sizes"]),
+        flow=_frame_table(columns["flow_offset"], lists["flow_frame_sizes"]) if with_flow else None,
+        flow_num_frames=columns.get("flow_num_frames", no_flow.astype(np.int32)),
+        flow_bounds=columns.get("flow_bound", no_flow.astype(np.float32)),
+    )
+
+
+def _column(column: Any, name: str, names: dict[str, int]) -> Array:
+    if name == "key":
+        column = pc.cast(column, pa.int64())
+    if name == "shard":
+        text = column.dictionary.to_pylist()
+        ids = np.array([names.setdefault(value, len(names)) for value in text] or [0], dtype=np.int32)
+        return np.asarray(ids[column.indices.to_numpy(zero_copy_only=False)])
+    return np.asarray(column.to_numpy(zero_copy_only=False))
+
+
+def _ragged(column: Any) -> tuple[Array, Array]:
+    """Lengths (int64) and values of a list column, in the narrowest of uint16 and uint32."""
+    values = column.flatten().to_numpy()
+    narrow = np.uint16 if not len(values) or values.max() < 1 << 16 else np.uint32
+    return np.diff(column.offsets.to_numpy()).astype(np.int64), values.astype(narrow)
+
+
+def _frame_table(offsets: Array, pieces: list[tuple[Array, Array]]) -> FrameTable:
+    lengths = np.concatenate([lengths for lengths, _ in pieces] or [np.empty(0, np.int64)])
+    starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
+    sizes = np.concatenate([sizes for _, sizes in pieces] or [np.empty(0, np.uint16)])
+    return FrameTable(offsets=offsets.astype(np.int64, copy=False), starts=starts, sizes=sizes)

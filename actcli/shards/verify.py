@@ -1,0 +1,149 @@
+"""Check shards byte for byte against their card and indexes."""
+
+import hashlib
+import json
+import re
+import tarfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from actcli.errors import ActcliError
+from actcli.shards.card import ShardCard, ShardFile
+from actcli.shards.index import FrameTable, ShardIndex
+from actcli.shards.reader import ShardSet
+
+MEMBER_NAME = re.compile(r"(\d{9})\.(json|mjpeg|mp4|flow\.mjpeg)")
+JPEG_BEGIN, JPEG_END = b"\xff\xd8", b"\xff\xd9"
+CHUNK_BYTES = 1 << 22
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that is not as the card or an index says."""
+
+    file: str
+    """The tar or index."""
+    problem: str
+    """What is wrong, in one sentence."""
+
+
+def verify_shards(folder: Path, *, progress: Callable[[int, int], None] | None = None) -> list[Finding]:
+    """Compare every tar with the card (size, sha256) and with the indexes (clips, offsets, JPEG borders).
+
+    Args:
+        folder: A local shard folder.
+        progress: Called with (bytes checked, bytes in all).
+
+    Returns:
+        What is wrong; empty when all is well.
+
+    Raises:
+        ActcliError: The folder holds no shards.
+    """
+    shard_set = ShardSet.open(folder)
+    report = progress or (lambda done, total: None)
+    total = sum(shard.bytes for shard in shard_set.card.shards)
+    findings: list[Finding] = []
+    done = 0
+    rows = _rows_by_shard(shard_set, findings)
+    for shard in shard_set.card.shards:
+        findings += _verify_shard(folder, shard, rows.get(shard.name, {}), shard_set.card)
+        done += shard.bytes
+        report(done, total)
+    return findings
+
+
+def _rows_by_shard(shard_set: ShardSet, findings: list[Finding]) -> dict[str, dict[str, tuple[ShardIndex, int]]]:
+    rows: dict[str, dict[str, tuple[ShardIndex, int]]] = {}
+    for split_id, splits in shard_set.card.split_sets.items():
+        for split, num_clips in splits.items():
+            name = shard_set.card.index_name(split, split_id)
+            try:
+                index = shard_set.index(split, split_id)
+            except ActcliError as error:
+                findings.append(Finding(name, str(error)))
+                continue
+            if len(index) != num_clips:
+                findings.append(Finding(name, f"{len(index)} clips, the card says {num_clips}"))
+            for row in range(len(index)):
+                rows.setdefault(index.shard_name(row), {})[f"{index.keys[row]:09d}"] = (index, row)
+    return rows
+
+
+def _verify_shard(
+    folder: Path, shard: ShardFile, rows: dict[str, tuple[ShardIndex, int]], card: ShardCard
+) -> Iterator[Finding]:
+    path = folder / shard.name
+    if not path.exists():
+        yield Finding(shard.name, "is missing")
+        return
+    if path.stat().st_size != shard.bytes:
+        yield Finding(shard.name, f"{path.stat().st_size} bytes, the card says {shard.bytes}")
+        return
+    if _checksum(path) != shard.checksum:
+        yield Finding(shard.name, "its sha256 is not the card's: bytes have changed")
+    seen: set[str] = set()
+    try:
+        with tarfile.open(path) as tar:
+            for member in tar:
+                yield from _verify_member(tar, member, shard.name, rows, card, seen)
+    except (tarfile.TarError, OSError, ValueError, KeyError) as error:
+        yield Finding(shard.name, f"cannot be read to its end ({error})")
+    if len(seen) != shard.num_clips:
+        yield Finding(shard.name, f"{len(seen)} clips, the card says {shard.num_clips}")
+    for key in sorted(set(rows) - seen):
+        yield Finding(shard.name, f"clip {key} of the index is not in the tar")
+
+
+def _verify_member(
+    tar: tarfile.TarFile,
+    member: tarfile.TarInfo,
+    shard_name: str,
+    rows: dict[str, tuple[ShardIndex, int]],
+    card: ShardCard,
+    seen: set[str],
+) -> Iterator[Finding]:
+    match = MEMBER_NAME.fullmatch(member.name)
+    if match is None or not member.isreg():
+        yield Finding(shard_name, f"holds {member.name!r}, which is no member of a clip")
+        return
+    key, suffix = match.groups()
+    seen.add(key)
+    file = tar.extractfile(member)
+    data = file.read() if file else b""
+    if suffix == "json":
+        label = json.loads(data)["label"]
+        if key in rows and label != rows[key][0].labels[rows[key][1]]:
+            yield Finding(shard_name, f"clip {key} has label {label}, the index says otherwise")
+        return
+    if key not in rows:
+        return  # a clip that no split set uses
+    index, row = rows[key]
+    table = index.flow if suffix == "flow.mjpeg" else index.rgb
+    if table is None or table.offsets[row] != member.offset_data:
+        yield Finding(shard_name, f"clip {key}: {member.name} is not where the index says")
+    elif suffix != "mp4":
+        yield from _verify_jpegs(data, table, row, f"{shard_name}", member.name)
+
+
+def _verify_jpegs(data: bytes, table: FrameTable, row: int, shard_name: str, name: str) -> Iterator[Finding]:
+    sizes = table.sizes[table.starts[row] : table.starts[row + 1]].astype(np.int64)
+    ends = np.cumsum(sizes)
+    if int(sizes.sum()) != len(data):
+        yield Finding(shard_name, f"{name}: {len(data)} bytes, its frames add up to {int(sizes.sum())}")
+        return
+    for number, (size, end) in enumerate(zip(sizes, ends, strict=True)):
+        if data[end - size : end - size + 2] != JPEG_BEGIN or data[end - 2 : end] != JPEG_END:
+            yield Finding(shard_name, f"{name}: frame {number} is no whole JPEG")
+            return
+
+
+def _checksum(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
