@@ -122,20 +122,24 @@ def find_flow_dump(root: Path, source_id: str, path: str, class_name: str) -> tu
     names = _dump_names(source_id, path, class_name)
     for name in names:
         folder = root / name
-        if (folder / "u").is_dir():
-            pair = FrameFolder(folder / "u"), FrameFolder(folder / "v")
-        elif (root / "u" / name).is_dir():
-            pair = FrameFolder(root / "u" / name), FrameFolder(root / "v" / name)
-        elif folder.is_dir():
-            pair = FrameFolder(folder, _FLOW_NAME["x"]), FrameFolder(folder, _FLOW_NAME["y"])
-        else:
-            continue
-        if len(pair[0].paths) != len(pair[1].paths):
-            raise ClipFailure(
-                "find", "MissingFrame", f"{len(pair[0].paths)} x pictures, {len(pair[1].paths)} y pictures"
-            )
-        return pair
-    raise ClipFailure("find", "FileNotFoundError", f"the dump has none of the folders {', '.join(names)}")
+        for x_folder, y_folder, x_name, y_name in (
+            (folder / "u", folder / "v", _RGB_NAME, _RGB_NAME),
+            (root / "u" / name, root / "v" / name, _RGB_NAME, _RGB_NAME),
+            (folder, folder, _FLOW_NAME["x"], _FLOW_NAME["y"]),
+        ):
+            if _holds(x_folder, x_name):
+                return _equally_long(FrameFolder(x_folder, x_name), FrameFolder(y_folder, y_name))
+    raise ClipFailure("find", "FileNotFoundError", f"the dump has no flow in the folders {', '.join(names)}")
+
+
+def _holds(folder: Path, pattern: re.Pattern[str]) -> bool:
+    return folder.is_dir() and any(pattern.fullmatch(name) for name in os.listdir(folder))
+
+
+def _equally_long(x: FrameFolder, y: FrameFolder) -> tuple[FrameFolder, FrameFolder]:
+    if len(x.paths) != len(y.paths):
+        raise ClipFailure("find", "MissingFrame", f"{len(x.paths)} x pictures, {len(y.paths)} y pictures")
+    return x, y
 
 
 def _dump_names(source_id: str, path: str, class_name: str) -> Sequence[str]:
