@@ -99,7 +99,7 @@ class ShardIndex:
 
     def shard_name(self, row: int) -> str:
         """Name of the tar that holds a clip."""
-        return self.shard_names[self.shard_ids[row]]
+        return self.shard_names[int(self.shard_ids[row])]
 
     def frame_extents(self, row: int, frames: Sequence[int] | Array) -> tuple[Array, Array]:
         """Absolute byte offsets and sizes (int64) of some RGB frames of a clip, frames 0-based."""

@@ -1,6 +1,6 @@
 """Turn the manifests of an extraction into the clips that go into shards."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -90,7 +90,7 @@ def read_clips(frames_dir: Path) -> tuple[list[Clip], dict[str, int]]:
             rgb=frames.get(row.key),
             flow=flows.get(row.key),
         )
-        for row in base[base["status"] == "ok"].itertuples()
+        for row in _ok_rows(base)
     ]
     _check_files(clips)
     counts = {"listed": len(base), **{status: int((base["status"] == status).sum()) for status in STATUSES}}
@@ -102,7 +102,11 @@ def read_clips(frames_dir: Path) -> tuple[list[Clip], dict[str, int]]:
 def _payloads(frames_dir: Path, table: pd.DataFrame | None, suffix: str) -> dict[str, Payload]:
     if table is None:
         return {}
-    return {row.key: _payload(frames_dir, row, suffix) for row in table[table["status"] == "ok"].itertuples()}
+    return {row.key: _payload(frames_dir, row, suffix) for row in _ok_rows(table)}
+
+
+def _ok_rows(table: pd.DataFrame) -> Iterator[Any]:
+    return iter(table[table["status"] == "ok"].itertuples())
 
 
 def _payload(frames_dir: Path, row: Any, suffix: str) -> Payload:
