@@ -62,6 +62,10 @@ class VideoModel(nn.Module):
         """Replace the classifier by a fresh one for ``num_classes`` classes."""
         raise NotImplementedError
 
+    def frame_networks(self) -> list[nn.Module]:
+        """The 2-D networks inside, which image weights fit."""
+        return [self.get_submodule("backbone")]
+
     def parameter_groups(self, learning_rate: float, weight_decay: float, **switches: bool) -> list[dict[str, Any]]:
         """The policy as parameter groups for a torch optimiser: one group per pair of multipliers."""
         parameters = dict(self.named_parameters())
@@ -117,6 +121,8 @@ class SegmentModel(VideoModel):
     ) -> None:
         """Put ``backbone`` (``[N, C, H, W]`` → ``[N, backbone.num_features]``) into the frame."""
         super().__init__()
+        if not 0 <= dropout < 1:
+            raise ActcliError(f"dropout is {dropout}; it has to be at least 0 and below 1.")
         self.backbone = backbone
         self.input_spec = input_spec
         self.num_frames = num_frames

@@ -42,7 +42,7 @@ _PARTS = {
     "MSM.conv_fc1": "select.squeeze",
     "MSM.bn_fc1": "select.bn",
     "MSM.conv_fc2": "select.select",
-    "TIM.conv": "interlace.conv",
+    "TIM.conv": "interlace",
 }
 
 

@@ -106,7 +106,9 @@ def create_model(name: str, *, num_classes: int, pretrained: str | Path | None =
     model = entry.function(num_classes=num_classes, **options)
     model.config = {"name": name, "num_classes": num_classes, **entry.info.options, **options}
     if pretrained is not None:
-        raise ActcliError("pretrained weights are not wired up yet.")
+        from actcli.models.pretrained import load_imagenet  # it needs this module
+
+        load_imagenet(model, pretrained)
     return model
 
 

@@ -92,6 +92,10 @@ class STMulNet(VideoModel):
         for stream in (self.rgb_stream, self.flow_stream):
             stream.classifier = nn.Linear(stream.classifier.in_features, num_classes)
 
+    def frame_networks(self) -> list[nn.Module]:
+        """The two ResNets."""
+        return [self.rgb_stream.network, self.flow_stream.network]
+
     def forward(self, rgb_BTCHW: Tensor, flow_BTCHW: Tensor) -> Tensor:
         """``[B, T, 3, H, W]`` and ``[B, T, 20, H, W]`` (ten x, y pairs a frame) → logits ``[B, K]``, not negative."""
         rgb_BK, flow_BK = self.stream_scores(rgb_BTCHW, flow_BTCHW)

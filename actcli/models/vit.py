@@ -1,8 +1,8 @@
 """ViT on video: an image transformer on every frame, the mean of the frames' logits.
 
 Paper: Dosovitskiy et al., "An Image is Worth 16x16 Words", ICLR 2021, https://arxiv.org/abs/2010.11929, as the baseline
-of TokShift (https://arxiv.org/abs/2108.02432): ``logits = 1/T Σ_t head(norm(encoder(frame_t))[class token])``. The order
-of frames plays no part.
+of TokShift (https://arxiv.org/abs/2108.02432): ``logits = 1/T Σ_t head(norm(encoder(frame_t))[class token])``. The
+order of frames plays no part.
 """
 
 import math

@@ -71,6 +71,12 @@ def build_tsn_backbone(name: str, modality: str) -> tuple[nn.Module, InputSpec]:
     return build_backbone(name, modality, bn_momentum=0.9 if name == "bninception" else 0.1)
 
 
+def plain_names(name: str) -> set[str]:
+    """Names of the tensors of a backbone without temporal modules."""
+    with torch.device("meta"):
+        return set(_BUILDERS[name]().state_dict())
+
+
 def widen_first_conv(network: nn.Module, in_channels: int) -> None:
     """Give the first convolution ``in_channels`` inputs, each a copy of the mean of its old kernel."""
     conv = next(module for module in network.modules() if isinstance(module, nn.Conv2d))

@@ -8,7 +8,7 @@ import re
 
 from torch import Tensor, nn
 
-from actcli.models.backbones.inception import ConvUnit, InceptionBlock, average_pool, max_pool
+from actcli.models.backbones.inception import ConvUnit, InceptionBlock, average_pool, check_size, max_pool
 
 # N = B * T frames, C channels, H W spatial
 
@@ -53,6 +53,7 @@ class BNInception(nn.Module):
 
     def forward(self, x_NCHW: Tensor) -> Tensor:
         """``[N, C, H, W]`` → ``[N, 1024]``."""
+        check_size(x_NCHW, "BNInception", first=-1)
         for stage in self.children():
             x_NCHW = stage(x_NCHW)
         return x_NCHW.flatten(1)

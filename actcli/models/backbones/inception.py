@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from actcli.errors import ActcliError
+
 # N = B * T frames, C channels, H W spatial
 
 Size = int | tuple[int, int]
@@ -52,6 +54,19 @@ class InceptionBlock(nn.Module):
         """``[N, C, H, W]`` → ``[N, C', H', W']``."""
         y: Tensor = self.branches(self.entry(x_NCHW))
         return y
+
+
+def check_size(x_NCHW: Tensor, name: str, first: int) -> None:
+    """Raise :class:`ActcliError` unless both sides are of the ``32 n + first`` and the seven sizes above.
+
+    On other sizes the padded branches of a halving block give one row more than its pooling branch.
+    """
+    for side in x_NCHW.shape[2:]:
+        if side < 64 or (side - first) % 32 > 7:
+            raise ActcliError(
+                f"{name} got frames of {x_NCHW.shape[3]} x {x_NCHW.shape[2]} pixels; its branches only fit together "
+                f"for sides of 32 n {first:+d} to 32 n {first + 7:+d}, n at least 2."
+            )
 
 
 def max_pool(stride: int = 2) -> nn.MaxPool2d:

@@ -9,7 +9,7 @@ import re
 
 from torch import Tensor, nn
 
-from actcli.models.backbones.inception import ConvUnit, InceptionBlock, Parallel, average_pool, max_pool
+from actcli.models.backbones.inception import ConvUnit, InceptionBlock, Parallel, average_pool, check_size, max_pool
 
 # N = B * T frames, C channels, H W spatial
 
@@ -58,6 +58,7 @@ class InceptionV3(nn.Module):
 
     def forward(self, x_NCHW: Tensor) -> Tensor:
         """``[N, C, H, W]`` → ``[N, 2048]``."""
+        check_size(x_NCHW, "Inception-v3", first=5)
         for stage in self.children():
             x_NCHW = stage(x_NCHW)
         return x_NCHW.flatten(1)

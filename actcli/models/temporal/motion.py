@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from actcli.models.temporal.depthwise import TemporalDepthwiseConv
 from actcli.models.temporal.frames import FrameBatchNorm3d, split_clips
 
 # B clips, T frames, N = B * T, C channels, H W spatial
@@ -62,26 +63,17 @@ class MotionSelection(nn.Module):
         return torch.lerp(x_BTCHW, motion_BTCHW, share_B2CHW[:, :1]).flatten(0, 1)
 
 
-class TemporalInterlacing(nn.Module):
+class TemporalInterlacing(TemporalDepthwiseConv):
     """TIM: a trained convolution over three frames for each channel, which starts as the shift of TSM."""
 
     def __init__(self, channels: int, num_frames: int, shift_div: int = 8) -> None:
-        super().__init__()
-        self.num_frames = num_frames
-        self.conv = nn.Conv1d(channels, channels, 3, padding=1, groups=channels, bias=False)
+        super().__init__(channels, num_frames)
         fold = channels // shift_div
         with torch.no_grad():
-            self.conv.weight.zero_()
-            self.conv.weight[:fold, 0, 2] = 1
-            self.conv.weight[fold : 2 * fold, 0, 0] = 1
-            self.conv.weight[2 * fold :, 0, 1] = 1
-
-    def forward(self, x_NCHW: Tensor) -> Tensor:
-        """Shape in = shape out."""
-        x_BCTP = split_clips(x_NCHW, self.num_frames).flatten(3).transpose(1, 2)
-        weight = self.conv.weight.unsqueeze(3)
-        y_BCTP = functional.conv2d(x_BCTP, weight, padding=(1, 0), groups=weight.shape[0])
-        return y_BCTP.transpose(1, 2).reshape(x_NCHW.shape)
+            self.weight.zero_()
+            self.weight[:fold, 0, 2] = 1
+            self.weight[fold : 2 * fold, 0, 0] = 1
+            self.weight[2 * fold :, 0, 1] = 1
 
 
 class MotionAccumulationSelection(nn.Module):
