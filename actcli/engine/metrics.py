@@ -1,0 +1,74 @@
+"""Scores of a split and the numbers made from them."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Class scores of every clip of a split, in key order."""
+
+    keys: NDArray[np.int64]
+    """``[N]``: positions in the official list."""
+    labels: NDArray[np.int64]
+    """``[N]``, −1 where the official list gives none."""
+    logits: NDArray[np.float32]
+    """``[N, K]``: logits averaged over views."""
+    view_logits: NDArray[np.float32] | None = None
+    """``[N, V, K]``: logits of each view, where they were asked for."""
+
+    def sorted(self) -> "Scores":
+        """The same clips in key order."""
+        order = np.argsort(self.keys, kind="stable")
+        views = None if self.view_logits is None else self.view_logits[order]
+        return Scores(self.keys[order], self.labels[order], self.logits[order], views)
+
+
+def top_k_accuracy(scores: NDArray[Any], labels: NDArray[Any], k: int) -> float:
+    """Share of clips whose label is among the ``k`` highest scores; a tie counts against the clip.
+
+    Args:
+        scores: ``[N, K]``.
+        labels: ``[N]``; clips without a label (−1) are left out.
+        k: Number of guesses.
+
+    Returns:
+        0..1, NaN where no clip has a label.
+    """
+    labelled = labels >= 0
+    if not labelled.any():
+        return float("nan")
+    scores, labels = scores[labelled], labels[labelled]
+    own = scores[np.arange(len(labels)), labels]
+    not_below = (scores >= own[:, None]).sum(1)  # itself included
+    return float((not_below <= k).mean())
+
+
+def confusion_matrix(scores: NDArray[Any], labels: NDArray[Any]) -> NDArray[np.int64]:
+    """``[K, K]`` counts: row is the label, column the guess; clips without a label are left out."""
+    num_classes = scores.shape[1]
+    labelled = labels >= 0
+    guesses = scores[labelled].argmax(1)
+    flat = np.bincount(labels[labelled] * num_classes + guesses, minlength=num_classes**2)
+    return flat.reshape(num_classes, num_classes)
+
+
+def class_accuracies(confusion: NDArray[np.int64]) -> NDArray[np.float64]:
+    """``[K]``: share of each class's clips that were recognised, NaN for a class without clips."""
+    counts = confusion.sum(1)
+    accuracies = np.full(len(counts), np.nan)
+    np.divide(confusion.diagonal(), counts, out=accuracies, where=counts > 0)
+    return accuracies
+
+
+def summarise(scores: Scores) -> dict[str, float]:
+    """Top-1, top-5 and mean class accuracy, each 0..1."""
+    per_class = class_accuracies(confusion_matrix(scores.logits, scores.labels))
+    return {
+        "top1": top_k_accuracy(scores.logits, scores.labels, 1),
+        "top5": top_k_accuracy(scores.logits, scores.labels, min(5, scores.logits.shape[1])),
+        "mean_class_accuracy": float(np.nanmean(per_class)) if (~np.isnan(per_class)).any() else float("nan"),
+    }
