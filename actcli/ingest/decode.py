@@ -37,7 +37,7 @@ _KR_KB_601 = (0.299, 0.114)
 _ROTATIONS = {90: cv2.ROTATE_90_COUNTERCLOCKWISE, 180: cv2.ROTATE_180, 270: cv2.ROTATE_90_CLOCKWISE}
 _UNTRIMMED_SLACK_SECONDS = 2.0
 _MISSING_FRAMES, _MISSING_SHARE = 4, 0.05
-"""A file is truncated if its end lacks more than this many frames and this share of its declared length."""
+"""A file counts as truncated if it lacks more than both of its declared length."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class VideoClip:
             # Tags in foreign encodings are common and must not stop a clip. Absolute paths keep a ':' in a relative
             # name from being read as a protocol.
             container = av.open(str(path.absolute()), metadata_errors="ignore")
-        except (OSError, ValueError) as error:  # av's errors are both
+        except (av.FFmpegError, OSError) as error:
             raise ClipFailure("open", type(error).__name__, getattr(error, "strerror", None) or str(error)) from None
         assert isinstance(container, InputContainer)
         self._container = container
@@ -138,7 +138,7 @@ class VideoClip:
                     for frame in packet.decode():
                         assert isinstance(frame, VideoFrame)
                         yield frame
-        except (OSError, ValueError) as error:
+        except (av.FFmpegError, OSError) as error:
             raise ClipFailure(
                 "decode", type(error).__name__, f"{getattr(error, 'strerror', error)} after {coverage}"
             ) from None
@@ -196,6 +196,8 @@ class _Coverage:
             self.streams = [s for s in container.streams if s.type in ("video", "audio")]
         # MPEG-TS marks every jump of its packet counter, broadcast glitches and joined files included.
         self._marks_glitches = container.format.name == "mpegts"
+        self._num_listed = stream.frames if "mp4" in container.format.name else 0
+        self._num_packets = 0
         self._begin: float | None = None
         self._end = 0.0
         self._last_video = 0.0
@@ -214,6 +216,7 @@ class _Coverage:
             return
         seconds = float(time * packet.time_base)
         if packet.stream is self._stream:
+            self._num_packets += 1
             if self._begin is not None:
                 self._longest_gap = max(self._longest_gap, seconds - self._last_video)
             self._last_video = seconds
@@ -224,7 +227,10 @@ class _Coverage:
     def check(self) -> None:
         """Raise ``ClipFailure`` if the end of the declared length is missing."""
         missing = self._declared - (self._end - (self._begin or 0.0))
-        if missing > max(_MISSING_FRAMES * self._step, _MISSING_SHARE * self._declared, 1.5 * self._longest_gap):
+        tolerated = 1.5 * max(self._longest_gap, self._step)
+        if self._num_packets >= self._num_listed:  # an mp4 lists its frames; edits may hide some, but not shorten it
+            tolerated = max(tolerated, _MISSING_FRAMES * self._step, _MISSING_SHARE * self._declared)
+        if missing > tolerated:
             raise ClipFailure("decode", "TruncatedVideo", f"the file ends after {self}")
 
     def __str__(self) -> str:

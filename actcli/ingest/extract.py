@@ -290,7 +290,7 @@ def _estimated_bytes(adapter: DatasetAdapter, record: ClipRecord, options: Extra
             num_frames = seconds * float(options.fps or stream.average_rate or 25)
             width, height = target_size(stream.width, stream.height, _decode_settings(options))
             return num_frames * width * height * _BYTES_PER_PIXEL * (2 if options.modality == "flow" else 1)
-    except (OSError, ValueError, IndexError):
+    except (av.FFmpegError, OSError, IndexError):
         return None
 
 

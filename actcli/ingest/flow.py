@@ -49,12 +49,13 @@ def dequantise(x: Plane, y: Plane, bound: float) -> Field:
 def flow_to_colour(field: Field, full_scale: float | None = None) -> NDArray[np.uint8]:
     """The field as an RGB picture ``[H, W, 3]``: hue is the direction (red: to the right), saturation the speed.
 
-    ``full_scale`` is the speed in pixels that is fully saturated; by default the 99th percentile of this field.
+    ``full_scale`` is the speed in pixels that is fully saturated; by default the 99th percentile of this field,
+    but at least one pixel, so that noise on a still picture stays pale.
     """
     speed, angle = cv2.cartToPolar(
         field[..., 0].astype(np.float32), field[..., 1].astype(np.float32), angleInDegrees=True
     )
-    scale = full_scale or max(float(np.percentile(speed, 99)), 1e-3)
+    scale = full_scale or max(float(np.percentile(speed, 99)), 1.0)
     saturation = np.clip(speed / scale * 255, 0, 255)
     hsv = np.stack([angle / 2, saturation, np.full_like(speed, 255)], axis=-1).astype(np.uint8)
     return np.asarray(cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB), np.uint8)

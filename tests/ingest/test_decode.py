@@ -224,16 +224,33 @@ def test_frames_after_a_change_of_size_get_the_size_of_the_first(tmp_path):
 @pytest.mark.parametrize("name", ["x.mp4", "fast.mp4", "x.mkv", "x.webm", "x.avi"])
 @pytest.mark.parametrize("share", [0.2, 0.5, 0.85])
 def test_truncated_files_fail(tmp_path, name, share):
-    rng = np.random.default_rng(0)
-    noise = [rng.integers(0, 256, (48, 64, 3), np.uint8) for _ in range(60)]
     codec = {"x.webm": "libvpx-vp9", "x.avi": "mpeg4"}.get(name, "libx264")
-    path = encode(tmp_path / name, noise, codec=codec)
+    path = encode(tmp_path / name, noise(60), codec=codec)
     if name == "fast.mp4":
         path = with_index_first(path, tmp_path / "moved.mp4")
     assert len(read(path)) == 60
     path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
     with pytest.raises(ClipFailure):
         read(path)
+
+
+@pytest.mark.parametrize("name", ["x.mp4", "fast.mp4", "x.mkv", "x.webm", "x.avi"])
+@pytest.mark.parametrize("whole_bytes", [200, 0.75])
+def test_files_that_end_in_garbage_fail(tmp_path, name, whole_bytes):
+    codec = {"x.webm": "libvpx-vp9", "x.avi": "mpeg4"}.get(name, "libx264")
+    path = encode(tmp_path / name, noise(60), codec=codec)
+    if name == "fast.mp4":
+        path = with_index_first(path, tmp_path / "moved.mp4")
+    data = path.read_bytes()
+    kept = whole_bytes if whole_bytes > 1 else int(len(data) * whole_bytes)
+    path.write_bytes(data[:kept] + np.random.default_rng(1).bytes(len(data) - kept))
+    with pytest.raises(ClipFailure):
+        read(path)
+
+
+def noise(count, width=64, height=48):
+    rng = np.random.default_rng(0)
+    return [rng.integers(0, 256, (height, width, 3), np.uint8) for _ in range(count)]
 
 
 def with_index_first(source: Path, target: Path) -> Path:

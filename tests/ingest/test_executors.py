@@ -61,7 +61,8 @@ def test_a_missing_ray_is_one_sentence(monkeypatch):
 
 
 def test_ray_gives_the_same_results():
-    pytest.importorskip("ray")
+    ray = pytest.importorskip("ray")
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
     results = run([1, "leave", 2, 3], "ray")
     assert results["leave"].error == "WorkerDied"
     assert {task: results[task] for task in (1, 2, 3)} == {1: 2, 2: 4, 3: 6}

@@ -8,6 +8,7 @@ import sys
 import time
 from dataclasses import replace
 
+import av
 import numpy as np
 import pytest
 import simplejpeg
@@ -15,7 +16,9 @@ import simplejpeg
 from actcli.errors import ActcliError
 from actcli.ingest import DatasetCard, extract_dataset, payload_path, read_manifest
 from actcli.ingest import extract as extract_module
+from actcli.ingest.executors import Crash
 from actcli.ingest.extract import _locked
+from actcli.ingest.payload import PayloadWriter
 
 
 def manifest_rows(frames_dir, modality="rgb"):
@@ -320,3 +323,59 @@ def test_killed_and_continued_equals_an_undisturbed_run(tiny_raw, tiny_options, 
     for name in ("manifest.parquet", "dataset.json", "keys.jsonl"):
         assert (victim / name).read_bytes() == (tmp_path / "undisturbed" / name).read_bytes()
     assert not list(victim.rglob("*.tmp"))
+
+
+def test_partial_clips_are_kept_and_marked_on_request(tiny_raw, tiny_options, tmp_path):
+    raw = shutil.copytree(tiny_raw, tmp_path / "raw")
+    cut_after_frames(raw / "train/growing/00004.mp4", 5)
+    options = tiny_options(raw_dir=raw)
+    assert extract_dataset(options).counts == {"ok": 23, "partial": 0, "failed": 1, "missing": 0}
+    kept = extract_dataset(replace(options, keep_partial=True, retry_failed=True))
+    assert kept.counts == {"ok": 23, "partial": 1, "failed": 0, "missing": 0}
+    row = manifest_rows(options.frames_dir)[0]
+    assert (row["status"], row["partial"], row["stage"], row["num_frames"]) == ("ok", True, "decode", 5)
+    assert row["message"]
+
+
+def cut_after_frames(path, count):
+    """Drop what follows the first ``count`` frames of an mp4 whose index comes first."""
+    with av.open(str(path)) as old:
+        moved = path.with_suffix(".moved")
+        with av.open(str(moved), "w", format="mp4", options={"movflags": "faststart"}) as new:
+            stream = new.add_stream_from_template(old.streams.video[0])
+            for packet in old.demux(video=0):
+                if packet.dts is not None:
+                    packet.stream = stream
+                    new.mux(packet)
+    with av.open(str(moved)) as container:
+        position = [packet.pos for packet in container.demux(video=0) if packet.size][count]
+    path.write_bytes(moved.read_bytes()[:position])
+    moved.unlink()
+
+
+def test_a_clip_that_kills_its_worker_is_a_failed_row(tiny_options, monkeypatch):
+    def run_tasks(executor, function, tasks, **_):
+        for number, task in enumerate(tasks):
+            yield task, Crash("WorkerDied", "ended by SIGSEGV") if number == 4 else function(task)
+
+    monkeypatch.setattr(extract_module, "run_tasks", run_tasks)
+    summary = extract_dataset(tiny_options())
+    assert summary.counts == {"ok": 23, "partial": 0, "failed": 1, "missing": 0}
+    assert (summary.failed[0].key, summary.failed[0].stage) == ("000000004", "worker")
+
+
+def test_a_disk_that_fills_up_stops_with_one_sentence_and_resumes(tiny_options, monkeypatch):
+    options = tiny_options()
+    whole, written = PayloadWriter.commit, []
+
+    def commit(self):
+        if len(written) == 7:
+            raise OSError(28, "No space left on device")
+        written.append(self)
+        whole(self)
+
+    monkeypatch.setattr(PayloadWriter, "commit", commit)
+    with pytest.raises(ActcliError, match=r"failed after 7 clips: No space left on device\. Mend this"):
+        extract_dataset(options)
+    monkeypatch.undo()
+    assert extract_dataset(options).already_done == 7
