@@ -1,7 +1,7 @@
 """Worker processes that fill batch memory.
 
-They are forked, so that they share the batch memory and start in milliseconds, and they run nothing but a backend: no
-torch, no thread pool. Batches go round the workers in turn and come back in the order in which they were handed in.
+They are forked, so that they share the batch memory and start in milliseconds, and they run nothing but a backend, on
+one thread each. Batches go round the workers in turn and come back in the order in which they were handed in.
 """
 
 import contextlib
@@ -19,6 +19,7 @@ from typing import Protocol
 
 import cv2
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from actcli.errors import ActcliError
@@ -150,6 +151,7 @@ def _serve(theirs: Connection, of_the_parent: list[Connection], backend: Backend
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     cv2.setNumThreads(0)
+    torch.set_num_threads(1)
     for ours in of_the_parent:
         ours.close()
     with contextlib.suppress(EOFError, ConnectionResetError, BrokenPipeError):

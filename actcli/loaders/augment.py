@@ -261,7 +261,7 @@ _RAND_AUGMENT: tuple[Callable[[float, float], Operation], ...] = (
     lambda level, sign: _affine(1, 0, 0, 0, 1, 0.45 * level * sign),
 )
 
-_SMOOTH = np.array([[1, 1, 1], [1, 5, 1], [1, 1, 1]]) / 13
+SMOOTH = np.array([[1, 1, 1], [1, 5, 1], [1, 1, 1]]) / 13
 """Pillow's smoothing kernel, from which sharpness is measured."""
 
 
@@ -312,7 +312,7 @@ def pixel_affine(numbers: tuple[float, ...], height: int, width: int) -> NDArray
 
 
 def _sharpen(frame: Pixels, numbers: tuple[float, ...]) -> Any:
-    smooth = cv2.filter2D(frame, -1, _SMOOTH, borderType=cv2.BORDER_REPLICATE)
+    smooth = cv2.filter2D(frame, -1, SMOOTH, borderType=cv2.BORDER_REPLICATE)
     return cv2.addWeighted(frame, numbers[0], smooth, 1 - numbers[0], 0)
 
 

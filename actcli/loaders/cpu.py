@@ -11,19 +11,25 @@ from typing import Any
 import cv2
 import numpy as np
 import simplejpeg
+import torch
 from numpy.typing import NDArray
+from torch.nn.functional import interpolate
 
 from actcli.errors import ActcliError
 from actcli.loaders.augment import apply_numpy
 from actcli.loaders.plan import BatchPlan, ClipPlan, Stream
-from actcli.loaders.views import Crop, Size
+from actcli.loaders.views import Crop, Size, stored_box
 from actcli.shards import ShardReader
 
 Pixels = NDArray[np.uint8]
 Shape = tuple[int, ...]
 
-_INTERPOLATION = {"linear": cv2.INTER_LINEAR, "cubic": cv2.INTER_CUBIC}
 _LARGEST_REDUCTION = 8
+_TRAINING_SHRINK = 1.2
+"""Up to this shrink factor training takes OpenCV's linear interpolation, which does not smooth before it shrinks.
+
+For 256 -> 224 pixels the two differ by less than one grey level of 255 on average, and OpenCV is three times faster.
+"""
 
 
 @dataclass(frozen=True)
@@ -58,12 +64,13 @@ class BatchLayout:
 class CpuBackend:
     """Reads, decodes, crops and resizes."""
 
-    def __init__(self, reader: ShardReader, layout: BatchLayout, interpolation: str, fast: bool, video: bool) -> None:
+    def __init__(
+        self, reader: ShardReader, layout: BatchLayout, interpolation: str, training: bool, video: bool
+    ) -> None:
         self.reader = reader
         self.layout = layout
-        self.interpolation = _INTERPOLATION[interpolation]
-        self.fast = fast
-        """Repeats the chroma samples of 4:2:0 pictures instead of interpolating them; meant for training."""
+        self.cubic = interpolation == "cubic"
+        self.largest_plain_shrink = _TRAINING_SHRINK if training else 1.0
         self.video = video
 
     def run(self, plan: BatchPlan, memory: Pixels) -> None:
@@ -130,7 +137,7 @@ class CpuBackend:
             return
         least = _least_size(clip, size)
         for data in self._payloads(stream):
-            yield simplejpeg.decode_jpeg(data, "RGB", fastupsample=self.fast, **least)
+            yield simplejpeg.decode_jpeg(data, "RGB", **least)
 
     def _grey_pictures(self, clip: ClipPlan, stream: Stream, size: int) -> Any:
         least = _least_size(clip, size)
@@ -146,8 +153,17 @@ class CpuBackend:
         box = picture[y : y + height, x : x + width]
         if box.shape == out.shape:
             out[:] = box
-            return
-        cv2.resize(box, out.shape[1::-1], dst=out, interpolation=self.interpolation)
+        elif self.cubic or max(width / out.shape[1], height / out.shape[0]) > self.largest_plain_shrink:
+            _resize_smoothly(box, out, "bicubic" if self.cubic else "bilinear")
+        else:
+            cv2.resize(box, out.shape[1::-1], dst=out, interpolation=cv2.INTER_LINEAR)
+
+
+def _resize_smoothly(box: Pixels, out: Pixels, mode: str) -> None:
+    """Resizes as Pillow does, which smooths when it shrinks; torch has Pillow's filters, only faster."""
+    pixels_HWC = torch.from_numpy(box if box.ndim == 3 else box[..., None])
+    resized = interpolate(pixels_HWC.movedim(-1, 0)[None], out.shape[:2], mode=mode, antialias=True)
+    torch.from_numpy(out if out.ndim == 3 else out[..., None]).copy_(resized[0].movedim(0, -1))
 
 
 def _places(slots: NDArray[np.int64], num_pictures: int) -> list[list[int]]:
@@ -159,13 +175,13 @@ def _places(slots: NDArray[np.int64], num_pictures: int) -> list[list[int]]:
 
 
 def _least_size(clip: ClipPlan, size: int) -> dict[str, int]:
-    """How small libjpeg-turbo may decode: the smallest power of two at which every crop still has ``size`` pixels.
+    """How small libjpeg-turbo may decode: every crop must keep ``2 * size`` pixels, so that the resize decides.
 
     Only a half, a quarter and an eighth are fast; at other scales decoding takes longer than at full size.
     """
     smallest_side = min(min(crop.width, crop.height) for crop in clip.crops)
     reduction = 1
-    while reduction < _LARGEST_REDUCTION and smallest_side >= 2 * reduction * size:
+    while reduction < _LARGEST_REDUCTION and smallest_side >= 4 * reduction * size:
         reduction *= 2
     if reduction == 1:
         return {}
@@ -178,6 +194,4 @@ def _boxes_on(picture: Pixels, clip: ClipPlan) -> tuple[Crop, ...]:
     height, width = picture.shape[:2]
     if (width, height) == clip.frame_size:
         return clip.crops
-    from actcli.loaders.views import stored_box
-
     return tuple(stored_box(crop, clip.frame_size, Size(width, height)) for crop in clip.crops)

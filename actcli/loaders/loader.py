@@ -314,7 +314,7 @@ class _CpuEngine:
             ShardReader(shards.root),
             self._layout,
             settings.rule.interpolation,
-            fast=settings.training,
+            settings.training,
             video=shards.card.payload == "mp4",
         )
         self._pool = WorkerPool(backend, self._ring, workers)

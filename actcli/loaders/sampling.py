@@ -149,7 +149,8 @@ def _dense_even(num_clips: int, num_frames: int, num_segments: int, stack: int, 
 def _steps(num_frames: float, num_segments: int, phase: float) -> Indices:
     """``int(t * phase + t * i)`` with ``t = num_frames / num_segments``, truncated toward zero, ``[segments]``."""
     t = num_frames / num_segments
-    return np.trunc(t * phase + t * np.arange(num_segments)).astype(np.int64)
+    steps: Indices = np.trunc(t * phase + t * np.arange(num_segments)).astype(np.int64)
+    return steps
 
 
 def _first_frames(num_frames: int, num_segments: int) -> Indices:

@@ -5,6 +5,8 @@ import json
 import tarfile
 from pathlib import Path
 
+import av
+import cv2
 import numpy as np
 import pytest
 import simplejpeg
@@ -107,5 +109,35 @@ def make_shards(tmp_path):
             flow_jpegs = [jpeg(flow_picture(clip, field, axis, width, height)) for field in fields for axis in (0, 1)]
             maker.add(jpegs, flow_jpegs, width=width, height=height)
         return maker.finish(split, flip)
+
+    return make
+
+
+def real_frames(path, num_frames, step=3):
+    """Every ``step``-th frame of a video file, 256 pixels high at least."""
+    frames = []
+    with av.open(str(path)) as container:
+        for number, frame in enumerate(container.decode(video=0)):
+            if number % step == 0:
+                scale = 256 / min(frame.width, frame.height)
+                size = (round(frame.width * scale), round(frame.height * scale))
+                frames.append(cv2.resize(frame.to_ndarray(format="rgb24"), size, interpolation=cv2.INTER_AREA))
+            if len(frames) == num_frames:
+                return frames
+    return frames
+
+
+@pytest.fixture
+def make_real_shards(tmp_path):
+    """``make_real_shards(clips_dir)`` packs a few frames of real clips."""
+
+    def make(clips_dir):
+        maker = ShardMaker(tmp_path / "real")
+        for name in ("arm_wrestling_h264.mp4", "kinetics_flipping_pancake.mkv", "street_h264.mp4", "v2d_test.mp4"):
+            for _ in range(2):
+                frames = real_frames(clips_dir / name, 10)
+                height, width = frames[0].shape[:2]
+                maker.add([jpeg(frame) for frame in frames], width=width, height=height)
+        return maker.finish()
 
     return make

@@ -1,0 +1,254 @@
+"""Carries out plans with NVIDIA DALI: decoding, crop, resize and flip, on the GPU where there is one.
+
+DALI gets the encoded pictures of a batch and, per picture, the boxes and flips of the plan; it never draws anything
+itself. Each picture is decoded once and resized once per crop. What DALI has no operator for, the colour operations,
+runs in torch on the device where the pixels are.
+"""
+
+from collections.abc import Iterator
+from contextlib import suppress
+from itertools import tee
+from typing import Any
+
+import numpy as np
+import simplejpeg
+import torch
+import torch.utils.dlpack
+from torch import Tensor
+
+from actcli.errors import ActcliError
+from actcli.loaders._pixels import apply_torch
+from actcli.loaders.batch import Batch
+from actcli.loaders.plan import BatchPlan, ClipPlan, Stream, ViewSettings
+from actcli.shards import ShardReader, ShardSet
+
+# P pictures of a batch, S size; B batch, K test clips, T frames, C channels, H W pixels
+
+_PREFETCH = 2
+
+
+class DaliEngine:
+    """Turns plans into batches with a DALI pipeline per stream."""
+
+    def __init__(
+        self, shards: ShardSet, settings: ViewSettings, workers: int, batch_size: int, device: torch.device | None
+    ) -> None:
+        self._settings = settings
+        self._device = device or torch.device("cpu")
+        reader, video = ShardReader(shards.root), shards.card.payload == "mp4"
+        names = [name for name in ("rgb", "flow") if settings.modality in (name, "two_stream")]
+        self._pipelines = {
+            name: _StreamPipeline(name, reader, settings, video, workers, batch_size, self._device) for name in names
+        }
+
+    def batches(self, plans: Iterator[BatchPlan]) -> Iterator[tuple[BatchPlan, Batch]]:
+        """The batches of ``plans``, read ahead."""
+        ours, *copies = tee(plans, 1 + len(self._pipelines))
+        for pipeline, copy in zip(self._pipelines.values(), copies, strict=True):
+            pipeline.start(copy)
+        for plan in ours:
+            outputs = {name: pipeline.run(plan) for name, pipeline in self._pipelines.items()}
+            yield plan, self._batch(plan, outputs)
+
+    def _batch(self, plan: BatchPlan, outputs: dict[str, Tensor]) -> Batch:
+        rgb, flow = outputs.get("rgb"), outputs.get("flow")
+        if rgb is not None:
+            _change_colours(plan, rgb)
+        if flow is not None:
+            _turn_mirrored_x(plan, flow)
+        labels, keys = (
+            torch.tensor([getattr(clip, name) for clip in plan.clips], dtype=torch.int64, device=self._device)
+            for name in ("label", "key")
+        )
+        return Batch(None if rgb is None else rgb.movedim(-1, -3), flow, labels, keys)
+
+    def close(self) -> None:
+        """Frees the pipelines."""
+        self._pipelines.clear()
+
+
+def _change_colours(plan: BatchPlan, clips_BVTHWC: Tensor) -> None:
+    for clip, views_VTHWC in zip(plan.clips, clips_BVTHWC, strict=True):
+        if clip.operations:
+            for view in views_VTHWC:
+                view.copy_(apply_torch(view, clip.operations))
+
+
+def _turn_mirrored_x(plan: BatchPlan, flow_BVTCHW: Tensor) -> None:
+    for clip, views_VTCHW in zip(plan.clips, flow_BVTCHW, strict=True):
+        for number, view in enumerate(views_VTCHW):
+            if clip.crops[number % len(clip.crops)].flip:
+                view[:, 0::2] = 255 - view[:, 0::2]
+
+
+class _StreamPipeline:
+    """Decodes and crops one stream, RGB or flow."""
+
+    def __init__(
+        self,
+        name: str,
+        reader: ShardReader,
+        settings: ViewSettings,
+        video: bool,
+        workers: int,
+        batch_size: int,
+        device: torch.device,
+    ) -> None:
+        self._name = name
+        self._reader = reader
+        self._settings = settings
+        self._video = video
+        self._plans: Iterator[BatchPlan] = iter(())
+        self._pipeline = self._build(max(workers, 1), batch_size, device)
+
+    # --- The graph ----------------------------------------------------------------------------------------------------
+
+    def _build(self, num_threads: int, batch_size: int, device: torch.device) -> Any:
+        dali = _import_dali()
+        on_gpu = device.type == "cuda"
+        pipeline = dali.Pipeline(
+            batch_size=batch_size * self._most_samples_per_clip(),
+            num_threads=num_threads,
+            device_id=(device.index or 0) if on_gpu else None,
+            prefetch_queue_depth=_PREFETCH,
+        )
+        num_inputs = 2 if self._video else 1
+        with pipeline:
+            inputs = dali.fn.external_source(
+                source=self._next_inputs, num_outputs=num_inputs + 3 * self._settings.num_crops, batch=True
+            )
+            pictures = self._decode(dali, inputs[:num_inputs], "mixed" if on_gpu else "cpu")
+            pipeline.set_outputs(*self._views(dali, pictures, inputs[num_inputs:]))
+        pipeline.build()
+        return pipeline
+
+    def _most_samples_per_clip(self) -> int:
+        settings = self._settings
+        if self._video:
+            return 1
+        channels = 1 if self._name == "rgb" else 2 * settings.flow_stack
+        return settings.sampling.num_clips * settings.num_frames * channels
+
+    def _decode(self, dali: Any, inputs: Any, device: str) -> Any:
+        if self._video:
+            return dali.fn.decoders.video(inputs[0], frames=inputs[1], device=device)
+        return dali.fn.decoders.image(
+            inputs[0],
+            device=device,
+            output_type=dali.types.RGB if self._name == "rgb" else dali.types.GRAY,
+            jpeg_fancy_upsampling=True,  # on the GPU as on the CPU
+        )
+
+    def _views(self, dali: Any, pictures: Any, numbers: Any) -> list[Any]:
+        """One output per crop; ``numbers`` are start, end and flip of each crop."""
+        cubic = self._settings.rule.interpolation == "cubic"
+        views = []
+        for crop in range(self._settings.num_crops):
+            start, end, flip = numbers[3 * crop : 3 * crop + 3]
+            view = dali.fn.resize(
+                pictures,
+                roi_start=start,
+                roi_end=end,
+                roi_relative=False,
+                size=[self._settings.size] * 2,
+                interp_type=dali.types.INTERP_CUBIC if cubic else dali.types.INTERP_LINEAR,
+                antialias=True,  # smooths when it shrinks, as Pillow does
+            )
+            views.append(dali.fn.flip(view, horizontal=flip))
+        return views
+
+    # --- Feeding ------------------------------------------------------------------------------------------------------
+
+    def _next_inputs(self) -> list[Any]:
+        """What DALI asks for before each batch; ends the epoch when the plans end."""
+        plan = next(self._plans)
+        encoded: list[Any] = []
+        frames, counts = [], []
+        for clip, stream in self._streams(plan):
+            pictures = self._read(clip, stream)
+            encoded += pictures
+            counts.append(len(pictures))
+            frames.append(stream.frames[stream.slots.reshape(-1)].astype(np.int32))
+        return [encoded, *([frames] if self._video else []), *self._crop_inputs(plan, counts)]
+
+    def _streams(self, plan: BatchPlan) -> list[tuple[ClipPlan, Stream]]:
+        return [(clip, clip.rgb if self._name == "rgb" else clip.flow) for clip in plan.clips]  # type: ignore[misc]
+
+    def _read(self, clip: ClipPlan, stream: Stream) -> list[Any]:
+        try:
+            return [
+                np.frombuffer(self._reader.read(stream.shard, offset, num_bytes), np.uint8)
+                for offset, num_bytes in zip(stream.offsets.tolist(), stream.sizes.tolist(), strict=True)
+            ]
+        except (ActcliError, OSError) as error:
+            raise _broken(clip, stream, error) from error
+
+    def _crop_inputs(self, plan: BatchPlan, counts: list[int]) -> list[Any]:
+        inputs: list[Any] = []
+        for number in range(self._settings.num_crops):
+            crops = [clip.crops[number] for clip in plan.clips]
+            start = np.array([(crop.y, crop.x) for crop in crops], np.float32)
+            end = np.array([(crop.y + crop.height, crop.x + crop.width) for crop in crops], np.float32)
+            flip = np.array([crop.flip for crop in crops], np.int32)
+            inputs += [np.repeat(values, counts, axis=0) for values in (start, end, flip)]
+        return inputs
+
+    # --- Running ------------------------------------------------------------------------------------------------------
+
+    def start(self, plans: Iterator[BatchPlan]) -> None:
+        """Begins with new plans; what is left of abandoned ones is thrown away."""
+        self._plans = iter(())
+        with suppress(StopIteration):
+            while True:
+                self._pipeline.run()
+        self._pipeline.reset()
+        self._plans = plans
+
+    def run(self, plan: BatchPlan) -> Tensor:
+        """The stream of the next batch: RGB ``[B, V, T, H, W, 3]``, flow ``[B, V, T, C, H, W]``."""
+        try:
+            outputs = self._pipeline.run()
+        except RuntimeError as error:
+            raise self._explain(plan, error) from error
+        views = [self._placed(torch.utils.dlpack.from_dlpack(output.as_tensor()), plan) for output in outputs]
+        clips: Tensor = torch.stack(views, dim=2).flatten(1, 2)  # B K crops T … -> B V T …
+        return clips if self._name == "rgb" else clips[..., 0]
+
+    def _placed(self, pictures: Tensor, plan: BatchPlan) -> Tensor:
+        """``pictures [P, S, S, channels]`` to their places, ``[B, *slots, S, S, channels]``."""
+        streams = [stream for _, stream in self._streams(plan)]
+        if self._video:  # already the wanted frames of each clip, B (K T) H W C
+            return pictures.view(len(streams), *streams[0].slots.shape, *pictures.shape[2:])
+        first = np.cumsum([0, *(len(stream.offsets) for stream in streams)])
+        places = np.stack([stream.slots + begin for stream, begin in zip(streams, first, strict=False)])
+        return pictures[torch.from_numpy(places).to(pictures.device)]
+
+    def _explain(self, plan: BatchPlan, error: RuntimeError) -> ActcliError:
+        """Finds the picture that DALI could not decode."""
+        for clip, stream in self._streams(plan):
+            for picture in [] if self._video else self._read(clip, stream):
+                try:
+                    simplejpeg.decode_jpeg(picture)
+                except ValueError as problem:
+                    return _broken(clip, stream, problem)
+        first, last = plan.clips[0].key, plan.clips[-1].key
+        return ActcliError(f"DALI failed in the batch of clips {first:09d} … {last:09d}: {error}. Try --loader cpu.")
+
+
+def _broken(clip: ClipPlan, stream: Stream, error: Exception) -> ActcliError:
+    return ActcliError(
+        f"clip {clip.key:09d} in shard {stream.shard} cannot be read: {error}. "
+        "Run `actcli verify` to find every damaged clip."
+    )
+
+
+def _import_dali() -> Any:
+    try:
+        from nvidia import dali
+        from nvidia.dali import fn, types  # noqa: F401  dali.fn and dali.types are used
+    except ImportError as error:
+        raise ActcliError(
+            "the DALI loader needs NVIDIA DALI, which is not installed. "
+            "Run: pip install nvidia-dali-cuda130, or use --loader cpu."
+        ) from error
+    return dali
