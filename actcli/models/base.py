@@ -48,14 +48,35 @@ class VideoModel(nn.Module):
     input_spec: InputSpec
     num_frames: int
     partial_bn = False
+    policy_switches: tuple[str, ...] = ()
+    """Switches that :meth:`parameter_policy` knows."""
+    applies_multipliers = True
+    """Whether the original code trains with the multipliers of its policy, or builds groups and ignores them."""
 
     def training_loss(self, inputs: tuple[Tensor, ...], labels: Tensor, criterion: Criterion) -> tuple[Tensor, Tensor]:
         """Loss of a batch and its logits; ``inputs`` is the tuple that ``forward`` takes."""
         logits = self(*inputs)
         return criterion(logits, labels), logits
 
-    def parameter_policy(self) -> list[ParameterRule]:
-        """Learning-rate and decay multipliers of every trained parameter, after the original code."""
+    def parameter_policy(self, **switches: bool) -> list[ParameterRule]:
+        """Learning-rate and decay multipliers of every trained parameter, after the original code.
+
+        ``fc_lr5`` speeds the classifier up 5 times (its bias 10 times). ``partial_bn`` leaves out all batch norms but
+        the first, and freezes them in the model as well (see :meth:`set_partial_bn`), so that the two agree.
+
+        Raises:
+            ActcliError: a switch is on that this model does not have.
+        """
+        unknown = [name for name, on in switches.items() if on and name not in self.policy_switches]
+        if unknown:
+            raise ActcliError(
+                f"the parameter policy of {self.config['name']} has no switch {', '.join(unknown)}. "
+                f"Its switches: {', '.join(self.policy_switches) or 'none'}."
+            )
+        self.set_partial_bn(switches.get("partial_bn", False))
+        return self._parameter_rules(fc_lr5=switches.get("fc_lr5", False))
+
+    def _parameter_rules(self, *, fc_lr5: bool) -> list[ParameterRule]:
         return single_group(self)
 
     def reset_classifier(self, num_classes: int) -> None:
@@ -67,11 +88,15 @@ class VideoModel(nn.Module):
         return [self.get_submodule("backbone")]
 
     def parameter_groups(self, learning_rate: float, weight_decay: float, **switches: bool) -> list[dict[str, Any]]:
-        """The policy as parameter groups for a torch optimiser: one group per pair of multipliers."""
+        """The policy as parameter groups for a torch optimiser: one group per pair of multipliers.
+
+        Where the original ignores its multipliers (``applies_multipliers``) there is one group.
+        """
         parameters = dict(self.named_parameters())
         groups: dict[tuple[float, float], list[nn.Parameter]] = {}
         for rule in self.parameter_policy(**switches):
-            groups.setdefault((rule.lr_mult, rule.decay_mult), []).append(parameters[rule.name])
+            multipliers = (rule.lr_mult, rule.decay_mult) if self.applies_multipliers else (1, 1)
+            groups.setdefault(multipliers, []).append(parameters[rule.name])
         return [
             {
                 "params": params,
@@ -116,6 +141,8 @@ class SegmentModel(VideoModel):
     Paper: Wang et al., "Temporal Segment Networks", ECCV 2016, https://arxiv.org/abs/1608.00859.
     """
 
+    policy_switches: tuple[str, ...] = ("fc_lr5", "partial_bn")
+
     def __init__(
         self, backbone: nn.Module, input_spec: InputSpec, *, num_classes: int, num_frames: int, dropout: float
     ) -> None:
@@ -143,12 +170,7 @@ class SegmentModel(VideoModel):
         scores_BTK: Tensor = scores_NK.view(len(clip_BTCHW), -1, scores_NK.shape[1])
         return scores_BTK.mean(1)
 
-    def parameter_policy(self, *, fc_lr5: bool = False, partial_bn: bool = False) -> list[ParameterRule]:
-        """The parameter groups of TSN. ``fc_lr5`` speeds the classifier up 5 times (its bias 10 times).
-
-        ``partial_bn`` also freezes the batch norms (see :meth:`set_partial_bn`), so that policy and model agree.
-        """
-        self.set_partial_bn(partial_bn)
+    def _parameter_rules(self, *, fc_lr5: bool) -> list[ParameterRule]:
         return tsn_groups(self, fc_lr5=fc_lr5, fast_first_conv=self.input_spec.modality == "flow")
 
 

@@ -1,6 +1,7 @@
 """Checkpoints of original code, read without trusting them."""
 
 import pickle
+import warnings
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -129,7 +130,8 @@ def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
     path = Path(path)
     _check_is_checkpoint(path)
     try:
-        with torch.serialization.safe_globals(_HARMLESS):
+        with torch.serialization.safe_globals(_HARMLESS), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about the pickle protocol of other writers
             content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         if "nsupported" in str(error) or "GLOBAL" in str(error):

@@ -31,9 +31,11 @@ _PLACES = {
 class GSF(SegmentModel):
     """TSN's frame; the original has no partial batch norm and names the classifier's group."""
 
-    def parameter_policy(self) -> list[ParameterRule]:  # type: ignore[override]
-        """The groups as the original builds them."""
-        return tsn_groups(self, fc_lr5=False, fast_first_conv=False, linear_group="linear")
+    policy_switches = ()
+    applies_multipliers = False
+
+    def _parameter_rules(self, *, fc_lr5: bool) -> list[ParameterRule]:
+        return tsn_groups(self, fc_lr5=fc_lr5, fast_first_conv=False, linear_group="linear")
 
 
 @upstream("gsf")
@@ -58,7 +60,7 @@ def gsf(
     modality: str = "rgb",
     dropout: float = 0.5,
     channel_ratio: float = 1.0,
-) -> SegmentModel:
+) -> GSF:
     """Gate-Shift-Fuse: gated shift, then a learned blend of what moved and what stayed."""
     network, input_spec = build_backbone(backbone, modality)
 

@@ -36,6 +36,13 @@ def add_gates(network: nn.Module, units: Iterable[str], make_gate: Callable[[int
         unit.before_bn = make_gate(unit.conv.out_channels)
 
 
+class GSM(SegmentModel):
+    """TSN's frame; the original builds its parameter groups but trains with one rate."""
+
+    policy_switches = ("partial_bn",)
+    applies_multipliers = False
+
+
 @upstream("gsm")
 def convert_gsm(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
     """Names of the GSM repository → ours."""
@@ -48,8 +55,8 @@ _PUBLISHED: list[Published] = []
 @register(backbones=INCEPTIONS, source="gsm", published=_PUBLISHED)
 def gsm(
     *, num_classes: int, num_frames: int = 8, backbone: str = "bninception", modality: str = "rgb", dropout: float = 0.5
-) -> SegmentModel:
+) -> GSM:
     """Gate-Shift Module: a learned gate decides what moves to the neighbouring frames."""
     network, input_spec = build_backbone(backbone, modality)
     add_gates(network, _PLACES[backbone], lambda channels: GateShift(channels, num_frames))
-    return SegmentModel(network, input_spec, num_classes=num_classes, num_frames=num_frames, dropout=dropout)
+    return GSM(network, input_spec, num_classes=num_classes, num_frames=num_frames, dropout=dropout)

@@ -28,6 +28,12 @@ def add_conv_biases(network: nn.Module) -> None:
             module.bias = nn.Parameter(torch.zeros(module.out_channels))
 
 
+class MASNet(SegmentModel):
+    """TSN's frame; the original's faster classifier cannot be switched on."""
+
+    policy_switches = ("partial_bn",)
+
+
 @upstream("masnet")
 def convert_masnet(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
     """Names of the MAS-Net repository → ours."""
@@ -70,11 +76,11 @@ def masnet(
     modality: str = "rgb",
     dropout: float = 0.5,
     batch_of_one: bool = False,
-) -> SegmentModel:
+) -> MASNet:
     """Motion Accumulation and Selection Network: accumulated motion weighed against appearance."""
     network, input_spec = build_backbone(backbone, modality)
     add_conv_biases(network)
     for block in network.modules():
         if isinstance(block, FrameBottleneck):
             block.before_conv2 = MotionAccumulationSelection(block.conv1.out_channels, num_frames, batch_of_one)
-    return SegmentModel(network, input_spec, num_classes=num_classes, num_frames=num_frames, dropout=dropout)
+    return MASNet(network, input_spec, num_classes=num_classes, num_frames=num_frames, dropout=dropout)

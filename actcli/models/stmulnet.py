@@ -12,6 +12,7 @@ streams, so they are never negative.
 """
 
 import re
+import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -162,8 +163,14 @@ def read_matconvnet(path: str | Path) -> dict[str, Tensor]:
 
 def _mat_params(path: str | Path) -> Iterator[tuple[str, np.ndarray[Any, Any]]]:
     from scipy.io import loadmat
+    from scipy.io.matlab import MatReadError
 
-    contents: Mapping[str, Any] = loadmat(path, squeeze_me=True, struct_as_record=False)
+    try:
+        contents: Mapping[str, Any] = loadmat(path, squeeze_me=True, struct_as_record=False)
+    except FileNotFoundError:
+        raise ActcliError(f"there is no checkpoint at {path}.") from None
+    except (MatReadError, NotImplementedError, ValueError, TypeError, IndexError, OSError, zlib.error) as error:
+        raise ActcliError(f"{path} is no MATLAB file of version 5 to 7, or is damaged ({error}).") from error
     params = _find_params(contents)
     for param in np.atleast_1d(params):
         yield str(param.name), np.asarray(param.value)

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from actcli.errors import ActcliError
 from actcli.models import convert_upstream, create_model
 
 CASES = [
@@ -23,9 +24,9 @@ CASES = [
 ]
 
 
-def our_names(source, keys, shapes):
+def our_names(source, keys, num_axes):
     """Original name → our name, found by sending tensors through the importer that hold their own number."""
-    numbered = {key: torch.full(shapes[key], float(number)) for number, key in enumerate(keys)}
+    numbered = {key: torch.full([1] * num_axes[key], float(number)) for number, key in enumerate(keys)}
     converted = convert_upstream(source, numbered)
     ours = {int(number): name for name, value in converted.items() for number in value.unique().tolist()}
     return {key: ours[number] for number, key in enumerate(keys)}
@@ -34,15 +35,13 @@ def our_names(source, keys, shapes):
 @pytest.mark.parametrize(("case", "source", "name", "options"), CASES, ids=[case[0] for case in CASES])
 def test_every_parameter_has_the_multipliers_of_the_original_code(parity_dir, case, source, name, options):
     recorded = json.loads((parity_dir / "optim" / f"{case}.json").read_text())
-    shapes = {
-        key: shape for key, shape, _ in json.loads((parity_dir / "models" / f"{case}.json").read_text())["state_dict"]
-    }
-    model = create_model(name, num_classes=174, **options)
+    state_dict = json.loads((parity_dir / "models" / f"{case}.json").read_text())["state_dict"]
+    num_axes = {key: len(shape) for key, shape, _ in state_dict}
+    with torch.device("meta"):
+        model = create_model(name, num_classes=174, **options)
     for variant in recorded["variants"]:
         switches = {key: value for key, value in variant["arguments"].items() if key != "modality"}
-        if name in ("masnet", "gsf", "gsm"):
-            switches.pop("fc_lr5", None)
-        names = our_names(source, [entry[0] for entry in variant["params"]], shapes)
+        names = our_names(source, [entry[0] for entry in variant["params"]], num_axes)
         expected = {names[key]: (lr, decay, group) for key, lr, decay, group in variant["params"]}
         rules = {rule.name: (rule.lr_mult, rule.decay_mult, rule.group) for rule in model.parameter_policy(**switches)}
         assert rules == expected
@@ -117,3 +116,13 @@ def test_batch_norm_momentum_of_bninception_is_that_of_the_tsm_code():
         for name in ("tsn", "tsm", "gsm", "gsf")
     }
     assert momentum == {"tsn": {0.9}, "tsm": {0.9}, "gsm": {0.1}, "gsf": {0.1}}
+
+
+def test_a_switch_that_a_model_does_not_have_is_refused():
+    with pytest.raises(ActcliError, match="fc_lr5"):
+        create_model("tokshift", num_classes=2, backbone="vit_ti16", image_size=32).parameter_policy(fc_lr5=True)
+
+
+@pytest.mark.parametrize("name", ["gsm", "gsf"])
+def test_gsm_and_gsf_train_with_one_rate_as_their_code_does(name):
+    assert len(create_model(name, num_classes=2).parameter_groups(0.1, 0.01)) == 1

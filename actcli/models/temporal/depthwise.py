@@ -50,7 +50,7 @@ def temporal_depthwise(x_NCHW: Tensor, weight_C13: Tensor, num_frames: int) -> T
 def _weight_grad(x_NCHW: Tensor, grad_NCHW: Tensor, num_frames: int) -> Tensor:
     if _is_channels_last(x_NCHW):
         channels = x_NCHW.shape[1]
-        grad: Tensor = conv2d_weight(
+        grad: Tensor = conv2d_weight(  # type: ignore[no-untyped-call]
             _planes(x_NCHW, num_frames),
             (channels, 1, 3, 1),
             _planes(grad_NCHW.contiguous(memory_format=torch.channels_last), num_frames),
