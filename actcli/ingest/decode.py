@@ -11,6 +11,7 @@ decoded planes are therefore resized and re-ranged one by one and go to the JPEG
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast
 
@@ -313,8 +314,9 @@ def _range_table(low: int, high: int, centre: int) -> Plane:
 _RANGE_TABLES = (_range_table(16, 235, 0), _range_table(16, 240, 128), _range_table(16, 240, 128))
 
 
+@lru_cache
 def _matrix_to_601(weights: tuple[float, float]) -> NDArray[np.float32]:
-    """``[3, 2]``: what U − 128 and V − 128 add to Y, and the new U − 128 and V − 128, all at full range."""
+    """``[3, 3]``: from (U, V, 1) to what Y gains, plus 128, and to the new U and V; all are bytes at full range."""
     kr, kb = weights
     kg = 1 - kr - kb
     red, blue = (1, 0, 2 * (1 - kr)), (1, 2 * (1 - kb), 0)
@@ -322,18 +324,16 @@ def _matrix_to_601(weights: tuple[float, float]) -> NDArray[np.float32]:
     to_rgb = np.array([red, green, blue])
     kr, kb = _KR_KB_601
     luma = np.array([kr, 1 - kr - kb, kb])
-    from_rgb = np.stack(
-        [luma, (np.array([0, 0, 1]) - luma) / (2 * (1 - kb)), (np.array([1, 0, 0]) - luma) / (2 * (1 - kr))]
-    )
-    return np.asarray((from_rgb @ to_rgb)[:, 1:], np.float32)
+    to_blue = (np.array([0, 0, 1]) - luma) / (2 * (1 - kb))
+    to_red = (np.array([1, 0, 0]) - luma) / (2 * (1 - kr))
+    of_chroma = (np.stack([luma, to_blue, to_red]) @ to_rgb)[:, 1:]  # Y itself passes unchanged
+    offset = 128 - of_chroma.sum(1) * 128  # U and V carry + 128, and so shall the results
+    return np.column_stack([of_chroma, offset]).astype(np.float32)
 
 
 def _to_601(planes: list[Plane], weights: tuple[float, float]) -> list[Plane]:
     """Full-range planes from the matrix with luma weights ``weights`` to BT.601."""
     y, u, v = planes
-    matrix = _matrix_to_601(weights)
-    offset = np.array([0, 128, 128], np.float32) - matrix.sum(1) * 128  # the planes carry + 128
-    chroma = cv2.transform(cv2.merge([u, v]).astype(np.float32), np.column_stack([matrix, offset]))
-    correction = cv2.resize(chroma[..., 0], (y.shape[1], y.shape[0]), interpolation=cv2.INTER_LINEAR)
-    new_u, new_v = (_plane(cv2.convertScaleAbs(np.maximum(chroma[..., index], 0))) for index in (1, 2))
-    return [_plane(cv2.add(y, correction, dtype=cv2.CV_8U)), new_u, new_v]
+    gain, new_u, new_v = cv2.split(cv2.transform(cv2.merge([u, v]), _matrix_to_601(weights)))
+    gain = cv2.resize(gain, (y.shape[1], y.shape[0]), interpolation=cv2.INTER_LINEAR)
+    return [_plane(cv2.addWeighted(y, 1, gain, 1, -128)), _plane(new_u), _plane(new_v)]
