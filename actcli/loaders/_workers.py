@@ -5,6 +5,7 @@ one thread each. Batches go round the workers in turn and come back in the order
 """
 
 import contextlib
+import gc
 import multiprocessing
 import os
 import signal
@@ -150,17 +151,17 @@ def _serve(theirs: Connection, of_the_parent: list[Connection], backend: Backend
     """The worker: answers each ``(slot, plan)`` with ``None`` or a problem, until the parent is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    gc.freeze()  # objects of the parent, a DALI pipeline for one, must not be finalised here
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
     for ours in of_the_parent:
         ours.close()
     with contextlib.suppress(EOFError, ConnectionResetError, BrokenPipeError):
-        while True:
-            while not theirs.poll(_ORPHAN_CHECK_SECONDS):
-                if os.getppid() != parent:
-                    return
-            slot, plan = theirs.recv()
-            theirs.send(_attempt(backend, plan, ring.bytes_of(slot)))
+        while theirs.poll(_ORPHAN_CHECK_SECONDS) or os.getppid() == parent:
+            if theirs.poll():
+                slot, plan = theirs.recv()
+                theirs.send(_attempt(backend, plan, ring.bytes_of(slot)))
+    os._exit(0)  # without the parent's exit handlers
 
 
 def _attempt(backend: Backend, plan: BatchPlan, memory: NDArray[np.uint8]) -> tuple[str, str] | None:

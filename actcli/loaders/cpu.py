@@ -4,6 +4,7 @@ RGB batches lie in memory as ``[B, V, T, H, W, C]`` and flow batches as ``[B, V,
 each picture into its place and nothing is transposed.
 """
 
+import os
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -19,7 +20,7 @@ from actcli.errors import ActcliError
 from actcli.loaders.augment import apply_numpy
 from actcli.loaders.plan import BatchPlan, ClipPlan, Stream
 from actcli.loaders.views import Crop, Size, stored_box
-from actcli.shards import ShardReader
+from actcli.shards.stream import RetryingReader
 
 Pixels = NDArray[np.uint8]
 Shape = tuple[int, ...]
@@ -61,13 +62,40 @@ class BatchLayout:
         return arrays[0], arrays[1]
 
 
+class PictureSource:
+    """Where the encoded pictures come from: the shards, opened in the process that reads, or the plan itself."""
+
+    def __init__(self, root: str) -> None:
+        self._root = root
+        self._reader: RetryingReader | None = None
+        self._process = -1
+        self._inline: memoryview | None = None
+
+    def begin(self, plan: BatchPlan) -> None:
+        """Gets ready for the pictures of ``plan``."""
+        self._inline = None if plan.inline is None else memoryview(plan.inline)
+        if self._process != os.getpid():
+            self._reader, self._process = RetryingReader(self._root), os.getpid()
+
+    def pictures(self, stream: Stream) -> list[Any]:
+        """The bytes of each picture of a stream."""
+        return [
+            self._read(stream.shard, offset, size)
+            for offset, size in zip(stream.offsets.tolist(), stream.sizes.tolist(), strict=True)
+        ]
+
+    def _read(self, shard: str, offset: int, size: int) -> Any:
+        if self._inline is not None:
+            return self._inline[offset : offset + size]
+        assert self._reader is not None
+        return self._reader.read(shard, offset, size)
+
+
 class CpuBackend:
     """Reads, decodes, crops and resizes."""
 
-    def __init__(
-        self, reader: ShardReader, layout: BatchLayout, interpolation: str, training: bool, video: bool
-    ) -> None:
-        self.reader = reader
+    def __init__(self, root: str, layout: BatchLayout, interpolation: str, training: bool, video: bool) -> None:
+        self.source = PictureSource(root)
         self.layout = layout
         self.cubic = interpolation == "cubic"
         self.largest_plain_shrink = _TRAINING_SHRINK if training else 1.0
@@ -78,6 +106,7 @@ class CpuBackend:
 
         Raises ``ActcliError`` naming shard and clip when a sample is broken.
         """
+        self.source.begin(plan)
         rgb, flow = self.layout.views(memory, len(plan.clips))
         for number, clip in enumerate(plan.clips):
             if clip.rgb is not None and rgb is not None:
@@ -132,21 +161,17 @@ class CpuBackend:
         if self.video:
             from actcli.loaders.video import decode_frames
 
-            payload = self.reader.read(stream.shard, int(stream.offsets[0]), int(stream.sizes[0]))
+            [payload] = self.source.pictures(stream)
             yield from decode_frames(payload, stream.frames)
             return
         least = _least_size(clip, size)
-        for data in self._payloads(stream):
+        for data in self.source.pictures(stream):
             yield simplejpeg.decode_jpeg(data, "RGB", **least)
 
     def _grey_pictures(self, clip: ClipPlan, stream: Stream, size: int) -> Any:
         least = _least_size(clip, size)
-        for data in self._payloads(stream):
+        for data in self.source.pictures(stream):
             yield simplejpeg.decode_jpeg(data, "GRAY", **least)[..., 0]
-
-    def _payloads(self, stream: Stream) -> Any:
-        for offset, num_bytes in zip(stream.offsets.tolist(), stream.sizes.tolist(), strict=True):
-            yield self.reader.read(stream.shard, offset, num_bytes)
 
     def _resize(self, picture: Pixels, crop: Crop, out: Pixels) -> None:
         x, y, width, height, _ = crop

@@ -5,6 +5,7 @@ itself. Each picture is decoded once and resized once per crop. What DALI has no
 runs in torch on the device where the pixels are.
 """
 
+import gc
 from collections.abc import Iterator
 from contextlib import suppress
 from itertools import tee
@@ -19,8 +20,9 @@ from torch import Tensor
 from actcli.errors import ActcliError
 from actcli.loaders._pixels import apply_torch
 from actcli.loaders.batch import Batch
+from actcli.loaders.cpu import PictureSource
 from actcli.loaders.plan import BatchPlan, ClipPlan, Stream, ViewSettings
-from actcli.shards import ShardReader, ShardSet
+from actcli.shards import ShardSet
 
 # P pictures of a batch, S size; B batch, K test clips, T frames, C channels, H W pixels
 
@@ -35,10 +37,11 @@ class DaliEngine:
     ) -> None:
         self._settings = settings
         self._device = device or torch.device("cpu")
-        reader, video = ShardReader(shards.root), shards.card.payload == "mp4"
+        video = shards.card.payload == "mp4"
         names = [name for name in ("rgb", "flow") if settings.modality in (name, "two_stream")]
         self._pipelines = {
-            name: _StreamPipeline(name, reader, settings, video, workers, batch_size, self._device) for name in names
+            name: _StreamPipeline(name, shards.root, settings, video, workers, batch_size, self._device)
+            for name in names
         }
 
     def batches(self, plans: Iterator[BatchPlan]) -> Iterator[tuple[BatchPlan, Batch]]:
@@ -63,8 +66,9 @@ class DaliEngine:
         return Batch(None if rgb is None else rgb.movedim(-1, -3), flow, labels, keys)
 
     def close(self) -> None:
-        """Frees the pipelines."""
+        """Frees the pipelines, at once: a process forked later must not inherit them."""
         self._pipelines.clear()
+        gc.collect()
 
 
 def _change_colours(plan: BatchPlan, clips_BVTHWC: Tensor) -> None:
@@ -87,7 +91,7 @@ class _StreamPipeline:
     def __init__(
         self,
         name: str,
-        reader: ShardReader,
+        root: str,
         settings: ViewSettings,
         video: bool,
         workers: int,
@@ -95,7 +99,7 @@ class _StreamPipeline:
         device: torch.device,
     ) -> None:
         self._name = name
-        self._reader = reader
+        self._source = PictureSource(root)
         self._settings = settings
         self._video = video
         self._plans: Iterator[BatchPlan] = iter(())
@@ -162,6 +166,7 @@ class _StreamPipeline:
     def _next_inputs(self) -> list[Any]:
         """What DALI asks for before each batch; ends the epoch when the plans end."""
         plan = next(self._plans)
+        self._source.begin(plan)
         encoded: list[Any] = []
         frames, counts = [], []
         for clip, stream in self._streams(plan):
@@ -176,10 +181,7 @@ class _StreamPipeline:
 
     def _read(self, clip: ClipPlan, stream: Stream) -> list[Any]:
         try:
-            return [
-                np.frombuffer(self._reader.read(stream.shard, offset, num_bytes), np.uint8)
-                for offset, num_bytes in zip(stream.offsets.tolist(), stream.sizes.tolist(), strict=True)
-            ]
+            return [np.frombuffer(picture, np.uint8) for picture in self._source.pictures(stream)]
         except (ActcliError, OSError) as error:
             raise _broken(clip, stream, error) from error
 
@@ -225,6 +227,7 @@ class _StreamPipeline:
 
     def _explain(self, plan: BatchPlan, error: RuntimeError) -> ActcliError:
         """Finds the picture that DALI could not decode."""
+        self._source.begin(plan)
         for clip, stream in self._streams(plan):
             for picture in [] if self._video else self._read(clip, stream):
                 try:

@@ -20,8 +20,9 @@ from actcli.loaders.cpu import BatchLayout, CpuBackend
 from actcli.loaders.order import Order
 from actcli.loaders.plan import BatchPlan, FlipPolicy, Modality, Planner, ViewSettings
 from actcli.loaders.sampling import find_sampling
+from actcli.loaders.streaming import StreamPlans
 from actcli.loaders.views import Size, evaluation_crops, find_rule
-from actcli.shards import ShardIndex, ShardReader, ShardSet
+from actcli.shards import ShardIndex, ShardSet
 
 _STATE_VERSION = 1
 _PREFETCH = 2
@@ -51,6 +52,7 @@ def open_loader(
     world_size: int = 1,
     drop_last: bool | None = None,
     device: torch.device | str | None = None,
+    shuffle_buffer: int | None = None,
 ) -> "Loader":
     """Opens a split of a shard set for training or evaluation.
 
@@ -76,14 +78,14 @@ def open_loader(
         world_size: processes that share the epoch.
         drop_last: leave out clips that do not fill a batch on all ranks; by default in training.
         device: where the batches go; they stay in host memory unless given.
+        shuffle_buffer: read the tars through from front to back, without an index, and shuffle among that many clips;
+            by default the index is used, every epoch is shuffled as a whole, and only the frames needed are read.
 
     Raises:
         ActcliError: when something asked for does not exist or does not fit together.
     """
     opened = shards if isinstance(shards, ShardSet) else ShardSet.open(str(shards))
     training = split == "train" if training is None else training
-    index = opened.index(split, split_id)
-    rows = _usable_rows(index, modality, split)
     chosen = find_sampling(sampling, training, num_clips)
     rule = find_rule(chosen.original)
     settings = ViewSettings(
@@ -101,8 +103,33 @@ def open_loader(
     )
     _check(settings, opened)
     drop_last = training if drop_last is None else drop_last
-    order = Order(len(rows), batch_size, training, drop_last, seed, rank, world_size)
-    return Loader(opened, index, rows, settings, order, workers, _choose_backend(backend, device), device)
+    backend = _choose_backend(backend, device)
+    plans: IndexedPlans | StreamPlans
+    if shuffle_buffer is None:
+        plans = IndexedPlans(opened, split, split_id, settings)
+    elif world_size > 1:
+        raise ActcliError(f"tars cannot be streamed to {world_size} ranks in equal steps. Leave shuffle_buffer out.")
+    else:
+        plans = StreamPlans(opened, split, split_id, settings, shuffle_buffer)
+    order = Order(plans.num_clips, batch_size, training, drop_last, seed, rank, world_size)
+    return Loader(opened, plans, settings, order, workers, backend, device)
+
+
+class IndexedPlans:
+    """The plans of an epoch, by random access through the index."""
+
+    def __init__(self, shards: ShardSet, split: str, split_id: str, settings: ViewSettings) -> None:
+        index = shards.index(split, split_id)
+        self._rows = _usable_rows(index, settings.modality, split)
+        self.num_clips = len(self._rows)
+        self.num_without_flow = len(index.keys) - len(self._rows)
+        self.identity = hashlib.sha256(index.keys[self._rows].tobytes()).hexdigest()[:16]
+        self._planner = Planner(index, FlipPolicy.of(shards.card), settings, video=shards.card.payload == "mp4")
+
+    def epoch(self, order: Order, epoch: int, first_step: int) -> Iterator[BatchPlan]:
+        """The batches from ``first_step`` on."""
+        for places, positions in order.batches(epoch, first_step):
+            yield self._planner.batch(self._rows[places], positions, epoch)
 
 
 def _usable_rows(index: ShardIndex, modality: Modality, split: str) -> NDArray[np.int64]:
@@ -162,8 +189,7 @@ class Loader:
     def __init__(
         self,
         shards: ShardSet,
-        index: ShardIndex,
-        rows: NDArray[np.int64],
+        plans: IndexedPlans | StreamPlans,
         settings: ViewSettings,
         order: Order,
         workers: int,
@@ -175,13 +201,11 @@ class Loader:
         self.order = order
         self.backend = backend
         self.device = torch.device(device) if device is not None else None
-        self.num_without_flow = len(index.keys) - len(rows)
+        self.num_without_flow = plans.num_without_flow
         """Clips of the split that have no flow and are left out."""
         self.num_bytes_read = 0
         """Bytes that the batches handed out so far took from the shards."""
-        self._rows = rows
-        self._key_hash = hashlib.sha256(index.keys[rows].tobytes()).hexdigest()[:16]
-        self._planner = Planner(index, FlipPolicy.of(shards.card), settings, video=shards.card.payload == "mp4")
+        self._plans = plans
         self._workers = workers
         self._progress = _Progress()
         self._resume_step = 0
@@ -190,7 +214,7 @@ class Loader:
     @property
     def num_clips(self) -> int:
         """Clips of the split over all ranks."""
-        return len(self._rows)
+        return self._plans.num_clips
 
     @property
     def classes(self) -> list[str]:
@@ -212,7 +236,7 @@ class Loader:
         epoch, first_step, self._resume_step = self._progress.epoch, self._resume_step, 0
         self._progress = progress = _Progress(epoch, first_step)
         try:
-            for plan, batch in self._start().batches(self._plans(epoch, first_step)):
+            for plan, batch in self._start().batches(self._plans.epoch(self.order, epoch, first_step)):
                 progress.step += 1
                 self.num_bytes_read += plan.num_bytes
                 yield batch
@@ -221,10 +245,6 @@ class Loader:
         except BaseException:  # a broken sample, a dead worker, Ctrl-C: no process stays behind
             self.close()
             raise
-
-    def _plans(self, epoch: int, first_step: int) -> Iterator[BatchPlan]:
-        for places, positions in self.order.batches(epoch, first_step):
-            yield self._planner.batch(self._rows[places], positions, epoch)
 
     def _start(self) -> Any:
         if self._engine is None:
@@ -268,8 +288,8 @@ class Loader:
         """Everything that decides what a batch holds, as plain data."""
         settings = self.settings
         return {
-            "clips": len(self._rows),
-            "clip list": self._key_hash,
+            "clips": self._plans.num_clips,
+            "clip list": self._plans.identity,
             "batch size": self.order.batch_size,
             "world size": self.order.world_size,
             "seed": self.order.seed,
@@ -311,7 +331,7 @@ class _CpuEngine:
         self._depth = max(workers * _PREFETCH, 1)
         self._ring = BatchRing(self._depth + _HELD_BY_USER, self._layout.num_bytes)
         backend: Backend = CpuBackend(
-            ShardReader(shards.root),
+            shards.root,
             self._layout,
             settings.rule.interpolation,
             settings.training,

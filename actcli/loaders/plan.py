@@ -53,6 +53,8 @@ class BatchPlan(NamedTuple):
     """One batch of one rank."""
 
     clips: tuple[ClipPlan, ...]
+    inline: bytes | None = None
+    """The pictures themselves, where the shards are streamed; offsets count from its beginning then."""
 
     @property
     def num_bytes(self) -> int:

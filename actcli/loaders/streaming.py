@@ -1,0 +1,121 @@
+"""Batches from tars that are read through from front to back: no index, no random access, a shuffle buffer."""
+
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any
+
+import numpy as np
+
+from actcli.errors import ActcliError
+from actcli.loaders.order import Order
+from actcli.loaders.plan import BatchPlan, ClipPlan, FlipPolicy, Planner, Stream, ViewSettings
+from actcli.shards import ShardIndex, ShardSet
+from actcli.shards.index import FrameTable
+from actcli.shards.stream import StreamedClip, stream_clips
+
+
+class StreamPlans:
+    """The plans of an epoch, made from clips as they stream by; each carries the bytes that it needs."""
+
+    def __init__(
+        self, shards: ShardSet, split: str, split_id: str, settings: ViewSettings, shuffle_buffer: int
+    ) -> None:
+        card = shards.card
+        card.index_name(split, split_id)  # refuses a split that does not exist
+        self.num_clips = card.split_sets[split_id][split]
+        self.num_without_flow = 0
+        self.identity = f"{card.source_digest}, streamed with a buffer of {shuffle_buffer}"
+        self._shards, self._settings = shards, settings
+        self._split, self._split_id = split, split_id
+        self._planner = Planner(_EMPTY, FlipPolicy.of(card), settings, video=card.payload == "mp4")
+        self._shuffle_buffer = shuffle_buffer
+        prefix = f"{split}-" if len(card.split_sets) == 1 else "all-"
+        self._names = [shard.name for shard in card.shards if shard.name.startswith(prefix)]
+        if not self._names:
+            raise ActcliError(
+                f"{shards.root} lists no tars of split {split}. Write the shards again with: actcli shard"
+            )
+
+    def epoch(self, order: Order, epoch: int, first_step: int) -> Iterator[BatchPlan]:
+        """The batches from ``first_step`` on; those before are read past, since a stream has no other way."""
+        clips = enumerate(self._clips(epoch))
+        for step in range(order.num_steps):
+            batch = list(islice(clips, order.batch_size))
+            if step >= first_step and batch:
+                data = bytearray()
+                plans = tuple(self._plan(clip, position, epoch, data) for position, clip in batch)
+                yield BatchPlan(plans, bytes(data))
+
+    def _clips(self, epoch: int) -> Iterator[StreamedClip]:
+        """Clips of the split that have what is asked for, shuffled in training."""
+        if not self._settings.training:
+            yield from self._wanted(self._names)
+            return
+        rng = np.random.Generator(np.random.Philox(key=[self._settings.seed, epoch], counter=[0, 0, 0, 3]))
+        names = [self._names[number] for number in rng.permutation(len(self._names))]
+        buffer: list[StreamedClip] = []
+        for clip in self._wanted(names):
+            if len(buffer) < self._shuffle_buffer:
+                buffer.append(clip)
+                continue
+            place = int(rng.integers(len(buffer)))
+            ready, buffer[place] = buffer[place], clip
+            yield ready
+        for place in rng.permutation(len(buffer)).tolist():
+            yield buffer[place]
+
+    def _wanted(self, names: list[str]) -> Iterator[StreamedClip]:
+        for clip in stream_clips(self._shards, names):
+            has_flow = bool(clip.note.get("flow_num_frames"))
+            in_split = clip.note.get("splits", {}).get(self._split_id, self._split) == self._split
+            if not in_split:
+                continue
+            if has_flow or self._settings.modality == "rgb":
+                yield clip
+            else:
+                self.num_without_flow += 1
+
+    def _plan(self, clip: StreamedClip, position: int, epoch: int, data: bytearray) -> ClipPlan:
+        """The clip's plan; the pictures that it needs are appended to ``data`` and read from there."""
+        self._planner.index = _index_of(clip)
+        plan = self._planner.clip(0, position, epoch)
+        suffix = "mp4" if self._planner.video else "mjpeg"
+        rgb = plan.rgb and _inline(plan.rgb, clip.payloads[suffix], data)
+        flow = plan.flow and _inline(plan.flow, clip.payloads["flow.mjpeg"], data)
+        return plan._replace(rgb=rgb, flow=flow)
+
+
+def _inline(stream: Stream, payload: bytes, data: bytearray) -> Stream:
+    begins = []
+    for offset, size in zip(stream.offsets.tolist(), stream.sizes.tolist(), strict=True):
+        begins.append(len(data))
+        data += payload[offset : offset + size]
+    return stream._replace(offsets=np.array(begins, np.int64))
+
+
+def _index_of(clip: StreamedClip) -> ShardIndex:
+    """An index of this clip alone, with offsets counted from the beginning of its payloads."""
+    note: dict[str, Any] = {"flow_num_frames": 0, "flow_bound": 0.0, "flow_frame_sizes": [], "fps": 0.0} | clip.note
+    payload_bytes = len(clip.payloads.get("mjpeg", clip.payloads.get("mp4", b"")))
+    return ShardIndex(
+        keys=np.array([int(note["key"])]),
+        labels=np.array([note["label"]]),
+        shard_ids=np.zeros(1, np.int32),
+        shard_names=(clip.shard,),
+        payload_bytes=np.array([payload_bytes]),
+        num_frames=np.array([note["num_frames"]]),
+        widths=np.array([note["width"]]),
+        heights=np.array([note["height"]]),
+        fps=np.array([note["fps"]]),
+        rgb=_table(note["frame_sizes"]),
+        flow=_table(note["flow_frame_sizes"]),
+        flow_num_frames=np.array([note["flow_num_frames"]]),
+        flow_bounds=np.array([note["flow_bound"]]),
+    )
+
+
+def _table(sizes: list[int]) -> FrameTable:
+    return FrameTable(np.zeros(1, np.int64), np.array([0, len(sizes)]), np.array(sizes, np.int64))
+
+
+_EMPTY = ShardIndex(**{name: np.empty(0) for name in ShardIndex.__dataclass_fields__})  # type: ignore[arg-type]

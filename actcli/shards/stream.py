@@ -1,0 +1,147 @@
+"""Reading shards over a connection: retried range requests, and whole tars read through from front to back."""
+
+import io
+import json
+import tarfile
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from actcli.errors import ActcliError
+from actcli.shards.reader import ShardReader, ShardSet, is_local
+
+CHUNK_BYTES = 8 << 20
+"""Bytes of one request when a tar is read through."""
+ATTEMPTS = 4
+"""How often a request is made before its failure counts."""
+FIRST_WAIT_SECONDS = 0.25
+"""Pause after the first failure; it doubles each time."""
+
+
+class RetryingReader:
+    """A ``ShardReader`` that asks again when a connection fails.
+
+    A folder is read once: what a disk does not give, it will not give the next time.
+    """
+
+    def __init__(self, root: str) -> None:
+        self._reader = ShardReader(root)
+        self._attempts = 1 if is_local(root) else ATTEMPTS
+
+    def read(self, shard_name: str, offset: int, size: int) -> Any:
+        """``size`` bytes of a tar from ``offset``.
+
+        Raises:
+            ActcliError: The bytes could not be had; names the shard and the bytes.
+        """
+        for attempt in range(self._attempts):
+            try:
+                return self._reader.read(shard_name, offset, size)
+            except Exception as error:  # every protocol of fsspec has exceptions of its own
+                if attempt + 1 == self._attempts:
+                    if isinstance(error, ActcliError):
+                        raise
+                    raise ActcliError(
+                        f"bytes {offset} to {offset + size} of shard {shard_name} could not be read in "
+                        f"{self._attempts} attempts: {type(error).__name__} {error}. Check the connection, then go on "
+                        "with --resume."
+                    ) from error
+                time.sleep(FIRST_WAIT_SECONDS * 2**attempt)
+        raise AssertionError("unreachable")
+
+
+@dataclass(frozen=True)
+class StreamedClip:
+    """One clip as it comes out of a tar."""
+
+    shard: str
+    """Name of the tar."""
+    note: dict[str, Any]
+    """The clip's JSON: key, label, splits, num_frames, width, height, frame_sizes, …"""
+    payloads: dict[str, bytes]
+    """Bytes by suffix: ``mjpeg`` or ``mp4``, and ``flow.mjpeg``."""
+
+    @property
+    def key(self) -> str:
+        """The clip's 9-digit key."""
+        return str(self.note["key"])
+
+
+def stream_clips(shards: ShardSet, shard_names: Sequence[str]) -> Iterator[StreamedClip]:
+    """The clips of some tars, read through from front to back; needs no index.
+
+    Raises:
+        ActcliError: A tar is damaged or could not be read; names the tar and the last clip that came through.
+    """
+    sizes = {shard.name: shard.bytes for shard in shards.card.shards}
+    reader = RetryingReader(shards.root)
+    for name in shard_names:
+        last = "none"
+        try:
+            with _TarBytes(reader, name, sizes[name]) as file, tarfile.open(fileobj=file, mode="r|") as tar:
+                for clip in _group(name, tar):
+                    yield clip
+                    last = clip.key
+        except (tarfile.TarError, ValueError, KeyError) as error:
+            raise ActcliError(
+                f"shard {name} broke off after clip {last}: {error}. Check all shards with: actcli verify"
+            ) from error
+
+
+def _group(name: str, tar: tarfile.TarFile) -> Iterator[StreamedClip]:
+    """Members of one clip are adjacent and share what stands before the first dot; the JSON comes first."""
+    clip: StreamedClip | None = None
+    for member in tar:
+        file = tar.extractfile(member)
+        if file is None:
+            continue
+        key, _, suffix = member.name.partition(".")
+        data = file.read()
+        if suffix == "json":
+            if clip is not None:
+                yield clip
+            clip = StreamedClip(name, json.loads(data), {})
+        elif clip is not None and clip.key == key:
+            clip.payloads[suffix] = data
+        else:
+            raise tarfile.ReadError(f"member {member.name} does not follow its JSON")
+    if clip is not None:
+        yield clip
+
+
+class _TarBytes(io.RawIOBase):
+    """A tar as a file that is read forwards, in requests of ``CHUNK_BYTES``, one ahead of the reader."""
+
+    def __init__(self, reader: RetryingReader, name: str, size: int) -> None:
+        self._reader, self._name, self._size = reader, name, size
+        self._begin = 0
+        self._chunk: memoryview = memoryview(b"")
+        self._thread = ThreadPoolExecutor(1)
+        self._next: Future[Any] | None = None
+        self._ask()
+
+    def _ask(self) -> None:
+        size = min(CHUNK_BYTES, self._size - self._begin)
+        self._next = self._thread.submit(self._reader.read, self._name, self._begin, size) if size else None
+        self._begin += size
+
+    def readable(self) -> bool:
+        """Always."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Fills ``buffer`` with what the current chunk still has."""
+        if not len(self._chunk) and self._next is not None:
+            self._chunk = memoryview(self._next.result())
+            self._ask()
+        count = min(len(buffer), len(self._chunk))
+        buffer[:count] = self._chunk[:count]
+        self._chunk = self._chunk[count:]
+        return count
+
+    def close(self) -> None:
+        """Lets go of the request that is under way."""
+        self._thread.shutdown(cancel_futures=True)
+        super().close()
