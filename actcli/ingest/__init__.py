@@ -1,10 +1,12 @@
-"""From downloaded footage and official annotations to one file of frames per clip."""
+"""From downloaded footage and official annotations to one file of frames per clip.
+
+``inspect_dataset`` is in ``actcli.ingest.inspect``, since it alone needs pandas.
+"""
 
 from actcli.ingest.card import DatasetCard
 from actcli.ingest.datasets import get_dataset, list_datasets
 from actcli.ingest.extract import ExtractOptions, ExtractProgress, ExtractSummary, FailedClip, extract_dataset
 from actcli.ingest.flow import dequantise, flow_to_colour
-from actcli.ingest.inspect import Inspection, Leak, inspect_dataset
 from actcli.ingest.manifest import MANIFEST_SCHEMA, payload_path, read_manifest
 from actcli.ingest.records import UNLABELLED, ClipRecord, DatasetAdapter, Listing
 from actcli.ingest.synthetic import make_synthetic
@@ -19,14 +21,11 @@ __all__ = [
     "ExtractProgress",
     "ExtractSummary",
     "FailedClip",
-    "Inspection",
-    "Leak",
     "Listing",
     "dequantise",
     "extract_dataset",
     "flow_to_colour",
     "get_dataset",
-    "inspect_dataset",
     "list_datasets",
     "make_synthetic",
     "payload_path",

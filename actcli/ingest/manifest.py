@@ -110,16 +110,17 @@ class Ledger:
     def _read(self) -> int:
         """Fill ``rows``; returns where the last whole line ends: a line that a kill tore is dropped."""
         end = 0
-        for number, line in enumerate(self._path.read_bytes().splitlines(keepends=True), 1):
-            if not line.endswith(b"\n"):
-                break
-            try:
-                self._keep(json.loads(line))
-            except (ValueError, KeyError, TypeError):
-                raise ActcliError(
-                    f"Line {number} of {self._path} is damaged. Remove that line; its clip is then extracted again."
-                ) from None
-            end += len(line)
+        with self._path.open("rb") as file:
+            for number, line in enumerate(file, 1):
+                if not line.endswith(b"\n"):
+                    break
+                try:
+                    self._keep(json.loads(line))
+                except (ValueError, KeyError, TypeError):
+                    raise ActcliError(
+                        f"Line {number} of {self._path} is damaged. Remove that line; its clip is then extracted again."
+                    ) from None
+                end += len(line)
         return end
 
     def __enter__(self) -> "Ledger":

@@ -297,6 +297,26 @@ def test_folder_takes_the_split_from_train_and_val_folders(tmp_path):
     }
 
 
+def test_folder_with_train_and_test_alone_has_splits(tmp_path):
+    for name in ("train/a/1.mp4", "test/a/2.mp4"):
+        write(tmp_path / name)
+    listing = get_dataset("mine").read(tmp_path)
+    assert (listing.classes, listing.split_sets) == (("a",), {"1": ("train", "test")})
+
+
+def test_folder_may_have_a_class_called_train(tmp_path):
+    for name in ("train/1.mp4", "bus/2.mp4"):
+        write(tmp_path / name)
+    assert get_dataset("mine").read(tmp_path).classes == ("bus", "train")
+
+
+def test_folder_follows_links(tmp_path):
+    write(tmp_path / "elsewhere/1.mp4")
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "raw/a").symlink_to(tmp_path / "elsewhere")
+    assert [record.path for record in get_dataset("mine").read(tmp_path / "raw").records] == ["a/1.mp4"]
+
+
 def test_folder_without_splits_hashes_four_in_five_clips_into_train(tmp_path):
     for number in range(400):
         write(tmp_path / f"c{number % 2}" / f"{number}.mp4")

@@ -4,7 +4,8 @@ import shutil
 import pytest
 
 from actcli.errors import ActcliError
-from actcli.ingest import extract_dataset, inspect_dataset
+from actcli.ingest import extract_dataset
+from actcli.ingest.inspect import inspect_dataset
 
 
 @pytest.fixture

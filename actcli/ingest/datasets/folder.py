@@ -11,7 +11,7 @@ from actcli.errors import ActcliError
 from actcli.ingest.datasets._annotations import VIDEO_SUFFIXES, ordered_splits
 from actcli.ingest.records import ClipRecord, DatasetAdapter, Listing
 
-_SPLITS = ("train", "val", "test")
+_SPLIT_OF_FOLDER = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 _TRAIN_SHARE = 0.8
 _EXPECTS = """\
     <class>/<any name>.mp4 …     a hash of the path puts four clips in five into train, the others into val
@@ -22,13 +22,16 @@ _EXPECTS = """\
 
 def read_listing(raw_dir: Path) -> Listing:
     """List ``class/video`` or ``split/class/video``; classes are sorted, and the hash of the path decides the split."""
-    has_splits = all((raw_dir / split).is_dir() for split in ("train", "val"))
+    paths = [PurePosixPath(path) for path in _videos(raw_dir)]
+    tops = {path.parts[0] for path in paths if len(path.parts) > 1}
+    has_splits = "train" in tops and tops <= _SPLIT_OF_FOLDER.keys()
     clips = []
-    for path in _videos(raw_dir):
-        parts = PurePosixPath(path).parts
-        split, parts = (parts[0], parts[1:]) if has_splits else (_hashed_split(path), parts)
-        if split in _SPLITS and len(parts) >= 2:
-            clips.append((path, split, parts[0]))
+    for path in paths:
+        split, names = _hashed_split(str(path)), path.parts
+        if has_splits:
+            split, names = _SPLIT_OF_FOLDER.get(names[0], ""), names[1:]
+        if len(names) >= 2:
+            clips.append((str(path), split, names[0]))
     if not clips:
         raise ActcliError(f"{raw_dir} holds no video in a class folder.")
     classes = sorted({class_name for _, _, class_name in clips})
@@ -46,7 +49,7 @@ def read_listing(raw_dir: Path) -> Listing:
 def _videos(raw_dir: Path) -> Iterator[str]:
     """Paths of all video files with ``/``, sorted; hidden files and folders are left out."""
     found = []
-    for folder, subfolders, names in os.walk(raw_dir):
+    for folder, subfolders, names in os.walk(raw_dir, followlinks=True):
         subfolders[:] = [name for name in subfolders if not name.startswith(".")]
         for name in names:
             if not name.startswith(".") and os.path.splitext(name)[1].lower() in VIDEO_SUFFIXES:

@@ -101,7 +101,7 @@ def _read_rows(path: Path, split: str) -> Iterator[_Row]:
 def _index_videos(raw_dir: Path) -> dict[str, list[str]]:
     """File stem to the paths that have it, relative to the raw folder, sorted."""
     videos: dict[str, list[str]] = {}
-    for folder, subfolders, names in os.walk(raw_dir):
+    for folder, subfolders, names in os.walk(raw_dir, followlinks=True):
         subfolders.sort()
         for name in sorted(names):
             stem, suffix = os.path.splitext(name)
