@@ -2,15 +2,20 @@
 
 ``concurrent.futures`` cannot say which task killed a worker, loses the others with it, and cannot stop a hung one. The
 pool here gives each worker one task at a time over its own pipe, so a crash or a hang costs exactly the clip at hand.
+Workers are plain Python processes that import what they need and never the caller's main program, so a script needs no
+``__name__`` guard, and code typed into an interpreter works as well.
 """
 
-import multiprocessing
+import contextlib
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
+from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
 from typing import Any, Literal, TypeVar
 
@@ -20,6 +25,7 @@ Task = TypeVar("Task")
 Result = TypeVar("Result")
 ExecutorName = Literal["processes", "ray", "serial"]
 
+_START_SECONDS = 300.0  # imports can take long on a busy network disk
 _DEATH_SECONDS = 5.0  # how long a process may take to end once its pipe is closed
 
 
@@ -66,51 +72,72 @@ def check_executor(executor: ExecutorName) -> None:
 class _Worker:
     """One process and the task it has."""
 
-    def __init__(self, context: Any, function: Callable[[Any], Any]) -> None:
-        self.connection, theirs = context.Pipe()
-        self.process = context.Process(target=_serve, args=(theirs, function), daemon=True)
-        self.process.start()
+    def __init__(self, function: Callable[[Any], Any]) -> None:
+        self.connection, theirs = Pipe()
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", _WORKER_CODE, str(theirs.fileno())],
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+            pass_fds=[theirs.fileno()],
+            stdin=subprocess.PIPE,  # never written to: it closes when this process ends, however it ends
+            start_new_session=True,  # Ctrl-C reaches this process alone, which then decides
+        )
         theirs.close()
+        self._has_started = False
+        self._timeout = 0.0
         self.task: Any = None
         self.deadline = 0.0
+        self.connection.send(function)
+
+    def is_alive(self) -> bool:
+        return self._process.poll() is None
 
     def give(self, task: Any, timeout: float) -> None:
-        self.task = task
-        self.deadline = time.monotonic() + timeout
+        self.task, self._timeout = task, timeout
+        self.deadline = time.monotonic() + (timeout if self._has_started else _START_SECONDS)
         self.connection.send(task)
 
-    def take(self) -> Any:
-        """The result, or a ``Crash`` if the process is gone."""
+    def take(self) -> list[Any]:
+        """The result, or a ``Crash`` if the process is gone; nothing if it has just started."""
         try:
             error, result = self.connection.recv()
         except (EOFError, ConnectionResetError):
-            self.process.join(_DEATH_SECONDS)
-            self.stop()
-            return Crash("WorkerDied", _death(self.process.exitcode))
+            return [self._bury()]
+        if not self._has_started:
+            self._has_started = True
+            self.deadline = time.monotonic() + self._timeout
+            return []
         if error is not None:
             raise error
-        return result
+        return [result]
+
+    def _bury(self) -> Crash:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(_DEATH_SECONDS)
+        self.stop()
+        death = _death(self._process.returncode)
+        if not self._has_started:
+            raise ActcliError(f"A worker process could not start: {death}. Its error is above; try --executor serial.")
+        return Crash("WorkerDied", death)
 
     def stop(self) -> None:
         self.connection.close()
-        self.process.kill()
-        self.process.join()
+        self._process.kill()
+        self._process.wait()
+        assert self._process.stdin is not None
+        self._process.stdin.close()
 
 
 def _run_processes(
     function: Callable[[Any], Any], tasks: Iterator[Any], workers: int, timeout: float
 ) -> Generator[tuple[Any, Any]]:
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["actcli.ingest.clip_job"])  # imported once, then inherited by every worker
     busy: list[_Worker] = []
     idle: list[_Worker] = []
     try:
         while True:
             while len(busy) < workers and (task := next(tasks, None)) is not None:
-                idle = [worker for worker in idle if worker.process.is_alive()]
-                worker = idle.pop() if idle else _Worker(context, function)
-                worker.give(task, timeout)
+                worker = idle.pop() if idle and idle[-1].is_alive() else _Worker(function)
                 busy.append(worker)
+                worker.give(task, timeout)
             if not busy:
                 return
             for worker, result in _finished(busy, timeout):
@@ -124,10 +151,10 @@ def _run_processes(
 
 
 def _finished(busy: list[_Worker], timeout: float) -> list[tuple[_Worker, Any]]:
-    """The workers that are done, dead or hung, with their results; waits until there is one."""
+    """The workers that are done, dead or hung, with their results; waits until something happens."""
     patience = max(0.0, min(worker.deadline for worker in busy) - time.monotonic())
     ready = set(wait([worker.connection for worker in busy], patience))
-    finished = [(worker, worker.take()) for worker in busy if worker.connection in ready]
+    finished = [(worker, result) for worker in busy if worker.connection in ready for result in worker.take()]
     for worker in busy:
         if worker.connection not in ready and time.monotonic() > worker.deadline:
             worker.stop()
@@ -135,10 +162,15 @@ def _finished(busy: list[_Worker], timeout: float) -> list[tuple[_Worker, Any]]:
     return finished
 
 
-def _serve(connection: Connection, function: Callable[[Any], Any]) -> None:
+_WORKER_CODE = "import sys; from actcli.ingest.executors import serve; serve(int(sys.argv[1]))"
+
+
+def serve(descriptor: int) -> None:
     """Body of a worker process: answer tasks until the pipe closes, and end when the parent does."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    connection = Connection(descriptor)
+    function = connection.recv()
+    connection.send((None, None))  # started
     while True:
         try:
             task = connection.recv()
@@ -155,14 +187,12 @@ def _serve(connection: Connection, function: Callable[[Any], Any]) -> None:
 
 
 def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
+    os.read(sys.stdin.fileno(), 1)  # returns at the end of the pipe alone
     os._exit(1)
 
 
-def _death(exitcode: int | None) -> str:
-    if exitcode is None or exitcode >= 0:
+def _death(exitcode: int) -> str:
+    if exitcode >= 0:
         return f"the worker process ended with exit code {exitcode}"
     hint = " (perhaps out of memory)" if exitcode == -signal.SIGKILL else ""
     return f"the worker process was ended by {signal.Signals(-exitcode).name}{hint}"

@@ -1,5 +1,6 @@
 import os
 import signal
+import subprocess
 import sys
 import time
 
@@ -52,6 +53,58 @@ def test_a_hung_task_is_ended_and_the_others_go_on():
 def test_an_exception_of_the_function_ends_the_run():
     with pytest.raises(OSError, match="No space left"):
         run([1, "raise", 2])
+
+
+class Unwelcome:
+    """A function that no worker can load."""
+
+    def __reduce__(self):
+        return (__import__, ("no_such_module_anywhere",))
+
+
+def test_workers_that_cannot_start_are_an_error_and_no_failed_clips(capfd):
+    with pytest.raises(ActcliError, match=r"A worker process could not start: .* exit code 1\."):
+        list(run_tasks("processes", Unwelcome(), [1, 2], workers=2, timeout=30))
+    assert "no_such_module_anywhere" in capfd.readouterr().err
+
+
+def test_a_program_from_standard_input_needs_no_main_guard():
+    program = """
+from actcli.ingest.executors import run_tasks
+print(sorted(result for _, result in run_tasks("processes", abs, [-3, 1, -2], workers=2, timeout=30)))
+"""
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run([sys.executable, "-"], input=program, text=True, capture_output=True, env=environment)
+    assert (done.stdout, done.stderr) == ("[1, 2, 3]\n", "")
+
+
+def test_workers_end_when_their_parent_is_killed():
+    program = """
+import sys
+from actcli.ingest.executors import _Worker, run_tasks
+from time import sleep
+worker = _Worker(sleep)
+worker.give(300, 300)
+worker.take()
+print(worker._process.pid, flush=True)
+sleep(300)
+"""
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, env=environment) as parent:
+        worker = int(parent.stdout.readline())
+        parent.kill()
+    deadline = time.monotonic() + 20
+    while is_running(worker) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert not is_running(worker)
+
+
+def is_running(pid):
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
 
 
 def test_a_missing_ray_is_one_sentence(monkeypatch):

@@ -296,8 +296,7 @@ RUN_EXTRACT = """
 import sys
 from pathlib import Path
 from actcli.ingest import ExtractOptions, extract_dataset
-if __name__ == "__main__":
-    extract_dataset(ExtractOptions("tiny", Path(sys.argv[1]), Path(sys.argv[2]), workers=2))
+extract_dataset(ExtractOptions("tiny", Path(sys.argv[1]), Path(sys.argv[2]), workers=2))
 """
 
 
