@@ -201,8 +201,6 @@ class Loader:
         self.order = order
         self.backend = backend
         self.device = torch.device(device) if device is not None else None
-        self.num_without_flow = plans.num_without_flow
-        """Clips of the split that have no flow and are left out."""
         self.num_bytes_read = 0
         """Bytes that the batches handed out so far took from the shards."""
         self._plans = plans
@@ -215,6 +213,11 @@ class Loader:
     def num_clips(self) -> int:
         """Clips of the split over all ranks."""
         return self._plans.num_clips
+
+    @property
+    def num_without_flow(self) -> int:
+        """Clips that were left out because they have no flow; a stream knows only of those that came by this epoch."""
+        return self._plans.num_without_flow
 
     @property
     def classes(self) -> list[str]:

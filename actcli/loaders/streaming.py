@@ -38,6 +38,7 @@ class StreamPlans:
 
     def epoch(self, order: Order, epoch: int, first_step: int) -> Iterator[BatchPlan]:
         """The batches from ``first_step`` on; those before are read past, since a stream has no other way."""
+        self.num_without_flow = 0
         clips = enumerate(self._clips(epoch))
         for step in range(order.num_steps):
             batch = list(islice(clips, order.batch_size))

@@ -75,15 +75,17 @@ def stream_clips(shards: ShardSet, shard_names: Sequence[str]) -> Iterator[Strea
     Raises:
         ActcliError: A tar is damaged or could not be read; names the tar and the last clip that came through.
     """
-    sizes = {shard.name: shard.bytes for shard in shards.card.shards}
+    files = {shard.name: shard for shard in shards.card.shards}
     reader = RetryingReader(shards.root)
     for name in shard_names:
-        last = "none"
+        last, left = "none", files[name].num_clips
         try:
-            with _TarBytes(reader, name, sizes[name]) as file, tarfile.open(fileobj=file, mode="r|") as tar:
+            with _TarBytes(reader, name, files[name].bytes) as file, tarfile.open(fileobj=file, mode="r|") as tar:
                 for clip in _group(name, tar):
                     yield clip
-                    last = clip.key
+                    last, left = clip.key, left - 1
+            if left:  # tarfile takes a damaged header for the end
+                raise tarfile.ReadError(f"{left} more clips were to come")
         except (tarfile.TarError, ValueError, KeyError) as error:
             raise ActcliError(
                 f"shard {name} broke off after clip {last}: {error}. Check all shards with: actcli verify"
@@ -101,14 +103,20 @@ def _group(name: str, tar: tarfile.TarFile) -> Iterator[StreamedClip]:
         data = file.read()
         if suffix == "json":
             if clip is not None:
-                yield clip
+                yield _whole(clip)
             clip = StreamedClip(name, json.loads(data), {})
         elif clip is not None and clip.key == key:
             clip.payloads[suffix] = data
         else:
             raise tarfile.ReadError(f"member {member.name} does not follow its JSON")
     if clip is not None:
-        yield clip
+        yield _whole(clip)
+
+
+def _whole(clip: StreamedClip) -> StreamedClip:
+    if not clip.payloads:
+        raise tarfile.ReadError(f"clip {clip.key} has no frames")
+    return clip
 
 
 class _TarBytes(io.RawIOBase):

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import simplejpeg
 
-from actcli.shards import ShardCard
+from actcli.shards import ShardCard, ShardFile
 from actcli.shards.index import write_index
 
 CLASSES = ("push left to right", "push right to left", "wave")
@@ -53,11 +53,12 @@ class ShardMaker:
         num_frames = len(jpegs) if payload is None else payload[1]
         row = {"key": f"{key:09d}", "label": label, "shard": self.names[shard], "num_frames": num_frames}
         row |= {"width": width, "height": height, "fps": 25.0, "frame_sizes": [len(data) for data in jpegs]}
-        note = {name: row[name] for name in ("key", "label", "num_frames", "width", "height", "fps", "frame_sizes")}
-        self._member(tar, f"{key:09d}.json", json.dumps(note).encode())
         if self.flow:
             sizes = [len(data) for data in flow_jpegs]
-            row |= {"flow_offset": 0, "flow_num_frames": len(sizes) // 2, "flow_bound": 20.0, "flow_frame_sizes": sizes}
+            row |= {"flow_num_frames": len(sizes) // 2, "flow_bound": 20.0, "flow_frame_sizes": sizes}
+        self._member(tar, f"{key:09d}.json", json.dumps(row).encode())
+        if self.flow:
+            row["flow_offset"] = 0
             if flow_jpegs:
                 row["flow_offset"] = self._member(tar, f"{key:09d}.flow.mjpeg", b"".join(flow_jpegs))
         data = b"".join(jpegs) if payload is None else payload[0]
@@ -70,6 +71,10 @@ class ShardMaker:
         info.size = len(data)
         tar.addfile(info, io.BytesIO(data))
         return tar.offset - -(-len(data) // 512) * 512
+
+    def _shard_file(self, name):
+        num_clips = sum(row["shard"] == name for row in self.rows)
+        return ShardFile(name, (self.root / name).stat().st_size, checksum="", num_clips=num_clips)
 
     def finish(self, split="train", flip="allowed", payload="mjpeg"):
         for tar in self.tars:
@@ -86,8 +91,8 @@ class ShardMaker:
             coverage={},
             extraction={},
             settings={},
-            source_digest="",
-            shards=(),
+            source_digest=f"{len(self.rows)} clips",
+            shards=tuple(self._shard_file(name) for name in self.names),
         )
         (self.root / "dataset.json").write_text(card.to_json())
         return self.root

@@ -1,0 +1,104 @@
+"""Made shard sets of the shape of real datasets, for the loader benchmarks."""
+
+import io
+import json
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import simplejpeg
+
+from actcli.shards import ShardCard
+from actcli.shards.index import write_index
+
+CLIPS_PER_SHARD = 64
+BANK = 240
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What the clips of a dataset look like once they are extracted."""
+
+    width: int
+    height: int
+    num_frames: int
+    num_clips: int
+
+
+SHAPES = {"sthv2": Shape(456, 256, 45, 256), "kinetics400": Shape(340, 256, 300, 64)}
+"""Something-Something v2 is 427 x 240, Kinetics mostly 340 x 256; both extracted to a short side of 256."""
+
+
+def frames(shape: Shape, count: int, seed: int = 0) -> Iterator[np.ndarray]:
+    """Pictures with the spectrum of real ones: noise of all scales, moving slowly, about 15 to 20 kB as JPEG."""
+    rng = np.random.default_rng(seed)
+    layers = [
+        (cv2.resize(rng.normal(size=(h, w, 3)).astype(np.float32), (shape.width * 2, shape.height * 2)), strength)
+        for h, w, strength in ((4, 6, 60), (12, 16, 40), (40, 60, 24), (130, 200, 9), (400, 600, 3))
+    ]
+    for number in range(count):
+        picture = np.full((shape.height, shape.width, 3), 118, np.float32)
+        for depth, (layer, strength) in enumerate(layers):
+            x, y = (number * (depth + 1)) % shape.width, (number * (depth + 2) // 2) % shape.height
+            picture += strength * layer[y : y + shape.height, x : x + shape.width]
+        yield np.clip(picture, 0, 255).astype(np.uint8)
+
+
+def make_shards(root: Path, shape: Shape, folders: Path | None = None) -> None:
+    """Writes the shard set and, where ``folders`` is given, a folder of JPEG files per clip with the same pictures."""
+    root.mkdir(parents=True, exist_ok=True)
+    bank = [simplejpeg.encode_jpeg(f, quality=90, colorsubsampling="420") for f in frames(shape, BANK)]
+    rows = []
+    for shard in range(-(-shape.num_clips // CLIPS_PER_SHARD)):
+        name = f"train-{shard:06d}.tar"
+        with tarfile.open(root / name, "w") as tar:
+            for key in range(shard * CLIPS_PER_SHARD, min((shard + 1) * CLIPS_PER_SHARD, shape.num_clips)):
+                jpegs = [bank[(key * 7 + number) % BANK] for number in range(shape.num_frames)]
+                rows.append(_write_clip(tar, name, key, jpegs, shape))
+                if folders:
+                    _write_folder(folders / f"{key:09d}", jpegs)
+    write_index(str(root / "train.index.parquet"), rows, with_flow=False)
+    (root / "dataset.json").write_text(card(len(rows)).to_json())
+
+
+def card(num_clips: int) -> ShardCard:
+    """The card of a made shard set."""
+    return ShardCard(
+        name="made",
+        classes=("left", "right"),
+        flip="allowed",
+        flip_swaps=(),
+        payload="mjpeg",
+        modalities=("rgb",),
+        split_sets={"1": {"train": num_clips}},
+        coverage={},
+        extraction={},
+        settings={},
+        source_digest="",
+    )
+
+
+def _write_clip(tar: tarfile.TarFile, name: str, key: int, jpegs: list[bytes], shape: Shape) -> dict[str, object]:
+    sizes = [len(data) for data in jpegs]
+    payload = b"".join(jpegs)
+    note = {"key": f"{key:09d}", "label": key % 2, "num_frames": len(jpegs), "frame_sizes": sizes}
+    _add(tar, f"{key:09d}.json", json.dumps(note).encode())
+    _add(tar, f"{key:09d}.mjpeg", payload)
+    offset = tar.offset - -(-len(payload) // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
+    size = {"width": shape.width, "height": shape.height, "fps": 25.0}
+    return note | size | {"shard": name, "offset": offset, "bytes": len(payload)}
+
+
+def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
+    info = tarfile.TarInfo(name)
+    info.size = len(data)
+    tar.addfile(info, io.BytesIO(data))
+
+
+def _write_folder(folder: Path, jpegs: list[bytes]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, data in enumerate(jpegs, 1):
+        (folder / f"img_{number:05d}.jpg").write_bytes(data)

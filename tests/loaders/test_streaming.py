@@ -1,0 +1,202 @@
+"""Shards behind a URL: range requests through the index, tars read through without it, connections that fail."""
+
+import http.server
+import re
+import threading
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+import torch
+
+import actcli.shards.stream as stream
+from actcli.errors import ActcliError
+from actcli.loaders import open_loader
+from actcli.shards import ShardSet
+
+SMALL = {"num_frames": 4, "size": 40, "scale_size": 40, "batch_size": 2, "workers": 0}
+
+
+class RangeServer(http.server.ThreadingHTTPServer):
+    """Serves a folder with range requests; ``fail`` says which requests are cut off."""
+
+    daemon_threads = True
+
+    def __init__(self, folder):
+        self.folder, self.requests, self.fail = folder, [], lambda name, number: False
+        super().__init__(("127.0.0.1", 0), RangeHandler)
+
+    @property
+    def url(self):
+        return f"http://127.0.0.1:{self.server_port}"
+
+
+class RangeHandler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_HEAD(self):
+        self.respond(body=False)
+
+    def do_GET(self):
+        self.respond(body=True)
+
+    def respond(self, body):
+        name = self.path.lstrip("/")
+        path = self.server.folder / name
+        if not path.is_file():
+            self.send_error(404)
+            return
+        data, wanted = path.read_bytes(), self.headers.get("Range")
+        begin, end = 0, len(data)
+        if wanted:
+            first, last = re.fullmatch(r"bytes=(\d+)-(\d*)", wanted).groups()
+            begin, end = int(first), min(int(last) + 1, len(data)) if last else len(data)
+        if body:
+            self.server.requests.append((name, begin, end))
+        self.send_response(206 if wanted else 200)
+        self.send_header("Accept-Ranges", "bytes")
+        self.send_header("Content-Length", str(end - begin))
+        if wanted:
+            self.send_header("Content-Range", f"bytes {begin}-{end - 1}/{len(data)}")
+        self.end_headers()
+        if body and self.server.fail(name, len(self.server.requests)):
+            self.wfile.write(data[begin : (begin + end) // 2])
+            self.close_connection = True
+        elif body:
+            self.wfile.write(data[begin:end])
+
+    def log_message(self, *_):
+        pass
+
+
+@contextmanager
+def served(folder):
+    server = RangeServer(folder)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+@pytest.fixture(autouse=True)
+def short_waits(monkeypatch):
+    monkeypatch.setattr(stream, "FIRST_WAIT_SECONDS", 0.01)
+
+
+def batches(root, **setup):
+    with open_loader(root, **SMALL | setup) as loader:
+        return [(batch.keys.tolist(), batch.labels.tolist(), batch.clips.clone()) for batch in loader]
+
+
+def same(one, other):
+    return len(one) == len(other) and all(
+        a[:2] == b[:2] and torch.equal(a[2], b[2]) for a, b in zip(one, other, strict=True)
+    )
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_url_gives_the_batches_of_the_folder(make_shards, workers):
+    root = make_shards(num_clips=6)
+    with served(root) as server:
+        assert same(batches(server.url, workers=workers), batches(root))
+
+
+def test_a_file_url_gives_the_batches_of_the_folder(make_shards):
+    root = make_shards(num_clips=6)
+    assert same(batches(root.as_uri()), batches(root))
+
+
+def test_only_the_frames_that_are_needed_are_requested(make_shards):
+    root = make_shards(num_clips=4, num_frames=40)
+    with served(root) as server:
+        with open_loader(server.url, training=False, **SMALL) as loader:
+            list(loader)
+            used = loader.num_bytes_read
+        tars = sum(end - begin for name, begin, end in server.requests if name.endswith(".tar"))
+    assert used == tars
+    assert tars < sum(path.stat().st_size for path in root.glob("*.tar")) / 5
+
+
+def test_a_lost_connection_is_tried_again(make_shards):
+    root = make_shards(num_clips=6)
+    with served(root) as server:
+        server.fail = lambda name, number: name.endswith(".tar") and number % 5 == 0
+        assert same(batches(server.url), batches(root))
+
+
+def test_a_connection_that_stays_lost_names_shard_and_clip(make_shards):
+    root = make_shards(num_clips=4, num_shards=1)
+    with served(root) as server:
+        server.fail = lambda name, number: name.endswith(".tar")
+        with pytest.raises(ActcliError, match=r"clip 00000000\d in shard train-000000\.tar cannot be read"):
+            batches(server.url)
+
+
+def test_streaming_for_evaluation_gives_the_indexed_batches(make_shards):
+    root = make_shards(num_clips=7, num_shards=1, flow=True)
+    for setup in ({"num_crops": 3}, {"workers": 2}, {"backend": "dali"}):
+        wanted = batches(root, training=False, **setup)
+        assert same(batches(root, training=False, shuffle_buffer=4, **setup), wanted)
+
+
+def test_streaming_flow_leaves_out_clips_without_it(make_shards):
+    root = make_shards(num_clips=7, num_shards=1, flow=True)
+    wanted = batches(root, training=False, modality="flow")
+    with open_loader(root, training=False, modality="flow", shuffle_buffer=4, **SMALL) as loader:
+        assert same([(b.keys.tolist(), b.labels.tolist(), b.clips.clone()) for b in loader], wanted)
+        assert loader.num_without_flow == 1
+
+
+def test_a_streamed_epoch_gives_every_clip_once_in_another_order(make_shards):
+    root = make_shards(num_clips=24, num_shards=4)
+    orders = []
+    with open_loader(root, shuffle_buffer=5, **SMALL) as loader:
+        assert len(loader) == 12
+        for epoch in (0, 1):
+            loader.set_epoch(epoch)
+            orders.append([key for batch in loader for key in batch.keys.tolist()])
+    assert sorted(orders[0]) == sorted(orders[1]) == list(range(24))
+    assert orders[0] != orders[1]
+    assert np.abs(np.diff(orders[0])).max() > 4
+
+
+def test_a_stream_resumes_where_it_stopped(make_shards):
+    root = make_shards(num_clips=12, num_shards=3)
+    whole = batches(root, shuffle_buffer=4, seed=2)
+    with open_loader(root, shuffle_buffer=4, seed=2, **SMALL) as loader:
+        for _ in zip(range(2), loader, strict=False):
+            pass
+        state = loader.state_dict()
+    with open_loader(root, shuffle_buffer=4, seed=2, **SMALL) as loader:
+        loader.load_state_dict(state)
+        rest = [(batch.keys.tolist(), batch.labels.tolist(), batch.clips.clone()) for batch in loader]
+    assert same(rest, whole[2:])
+
+
+def test_a_stream_from_a_url_survives_lost_connections(make_shards, monkeypatch):
+    monkeypatch.setattr(stream, "CHUNK_BYTES", 5000)
+    root = make_shards(num_clips=6)
+    with served(root) as server:
+        server.fail = lambda name, number: name.endswith(".tar") and number % 4 == 0
+        assert same(batches(server.url, shuffle_buffer=3), batches(root, shuffle_buffer=3))
+
+
+def test_a_damaged_tar_names_itself_and_the_last_good_clip(make_shards):
+    root = make_shards(num_clips=4, num_shards=1)
+    path = root / "train-000000.tar"
+    data = bytearray(path.read_bytes())
+    begin = data.index(b"000000002.json")
+    data[begin + 100 : begin + 160] = bytes(60)
+    path.write_bytes(data)
+    clips = stream.stream_clips(ShardSet.open(root), ["train-000000.tar"])
+    with pytest.raises(ActcliError, match=r"shard train-000000\.tar broke off after clip 000000001: 2 more clips"):
+        list(clips)
+
+
+def test_several_ranks_need_the_index(make_shards):
+    with pytest.raises(ActcliError, match="cannot be streamed to 2 ranks"):
+        open_loader(make_shards(), shuffle_buffer=4, world_size=2, **SMALL)
