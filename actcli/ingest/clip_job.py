@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import cv2
 import simplejpeg
 
 from actcli.ingest.decode import DECODER, DecodeSettings, Plane, VideoClip
@@ -15,8 +14,6 @@ from actcli.ingest.frame_folders import FrameFolder, find_dump, find_flow_dump
 from actcli.ingest.manifest import Layout, Modality, payload_path
 from actcli.ingest.payload import PayloadWriter
 from actcli.ingest.records import Storage
-
-cv2.setNumThreads(1)  # one process a core already
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ Task = TypeVar("Task")
 Result = TypeVar("Result")
 ExecutorName = Literal["processes", "ray", "serial"]
 
+_ONE_THREAD = {"OPENCV_FOR_THREADS_NUM": "1", "OMP_NUM_THREADS": "1"}  # there is one worker a core already
 _START_SECONDS = 300.0  # imports can take long on a busy network disk
 _DEATH_SECONDS = 5.0  # how long a process may take to end once its pipe is closed
 
@@ -76,7 +77,7 @@ class _Worker:
         self.connection, theirs = Pipe()
         self._process = subprocess.Popen(
             [sys.executable, "-c", _WORKER_CODE, str(theirs.fileno())],
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+            env=os.environ | _ONE_THREAD | {"PYTHONPATH": os.pathsep.join(sys.path)},
             pass_fds=[theirs.fileno()],
             stdin=subprocess.PIPE,  # never written to: it closes when this process ends, however it ends
             start_new_session=True,  # Ctrl-C reaches this process alone, which then decides
@@ -207,7 +208,7 @@ def _run_ray(
     if not ray.is_initialized():
         local = {} if "RAY_ADDRESS" in os.environ else {"num_cpus": workers, "include_dashboard": False}
         ray.init(log_to_driver=False, configure_logging=False, **local)
-    remote = ray.remote(max_retries=0)(_call)
+    remote = ray.remote(max_retries=0, runtime_env={"env_vars": _ONE_THREAD})(_call)
     running: dict[Any, tuple[Any, float]] = {}
     while True:
         while len(running) < workers and (task := next(tasks, None)) is not None:

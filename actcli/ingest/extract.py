@@ -188,22 +188,29 @@ def extract_dataset(
 def _check(adapter: DatasetAdapter, options: ExtractOptions) -> Listing:
     """The listing, once everything that can be known beforehand is in order."""
     problems = [*_option_problems(options), *_target_problems(options)]
+    with _collected(problems):
+        check_executor(options.executor)
+    if options.modality == "flow" and options.from_frames is None:
+        with _collected(problems):
+            check_method(options.flow_method)
     listing = None
-    for check in (
-        lambda: adapter.read(options.raw_dir),
-        lambda: check_executor(options.executor),
-        lambda: check_method(options.flow_method) if options.modality == "flow" and not options.from_frames else None,
-    ):
-        try:
-            listing = check() or listing
-        except ActcliError as error:
-            problems.append(str(error))
+    with _collected(problems):
+        listing = adapter.read(options.raw_dir)
     if listing is not None:
         problems += _absence_problems(listing, options)
         problems += _disk_problems(adapter, listing, options)
     if problems or listing is None:
         raise ActcliError("\n".join(problems))
     return listing
+
+
+@contextmanager
+def _collected(problems: list[str]) -> Iterator[None]:
+    """Add an ``ActcliError`` of the block to ``problems``."""
+    try:
+        yield
+    except ActcliError as error:
+        problems.append(str(error))
 
 
 def _option_problems(options: ExtractOptions) -> Iterator[str]:
