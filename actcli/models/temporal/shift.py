@@ -8,6 +8,8 @@ https://arxiv.org/abs/1811.08383. With F = C // shift_div::
     channel   2F .. C-1       y[t] = x[t]
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -25,16 +27,30 @@ def shift_frames(x_NCHW: Tensor, num_frames: int, shift_div: int) -> Tensor:
     return shifted
 
 
-def shift_frames_(x_NCHW: Tensor, num_frames: int, shift_div: int) -> Tensor:
-    """:func:`shift_frames` in place, for inference."""
+@contextmanager
+def shifted_in_place(x_NCHW: Tensor, num_frames: int, shift_div: int) -> Iterator[None]:
+    """Within the block ``x_NCHW`` holds its own shift; afterwards it is as before. For inference.
+
+    Only the moving quarter (at a ``shift_div`` of 8) is touched, and no second tensor of full size is needed. What the
+    shift drops, the first frame of the channels from t + 1 and the last of those from t - 1, is kept aside.
+    """
     x_BTCHW = split_clips(x_NCHW, num_frames)
     fold = x_NCHW.shape[1] // shift_div
     back, on = x_BTCHW[:, :, :fold], x_BTCHW[:, :, fold : 2 * fold]
-    back[:, :-1] = back[:, 1:].clone()
-    back[:, -1] = 0
-    on[:, 1:] = on[:, :-1].clone()
-    on[:, 0] = 0
-    return x_NCHW
+    dropped_first, dropped_last = back[:, 0].clone(), on[:, -1].clone()
+    _move(back, slice(1, None), slice(None, -1), fill=(-1, 0))
+    _move(on, slice(None, -1), slice(1, None), fill=(0, 0))
+    try:
+        yield
+    finally:
+        _move(back, slice(None, -1), slice(1, None), fill=(0, dropped_first))
+        _move(on, slice(1, None), slice(None, -1), fill=(-1, dropped_last))
+
+
+def _move(x_BTCHW: Tensor, source: slice, to: slice, fill: tuple[int, Tensor | int]) -> None:
+    """Move frames within a tensor and fill the frame that is left over."""
+    x_BTCHW[:, to] = x_BTCHW[:, source].clone()  # source and target overlap
+    x_BTCHW[:, fill[0]] = fill[1]
 
 
 def _shifted_copy(x_NCHW: Tensor, num_frames: int, fold: int, reverse: bool) -> Tensor:
@@ -86,7 +102,8 @@ class ShiftedConv2d(nn.Conv2d):
     """A convolution that sees the shifted input, with the parameters of a plain one.
 
     For its weight gradient a convolution keeps its input. Here that would be a second copy of a tensor that the layer
-    before keeps anyway, so the unshifted one is kept and shifted again when the gradient asks for it.
+    before keeps anyway, so the unshifted one is kept and shifted again when the gradient asks for it. Without gradients
+    the shift happens in place and is undone.
     """
 
     num_frames: int
@@ -103,14 +120,15 @@ class ShiftedConv2d(nn.Conv2d):
 
     def forward(self, x_NCHW: Tensor) -> Tensor:
         """Shift, then convolve."""
+        if not (torch.is_grad_enabled() or x_NCHW.requires_grad):
+            with shifted_in_place(x_NCHW, self.num_frames, self.shift_div):
+                return super().forward(x_NCHW)
         shifted = shift_frames(x_NCHW, self.num_frames, self.shift_div)
-        if not (torch.is_grad_enabled() and self.weight.requires_grad):
-            return super().forward(shifted)
-        kept = x_NCHW.detach()
+        kept, address = x_NCHW.detach(), shifted.data_ptr()  # the hooks live on and must not hold the shifted tensor
         num_frames, fold = self.num_frames, x_NCHW.shape[1] // self.shift_div
 
         def pack(tensor: Tensor) -> Tensor | None:
-            return None if tensor.data_ptr() == shifted.data_ptr() else tensor
+            return None if tensor.data_ptr() == address else tensor
 
         def unpack(packed: Tensor | None) -> Tensor:
             return _shifted_copy(kept, num_frames, fold, False) if packed is None else packed
