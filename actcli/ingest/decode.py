@@ -37,6 +37,8 @@ _KR_KB = {1: (0.2126, 0.0722), 4: (0.30, 0.11), 7: (0.212, 0.087), 9: (0.2627, 0
 _KR_KB_601 = (0.299, 0.114)
 _ROTATIONS = {90: cv2.ROTATE_90_COUNTERCLOCKWISE, 180: cv2.ROTATE_180, 270: cv2.ROTATE_90_CLOCKWISE}
 _UNTRIMMED_SLACK_SECONDS = 2.0
+_DECLARING_CONTAINERS = frozenset({"mp4", "matroska", "avi", "asf", "flv"})
+"""Containers whose header states the length; for others libav estimates it from what is there."""
 _MISSING_FRAMES, _MISSING_SHARE = 4, 0.05
 """A file counts as truncated if it lacks more than both of its declared length."""
 
@@ -92,10 +94,11 @@ class VideoClip:
             raise ClipFailure("open", type(error).__name__, getattr(error, "strerror", None) or str(error)) from None
         assert isinstance(container, InputContainer)
         self._container = container
-        if not container.streams.video:
+        stream = container.streams.best("video")  # not the cover picture
+        if not isinstance(stream, VideoStream):
             container.close()
             raise ClipFailure("open", "NoVideoStream", "the file holds no video stream")
-        self._stream: VideoStream = container.streams.video[0]
+        self._stream = stream
         self._stream.codec_context.thread_count = 1
         self._range = _untrimmed_range(self._container, self._stream, start, end)
         self.fps = float(settings.fps or self._stream.average_rate or self._stream.guessed_rate or 0)
@@ -186,18 +189,14 @@ class _Coverage:
     def __init__(self, container: InputContainer, stream: VideoStream) -> None:
         self._stream = stream
         self._step = 1 / float(stream.average_rate or stream.guessed_rate or 25)
+        containers = set(container.format.name.split(","))
+        self._declared = _declared_seconds(container, stream) if containers & _DECLARING_CONTAINERS else 0.0
         self.streams: list[Any] = [stream]
-        self._declared = 0.0
-        if container.format.name == "avi" and stream.frames and stream.average_rate:
-            self._declared = stream.frames * self._step
-        elif stream.duration is not None and stream.time_base is not None:
-            self._declared = float(stream.duration * stream.time_base)
-        elif container.duration is not None:  # the longest of all streams: look at all of them
-            self._declared = container.duration / av.time_base
-            self.streams = [s for s in container.streams if s.type in ("video", "audio")]
+        if stream.duration is None:  # the container's length is that of its longest stream: look at all of them
+            self.streams = [other for other in container.streams if other.type in ("video", "audio")]
         # MPEG-TS marks every jump of its packet counter, broadcast glitches and joined files included.
-        self._marks_glitches = container.format.name == "mpegts"
-        self._num_listed = stream.frames if "mp4" in container.format.name else 0
+        self._marks_glitches = "mpegts" in containers
+        self._num_listed = stream.frames if "mp4" in containers else 0
         self._num_packets = 0
         self._begin: float | None = None
         self._end = 0.0
@@ -218,9 +217,10 @@ class _Coverage:
         seconds = float(time * packet.time_base)
         if packet.stream is self._stream:
             self._num_packets += 1
+            order = float((time if packet.dts is None else packet.dts) * packet.time_base)
             if self._begin is not None:
-                self._longest_gap = max(self._longest_gap, seconds - self._last_video)
-            self._last_video = seconds
+                self._longest_gap = max(self._longest_gap, order - self._last_video)
+            self._last_video = order
         self._begin = seconds if self._begin is None else min(self._begin, seconds)
         length = packet.duration * packet.time_base if packet.duration else self._step
         self._end = max(self._end, seconds + float(length))
@@ -239,17 +239,27 @@ class _Coverage:
         return f"{seconds} of {self._declared:.2f} seconds" if self._declared else f"{seconds} seconds"
 
 
+def _declared_seconds(container: InputContainer, stream: VideoStream) -> float:
+    """Length of the video as its header states it; 0 where it does not."""
+    if container.format.name == "avi" and stream.frames and stream.average_rate:
+        return stream.frames / float(stream.average_rate)
+    return _seconds(container, stream)
+
+
+def _seconds(container: InputContainer, stream: VideoStream) -> float:
+    """Length of the stream, or else of its container, or else 0."""
+    if stream.duration is not None and stream.time_base is not None:
+        return float(stream.duration * stream.time_base)
+    return (container.duration or 0) / av.time_base
+
+
 def _untrimmed_range(
     container: InputContainer, stream: VideoStream, start: float | None, end: float | None
 ) -> tuple[float, float] | None:
     """The range to cut out, or None where the file is the clip."""
     if start is None or end is None:
         return None
-    if stream.duration is not None and stream.time_base is not None:
-        seconds = float(stream.duration * stream.time_base)
-    else:
-        seconds = (container.duration or 0) / av.time_base
-    return (start, end) if seconds > end - start + _UNTRIMMED_SLACK_SECONDS else None
+    return (start, end) if _seconds(container, stream) > end - start + _UNTRIMMED_SLACK_SECONDS else None
 
 
 def _resample(

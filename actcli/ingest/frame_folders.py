@@ -4,8 +4,8 @@ The files are packed as they are, byte for byte, in the order of their numbers. 
 numbered without a gap; other files in the folder are passed over and mentioned in the clip's row.
 
 A dump's folder for a clip is looked for under the dump's root by the clip's official path without suffix
-(``Archery/v_Archery_g01_c01``), by ``<class>/<file stem>``, and by the file stem alone; numeric ids also padded to six
-digits. File names understood, with any number of digits:
+(``Archery/v_Archery_g01_c01``), by ``<class>/<file stem>`` (spaces of the class as they are or as ``_``), and by the
+file stem alone; numeric ids also padded to six digits. File names understood, with any number of digits:
 
 - rgb: ``img_00001.jpg``, ``image_00001.jpg``, ``00001.jpg``, ``frame000001.jpg``, ``frames00001.jpg``;
 - flow: ``flow_x_00001.jpg`` with ``flow_y_…``, ``x_00001.jpg`` with ``y_…``, ``000001-x_00001.jpg`` with
@@ -146,7 +146,7 @@ def _dump_names(source_id: str, path: str, class_name: str) -> Sequence[str]:
     """Folder names to try, most exact first."""
     stem = PurePosixPath(path).name if "." not in PurePosixPath(path).name else PurePosixPath(path).stem
     official = os.path.splitext(source_id)[0]
-    names = [official, f"{class_name}/{stem}", stem]
+    names = [official, f"{class_name}/{stem}", f"{class_name.replace(' ', '_')}/{stem}", stem]
     if stem.isdecimal():
         names.append(f"{int(stem):06d}")
     return list(dict.fromkeys(name for name in names if not name.startswith("/")))

@@ -74,7 +74,7 @@ KNOWN_CLIPS = {  # file: frames, (width, height) at short side 256, fps
     "kinetics_flipping_pancake.mkv": (310, (426, 240), 30),
     "mma_test_h264.mp4": (300, (454, 256), 30),
     "mma_test_xvid.avi": (164, (320, 240), 25),
-    "nasa_13013_h264_bframes.mp4": (325, (320, 180), 25),
+    "nasa_13013_h264_bframes.mp4": (390, (456, 256), 29.97),  # the larger of its two video streams
     "part0_h264.mp4": (32, (454, 256), 30),
     "rotated_0.mov": (3, (454, 256), 30),
     "rotated_180.mov": (3, (454, 256), 30),
@@ -298,3 +298,21 @@ def test_a_file_without_video_stream_says_so(tmp_path):
         container.mux(stream.encode(frame))
     with pytest.raises(ClipFailure, match="no video stream"):
         read(path)
+
+
+def test_a_cover_picture_is_not_taken_for_the_video(tmp_path):
+    path = tmp_path / "cover.mkv"
+    with av.open(str(path), "w") as container:
+        cover = container.add_stream("mjpeg", rate=10)
+        cover.width, cover.height, cover.pix_fmt = 32, 32, "yuvj420p"
+        cover.disposition = av.stream.Disposition.attached_pic
+        video = container.add_stream("libx264", rate=10)
+        video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
+        container.mux(cover.encode(av.VideoFrame.from_ndarray(solid(32, 32)[0], format="rgb24")))
+        container.mux(cover.encode())
+        for image in ramp(6):
+            container.mux(video.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(video.encode())
+    frames = read(path)
+    assert len(frames) == 6
+    assert frames[0][0].shape == (48, 64)
