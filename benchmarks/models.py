@@ -62,7 +62,9 @@ class Row:
     peak_ratio: float
 
 
-def make(name: str, options: dict[str, object], settings: argparse.Namespace, memory_format: torch.memory_format) -> VideoModel:
+def make(
+    name: str, options: dict[str, object], settings: argparse.Namespace, memory_format: torch.memory_format
+) -> VideoModel:
     side = {"image_size": settings.size} if name in ("vit", "tokshift") else {}
     model = create_model(name, num_classes=NUM_CLASSES, num_frames=settings.frames, **options, **side)
     for module in model.modules():
