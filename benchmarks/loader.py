@@ -16,7 +16,6 @@ import multiprocessing
 import os
 import platform
 import random
-import resource
 import statistics
 import subprocess
 import sys
@@ -297,14 +296,13 @@ def write_large_index(root: Path, num_clips: int, num_frames: int = 60) -> None:
 
 
 _OPEN = """
-import resource, sys, time
-begin = time.perf_counter()
-from actcli.shards import ShardReader, ShardSet
-imported = time.perf_counter()
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+import re, sys, time
+from actcli.shards import ShardSet
+def peak():
+    return int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1]) / 1e6
+before, begin = peak(), time.perf_counter()
 index = ShardSet.open(sys.argv[1]).index("train")
-print(len(index), time.perf_counter() - imported, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6,
-      (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1e6)
+print(len(index), time.perf_counter() - begin, peak(), peak() - before)
 """
 
 
@@ -366,10 +364,10 @@ def measure_memory(folder: Path, num_batches: int = 10_000) -> dict[str, object]
 
 
 def _resident_megabytes() -> float:
-    """Memory of this process and its children."""
+    """Memory of this process and its children, apart from the mapped tars, which the system can drop at any time."""
     pids = [os.getpid(), *(child.pid for child in multiprocessing.active_children())]
-    pages = [int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in pids]
-    return sum(pages) * resource.getpagesize() / 1e6
+    lines = [line for pid in pids for line in Path(f"/proc/{pid}/status").read_text().splitlines()]
+    return sum(int(line.split()[1]) for line in lines if line.startswith(("RssAnon", "RssShmem"))) / 1e3
 
 
 PARTS = ("speed", "start", "index", "memory")

@@ -49,6 +49,11 @@ class Batch:
         labels, keys = (tensor.to(device, non_blocking=non_blocking) for tensor in (self.labels, self.keys))
         return Batch(move(self.rgb), move(self.flow), labels, keys)
 
+    def pinned(self) -> "Batch":
+        """The same batch in page-locked memory, from which a GPU copies while the program goes on."""
+        rgb, flow = (None if stream is None else stream.pin_memory() for stream in (self.rgb, self.flow))
+        return Batch(rgb, flow, self.labels.pin_memory(), self.keys.pin_memory())
+
     def copy(self) -> "Batch":
         """The same batch in memory of its own."""
         rgb, flow = (None if stream is None else stream.clone() for stream in (self.rgb, self.flow))

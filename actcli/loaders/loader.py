@@ -346,8 +346,14 @@ class _CpuEngine:
     def batches(self, plans: Iterator[BatchPlan]) -> Iterator[tuple[BatchPlan, Batch]]:
         """The batches of ``plans``, read ahead."""
         self._pool.drain()  # what an abandoned iteration left behind
-        for plan, batch in self._host_batches(plans):
-            yield plan, batch if self._device is None else batch.to(self._device)
+        host_batches = self._host_batches(plans)
+        if self._device is None:
+            yield from host_batches
+        elif self._device.type == "cuda":
+            yield from _copied_ahead(host_batches, self._device)
+        else:
+            for plan, batch in host_batches:
+                yield plan, batch.to(self._device)
 
     def _host_batches(self, plans: Iterator[BatchPlan]) -> Iterator[tuple[BatchPlan, Batch]]:
         more = True
@@ -375,6 +381,35 @@ class _CpuEngine:
     def close(self) -> None:
         """Ends the workers."""
         self._pool.close()
+
+
+def _copied_ahead(
+    batches: Iterator[tuple[BatchPlan, Batch]], device: torch.device
+) -> Iterator[tuple[BatchPlan, Batch]]:
+    """Copies each batch to the GPU while the one before it is being used."""
+    stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    ready: tuple[BatchPlan, Batch, torch.cuda.Event] | None = None
+    for plan, host in batches:
+        pinned = host.pinned()
+        with torch.cuda.stream(stream):
+            copy = pinned.to(device, non_blocking=True)
+            done = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            done.record(stream)
+        if ready is not None:
+            yield _arrived(*ready)
+        ready = plan, copy, done
+    if ready is not None:
+        yield _arrived(*ready)
+
+
+def _arrived(plan: BatchPlan, batch: Batch, done: torch.cuda.Event) -> tuple[BatchPlan, Batch]:
+    """Makes the current stream wait for the copy."""
+    current = torch.cuda.current_stream(batch.labels.device)
+    current.wait_event(done)
+    for tensor in (batch.rgb, batch.flow, batch.labels, batch.keys):
+        if tensor is not None:
+            tensor.record_stream(current)
+    return plan, batch
 
 
 def batch_layout(settings: ViewSettings, batch_size: int) -> BatchLayout:
