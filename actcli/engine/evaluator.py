@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from actcli.engine.metrics import Scores, summarise
-from actcli.engine.recipes import Protocol
+from actcli.engine.recipes import Precision, Protocol
 from actcli.engine.report import write_report
 from actcli.engine.results import METRICS_NAME, SCORES_NAME, write_metrics, write_scores
 from actcli.engine.scoring import score_split
@@ -40,7 +40,7 @@ class EvalOptions:
     """Split set."""
     batch_size: int | None = None
     """Videos per step; as many as make about 16 views unless given."""
-    precision: str = "32-true"
+    precision: Precision = "32-true"
     """Arithmetic."""
     keep_views: bool = False
     """Write the logits of each view as well."""
@@ -136,7 +136,7 @@ def _open(
         backend=hardware.loader,
         split_id=options.split_id,
         training=False,
-        modality=spec.modality,  # type: ignore[arg-type]
+        modality=spec.modality,
         flow_stack=spec.flow_stack or None,
         sampling=choose_sampling(protocol, metadata.get("sampling") or "segments", note),
         num_clips=protocol.clips,
@@ -193,6 +193,7 @@ def _metrics(
             f"mean of logits over views"
         ),
         "dataset": shards.card.name,
+        "shards": options.shards,
         "split": split,
         "split_id": options.split_id,
         "model": model.config["name"],

@@ -39,7 +39,8 @@ def read_scores(path: Path) -> Scores:
     try:
         table = pd.read_parquet(path, columns=["key", "label", "scores"])
         logits = np.stack(table["scores"].to_list()).astype(np.float32)
-        return Scores(table["key"].astype(np.int64).to_numpy(), table["label"].astype(np.int64).to_numpy(), logits)
+        keys, labels = (table[name].to_numpy().astype(np.int64) for name in ("key", "label"))
+        return Scores(keys, labels, logits)
     except (OSError, ValueError, KeyError) as error:
         raise ActcliError(
             f"{path} holds no scores ({error}). Make them with: actcli eval, and name the folder of the evaluation."

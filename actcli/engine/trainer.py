@@ -20,7 +20,7 @@ from torch.utils.tensorboard import SummaryWriter
 from actcli.engine.checkpoints import load_checkpoint, save_checkpoint
 from actcli.engine.inputs import model_inputs, seed_step
 from actcli.engine.metrics import summarise
-from actcli.engine.recipes import Recipe
+from actcli.engine.recipes import Precision, Recipe
 from actcli.engine.runs import BEST_WEIGHTS, HISTORY_NAME, LAST_CHECKPOINT, LAST_WEIGHTS, RunConfig
 from actcli.engine.scoring import score_split
 from actcli.errors import ActcliError
@@ -129,7 +129,7 @@ def train(
         return training.run()
 
 
-def launch(hardware: Hardware, precision: str) -> Fabric:
+def launch(hardware: Hardware, precision: Precision) -> Fabric:
     """Device, precision and processes."""
     if hardware.accelerator not in ("auto", "cpu", "cuda"):
         raise ActcliError(f"accelerator {hardware.accelerator!r} is unknown; --device takes auto, cpu or cuda.")
@@ -306,7 +306,7 @@ class _Training:
     def _close_epoch(self) -> EpochReport:
         progress, recipe = self.progress, self.recipe
         totals = torch.tensor([progress.loss_sum, progress.correct, progress.seen], dtype=torch.float64)
-        loss_sum, correct, seen = self.fabric.all_reduce(totals, reduce_op="sum").tolist()  # type: ignore[union-attr]
+        loss_sum, correct, seen = self.fabric.all_reduce(totals, reduce_op="sum").tolist()
         scores = self._validate() if self._validation_due() else None
         rate = recipe.schedule.learning_rate(recipe.learning_rate, progress.epoch, recipe.epochs)
         values = {f"val_{name}": value for name, value in (scores or {}).items()}
@@ -392,7 +392,7 @@ class _Training:
         if not self.fabric.is_global_zero:
             return None
         steps_done = self.progress.epoch * len(self.train_loader) + self.progress.step
-        return SummaryWriter(str(self.run_dir / "tensorboard"), purge_step=steps_done)  # type: ignore[no-untyped-call]
+        return SummaryWriter(str(self.run_dir / "tensorboard"), purge_step=steps_done)
 
     def _save(self) -> None:
         self.saved_at = time.monotonic()

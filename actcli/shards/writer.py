@@ -398,7 +398,7 @@ def _card(
     }
     modalities = {"rgb": any(clip.rgb for clip in clips), "flow": any(clip.flow for clip in clips)}
     return ShardCard(
-        name=options.frames_dir.resolve().name if source.name == "folder" else source.name,
+        name=source.name,
         classes=tuple(source.classes),
         flip=flip_policy(source.flip),
         flip_swaps=tuple((a, b) for a, b in source.flip_swaps),

@@ -1,0 +1,90 @@
+"""The ``actcli`` command: its group, its errors, and the list of commands."""
+
+import sys
+from importlib import import_module
+from typing import Annotated, Any
+
+import click
+import typer
+from typer.core import TyperGroup
+
+from actcli import __version__
+from actcli.cli._console import print_error
+from actcli.errors import ActcliError
+
+COMMANDS = (
+    "demo",
+    "extract",
+    "shard",
+    "train",
+    "eval",
+    "datasets",
+    "models",
+    "recipes",
+    "inspect",
+    "verify",
+    "ensemble",
+    "import",
+    "bench",
+    "doctor",
+)
+"""Each command is the module ``actcli.cli.<name>_command``, which has a function of that name."""
+
+
+class ActcliGroup(TyperGroup):
+    """Turns errors meant for users into one sentence and exit code 1."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command."""
+        try:
+            return super().invoke(ctx)
+        except ActcliError as error:
+            if ctx.params.get("debug"):
+                raise
+            print_error(str(error))
+            raise typer.Exit(1) from error
+        except KeyboardInterrupt:
+            print_error("stopped. What is done is kept; the same command continues (train: add --resume).")
+            raise typer.Exit(130) from None
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Commands in the order in which they are used."""
+        return list(COMMANDS)
+
+
+app = typer.Typer(
+    cls=ActcliGroup,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="From a downloaded action-recognition dataset to a trained and evaluated temporal model.",
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"actcli {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def actcli(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """From a downloaded action-recognition dataset to a trained and evaluated temporal model."""
+
+
+for name in COMMANDS:
+    module = import_module(f"actcli.cli.{name}_command")
+    if hasattr(module, "group"):
+        app.add_typer(module.group, name=name)
+    else:
+        app.command(name)(getattr(module, f"{name}_command"))
+
+
+def main() -> None:
+    """Entry point of the ``actcli`` script."""
+    sys.exit(app(prog_name="actcli"))

@@ -1,0 +1,23 @@
+"""Options that several commands share."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+WorkspaceOption = Annotated[
+    Path,
+    typer.Option(
+        "--workspace", envvar="ACTCLI_WORKSPACE", help="Folder with raw/, frames/, shards/ and runs/.", show_default="."
+    ),
+]
+DatasetOption = Annotated[str | None, typer.Option(help="Name of the dataset; see: actcli datasets")]
+WorkersOption = Annotated[int | None, typer.Option(min=0, help="Worker processes.", show_default="number of cores")]
+ShardsOption = Annotated[
+    str | None, typer.Option(help="Folder or URL of the dataset's shards.", show_default="shards/<dataset>")
+]
+DeviceOption = Annotated[str, typer.Option(help="cpu, cuda or auto.")]
+LoaderOption = Annotated[str, typer.Option(help="cpu, dali, or auto: the one that is faster on the device.")]
+SplitIdOption = Annotated[str, typer.Option(help="Split set, for UCF101 and HMDB51: 1, 2 or 3.")]
+
+HERE = Path()

@@ -1,0 +1,48 @@
+"""``actcli bench``: where is the bottleneck on this machine."""
+
+from typing import Annotated
+
+import typer
+
+from actcli.cli._console import console, status, table
+from actcli.cli._options import HERE, DatasetOption, DeviceOption, ShardsOption, WorkersOption, WorkspaceOption
+from actcli.cli._workspace import Workspace
+
+group = typer.Typer(no_args_is_help=True, help="Measure this machine.")
+
+
+@group.callback()
+def bench() -> None:
+    """Measure where the bottleneck is on this machine."""
+
+
+@group.command("loader")
+def loader_command(
+    dataset: DatasetOption = None,
+    workspace: WorkspaceOption = HERE,
+    shards_dir: ShardsOption = None,
+    frames: Annotated[int, typer.Option(min=1, help="Frames per clip.")] = 8,
+    size: Annotated[int, typer.Option(min=8, help="Side of the input in pixels.")] = 224,
+    batch_size: Annotated[int, typer.Option(min=1, help="Clips per batch.")] = 8,
+    workers: WorkersOption = None,
+    device: DeviceOption = "auto",
+) -> None:
+    """Measure the loaders on your shards and recommend one."""
+    from actcli.cli.train_command import _num_workers
+    from actcli.loaders.bench import bench_loader
+
+    shards = shards_dir or str(Workspace(workspace).shard_dataset(dataset))
+    with status(f"measuring loaders on {shards}"):
+        result = bench_loader(
+            shards,
+            num_frames=frames,
+            size=size,
+            batch_size=batch_size,
+            workers=_num_workers(workers),
+            device=None if device == "auto" else device,
+        )
+    speeds = table("loader", "#clips/s")
+    for name, speed in result.clips_per_second.items():
+        speeds.add_row(name, f"{speed:.1f}")
+    console.print(speeds)
+    console.print(result.advice, markup=False)

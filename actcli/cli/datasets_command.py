@@ -1,0 +1,26 @@
+"""``actcli datasets``: what each dataset expects on disk."""
+
+from typing import Annotated
+
+import typer
+
+from actcli.cli._console import console, table
+
+
+def datasets_command(
+    name: Annotated[str | None, typer.Argument(help="Show one dataset in full.")] = None,
+) -> None:
+    """List the datasets: class and clip counts, and which official files go where."""
+    from actcli.ingest import get_dataset, list_datasets
+
+    if name is not None:
+        adapter = get_dataset(name)
+        console.print(f"{adapter.title} (--dataset {adapter.name}), under raw/{adapter.name}:\n", markup=False)
+        console.print(adapter.expects, markup=False)
+        return
+    listing = table("name", "dataset", "comes as", "mirror", "published counts")
+    for adapter in list_datasets():
+        counts = ", ".join(f"{key} {value}" for key, value in adapter.published_counts.items())
+        listing.add_row(adapter.name, adapter.title, adapter.storage, adapter.flip, counts)
+    console.print(listing)
+    console.print("which files go where: actcli datasets NAME. Any class/video tree in raw/<name> works too.")

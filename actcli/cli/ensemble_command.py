@@ -1,0 +1,93 @@
+"""``actcli ensemble``: fuse the scores of several evaluations."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from actcli.cli._console import console, table
+from actcli.cli._options import HERE, WorkspaceOption
+from actcli.cli._workspace import Workspace
+from actcli.errors import ActcliError
+
+
+def ensemble_command(
+    parts: Annotated[list[str], typer.Argument(help="Evaluations: runs, or folders with scores.parquet.")],
+    weights: Annotated[
+        list[float] | None, typer.Option(help="One weight per evaluation: --weights 1 1.5", metavar="W W …")
+    ] = None,
+    workspace: WorkspaceOption = HERE,
+    out_dir: Annotated[Path | None, typer.Option(help="Where the results go.", show_default="runs/ensembles/…")] = None,
+) -> None:
+    """Fuse saved scores: the weighted mean of class probabilities, joined on the clip's key."""
+    from actcli.engine.ensemble import fuse
+    from actcli.engine.evaluator import write_evaluation
+    from actcli.engine.metrics import summarise
+    from actcli.shards import ShardSet
+
+    names, numbers = _split_weights(parts, weights or [])
+    folders = [_find_evaluation(Workspace(workspace).runs, name) for name in names]
+    fused = fuse(folders, numbers)
+    metrics = [_read_metrics(folder) for folder in folders]
+    shares = numbers or [1.0] * len(folders)
+    result = {
+        **metrics[0],
+        **summarise(fused),
+        "model": " + ".join(part["model"] for part in metrics),
+        "protocol": "mean of class probabilities of "
+        + ", ".join(f"{folder} (weight {share:g})" for folder, share in zip(folders, shares, strict=True)),
+        "gflops": sum(part["gflops"] for part in metrics),
+        "gflops_per_view": sum(part["gflops_per_view"] for part in metrics),
+        "parameters": sum(part["parameters"] for part in metrics),
+    }
+    target = out_dir or Workspace(workspace).runs / "ensembles" / "+".join(_short(folder) for folder in folders)
+    write_evaluation(target, fused, result, ShardSet.open(result["shards"]), result["split"], result["split_id"])
+    numbers_table = table("evaluation", "#weight", "#top-1", "#top-5", "#mean class")
+    for folder, share, part in zip([*map(str, folders), "fused"], [*shares, None], [*metrics, result], strict=True):
+        accuracies = [f"{100 * part[name]:.2f}" for name in ("top1", "top5", "mean_class_accuracy")]
+        numbers_table.add_row(folder, "" if share is None else f"{share:g}", *accuracies)
+    console.print(numbers_table)
+    console.print(f"report: {target / 'report.html'}", markup=False)
+
+
+def _split_weights(parts: list[str], weights: list[float]) -> tuple[list[str], list[float]]:
+    """Weights after the first arrive among the arguments: ``A B --weights 1 1.5`` is parts A B 1.5, weights 1."""
+    names = list(parts)
+    trailing: list[float] = []
+    while weights and names and _is_number(names[-1]) and not Path(names[-1]).exists():
+        trailing.insert(0, float(names.pop()))
+    return names, [*weights, *trailing]
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _find_evaluation(runs: Path, name: str) -> Path:
+    for folder in (Path(name), runs / name):
+        if (folder / "scores.parquet").exists():
+            return folder
+        found = sorted((folder / "eval").glob("*/scores.parquet"), key=lambda path: path.stat().st_mtime_ns)
+        if found:
+            return found[-1].parent
+    raise ActcliError(
+        f"{name!r} is neither a run with an evaluation nor a folder with scores.parquet. Make it: actcli eval"
+    )
+
+
+def _read_metrics(folder: Path) -> dict[str, Any]:
+    import json
+
+    try:
+        metrics: dict[str, Any] = json.loads((folder / "metrics.json").read_text())
+    except (OSError, ValueError) as error:
+        raise ActcliError(f"{folder} has no readable metrics.json ({error}); evaluate again: actcli eval") from error
+    return metrics
+
+
+def _short(folder: Path) -> str:
+    return folder.parents[1].name if folder.parent.name == "eval" else folder.name

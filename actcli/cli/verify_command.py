@@ -1,0 +1,32 @@
+"""``actcli verify``: check shards byte for byte."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from actcli.cli._console import Progress, console, table
+from actcli.cli._options import HERE, DatasetOption, WorkspaceOption
+from actcli.cli._workspace import Workspace
+
+
+def verify_command(
+    dataset: DatasetOption = None,
+    workspace: WorkspaceOption = HERE,
+    shards_dir: Annotated[Path | None, typer.Option(help="Folder of shards.", show_default="shards/<dataset>")] = None,
+) -> None:
+    """Check every tar against dataset.json and the indexes; exit code 1 if anything differs."""
+    from actcli.shards import verify_shards
+
+    folder = shards_dir or Workspace(workspace).shard_dataset(dataset)
+    with Progress("verify", "MB") as bar:
+        findings = verify_shards(folder, progress=lambda done, total: bar.update(done // 10**6, max(1, total // 10**6)))
+    if not findings:
+        console.print(f"{folder}: every byte is as it was written", markup=False)
+        return
+    problems = table("file", "problem")
+    for finding in findings:
+        problems.add_row(finding.file, finding.problem)
+    console.print(problems)
+    console.print("write the shards again with: actcli shard --overwrite")
+    raise typer.Exit(1)

@@ -1,0 +1,88 @@
+"""Change single numbers of a recipe, as the command line does."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import yaml
+
+from actcli.engine.recipes import Recipe
+from actcli.errors import ActcliError
+from actcli.loaders.sampling import find_sampling
+from actcli.loaders.views import find_rule
+from actcli.models import create_model, list_models
+
+
+def override_recipe(recipe: Recipe, values: Mapping[str, Any], settings: Sequence[str] = ()) -> Recipe:
+    """A recipe with some numbers replaced.
+
+    Args:
+        recipe: The published one.
+        values: Fields to replace; None leaves a field alone, and so it does inside ``model_options``.
+        settings: ``field=value`` texts, value in YAML, dots for inner fields: ``schedule.kind=cosine``.
+
+    Raises:
+        ActcliError: A field does not exist or a value is of another type.
+    """
+    plain = recipe.to_dict()
+    given = {name: value for name, value in values.items() if value is not None and name != "model_options"}
+    plain |= given
+    options = {name: value for name, value in values.get("model_options", {}).items() if value is not None}
+    plain["model_options"] = {**plain["model_options"], **options}
+    if plain["pretrained"] == "none":
+        plain["pretrained"] = None
+    if "size" in given:
+        _follow_size(plain, int(given["size"]))
+    for text in settings:
+        _set(plain, text)
+    return Recipe.from_dict(plain, "the recipe with your changes")
+
+
+def settle_pretrained(recipe: Recipe, *, explicit: bool, note: Callable[[str], None]) -> Recipe:
+    """Check that the starting weights are at hand.
+
+    Weights that the user asked for have to be there. Where they are only the recipe's default and cannot be had, the
+    training starts from scratch, ``note`` is told, and ``config.yaml`` says so.
+    """
+    if recipe.pretrained is None:
+        return recipe
+    try:
+        create_model(
+            recipe.model,
+            num_classes=2,
+            num_frames=recipe.num_frames,
+            pretrained=recipe.pretrained,
+            **recipe.model_options,
+        )
+    except ActcliError as error:
+        if explicit:
+            raise
+        note(f"{error} Until then training starts from random weights, which costs accuracy.")
+        return replace(recipe, pretrained=None)
+    return recipe
+
+
+def _follow_size(plain: dict[str, Any], size: int) -> None:
+    """Let what depends on the input size follow it: a transformer's grid and the size of the full-resolution test."""
+    info = next(info for info in list_models() if info.name == plain["model"])
+    if "image_size" in info.options:
+        plain["model_options"]["image_size"] = size
+    if plain["test"]["size"]:
+        original = find_sampling(plain["sampling"], training=True).original
+        plain["test"]["size"] = find_rule(original).scale_size(size)
+    augmentation = plain["augmentation"]
+    if augmentation and augmentation["short_side"]:
+        augmentation["short_side"] = None  # in proportion to the size
+
+
+def _set(plain: dict[str, Any], text: str) -> None:
+    name, equals, value = text.partition("=")
+    *path, last = name.split(".")
+    if not equals:
+        raise ActcliError(f"--set takes FIELD=VALUE, got {text!r}.")
+    inner: Any = plain
+    for part in path:
+        inner = inner.setdefault(part, {}) if isinstance(inner, dict) else None
+        if inner is None:
+            raise ActcliError(f"--set {text}: {part} holds no fields of its own, or is off in this recipe.")
+    inner[last] = yaml.safe_load(value)
