@@ -162,7 +162,8 @@ def _evaluate_all(runs: Path, shards_dir: str | None, request: dict[str, Any], h
         newest[RunConfig.read(run_dir).split_id] = run_dir
     if len(newest) < 2:
         raise ActcliError(f"{runs} has runs of {len(newest)} split set(s). Train all: actcli train … --all-splits")
-    if len({(c.recipe, c.dataset) for c in map(_comparable, newest.values())}) > 1:
+    setups = [(config.recipe, config.dataset) for config in map(RunConfig.read, newest.values())]
+    if any(setup != setups[0] for setup in setups):
         raise ActcliError("the newest runs of the split sets differ in recipe or dataset; evaluate them one by one.")
     found = {
         split_id: _evaluate_run(run_dir, shards_dir, None, request, None, hardware)
@@ -173,12 +174,3 @@ def _evaluate_all(runs: Path, shards_dir: str | None, request: dict[str, Any], h
         summary.add_row(split_id, f"{100 * top1:.2f}")
     summary.add_row("mean", f"{100 * sum(found.values()) / len(found):.2f}")
     console.print(summary)
-
-
-def _comparable(run_dir: Path) -> Any:
-    from collections import namedtuple
-
-    from actcli.engine.runs import RunConfig
-
-    config = RunConfig.read(run_dir)
-    return namedtuple("Comparable", "recipe dataset")(str(config.recipe.to_dict()), config.dataset)

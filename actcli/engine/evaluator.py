@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -15,6 +15,7 @@ from actcli.engine.scoring import score_split
 from actcli.engine.trainer import Hardware, launch
 from actcli.errors import ActcliError
 from actcli.loaders import Loader, open_loader
+from actcli.loaders.plan import Modality
 from actcli.loaders.sampling import find_sampling
 from actcli.models import VideoModel, load_weights, profile_model
 from actcli.shards import ShardSet
@@ -80,7 +81,7 @@ def evaluate(
     model, metadata = load_weights(options.weights)
     _check_classes(options, metadata, shards)
     loader = _open(options, hardware, shards, split, model, metadata, fabric, note)
-    ready = fabric.setup_module(model.to(memory_format=torch.channels_last).eval())  # type: ignore[call-overload]
+    ready = fabric.setup_module(model.to(memory_format=torch.channels_last).eval())
     told = progress if fabric.is_global_zero else None
     with loader:
         scores = score_split(ready, loader, model.input_spec, fabric, keep_views=options.keep_views, progress=told)
@@ -136,7 +137,7 @@ def _open(
         backend=hardware.loader,
         split_id=options.split_id,
         training=False,
-        modality=spec.modality,
+        modality=cast(Modality, spec.modality),
         flow_stack=spec.flow_stack or None,
         sampling=choose_sampling(protocol, metadata.get("sampling") or "segments", note),
         num_clips=protocol.clips,

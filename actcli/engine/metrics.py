@@ -4,7 +4,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torchmetrics.functional.classification import multiclass_accuracy, multiclass_confusion_matrix
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,7 @@ class Scores:
 
 
 def top_k_accuracy(scores: NDArray[Any], labels: NDArray[Any], k: int) -> float:
-    """Share of clips whose label is among the ``k`` highest scores; a tie counts against the clip.
+    """Share of clips whose label is among the ``k`` highest scores.
 
     Args:
         scores: ``[N, K]``.
@@ -38,22 +40,20 @@ def top_k_accuracy(scores: NDArray[Any], labels: NDArray[Any], k: int) -> float:
     Returns:
         0..1, NaN where no clip has a label.
     """
-    labelled = labels >= 0
-    if not labelled.any():
+    if not (labels >= 0).any():
         return float("nan")
-    scores, labels = scores[labelled], labels[labelled]
-    own = scores[np.arange(len(labels)), labels]
-    not_below = (scores >= own[:, None]).sum(1)  # itself included
-    return float((not_below <= k).mean())
+    value = multiclass_accuracy(
+        torch.as_tensor(scores), torch.as_tensor(labels), scores.shape[1], "micro", top_k=k, ignore_index=-1
+    )
+    return float(value)
 
 
 def confusion_matrix(scores: NDArray[Any], labels: NDArray[Any]) -> NDArray[np.int64]:
     """``[K, K]`` counts: row is the label, column the guess; clips without a label are left out."""
-    num_classes = scores.shape[1]
-    labelled = labels >= 0
-    guesses = scores[labelled].argmax(1)
-    flat = np.bincount(labels[labelled] * num_classes + guesses, minlength=num_classes**2)
-    return flat.reshape(num_classes, num_classes)
+    counts = multiclass_confusion_matrix(
+        torch.as_tensor(scores), torch.as_tensor(labels), scores.shape[1], ignore_index=-1
+    )
+    return np.asarray(counts.numpy(), np.int64)
 
 
 def class_accuracies(confusion: NDArray[np.int64]) -> NDArray[np.float64]:

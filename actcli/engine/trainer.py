@@ -191,7 +191,7 @@ class _Training:
         self.policy = _policy(model, self.recipe)
         optimizer = torch.optim.SGD(self.policy, lr=self.recipe.learning_rate, momentum=self.recipe.momentum)
         # two-dimensional networks run fastest channels-last, on CPUs and on tensor cores
-        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        model = model.to(memory_format=torch.channels_last)
         self.plain_model = model
         self.model, self.optimizer = fabric.setup(model, optimizer)
         self.model.mark_forward_method("training_loss")
@@ -306,7 +306,7 @@ class _Training:
     def _close_epoch(self) -> EpochReport:
         progress, recipe = self.progress, self.recipe
         totals = torch.tensor([progress.loss_sum, progress.correct, progress.seen], dtype=torch.float64)
-        loss_sum, correct, seen = self.fabric.all_reduce(totals, reduce_op="sum").tolist()
+        loss_sum, correct, seen = torch.as_tensor(self.fabric.all_reduce(totals, reduce_op="sum")).tolist()
         scores = self._validate() if self._validation_due() else None
         rate = recipe.schedule.learning_rate(recipe.learning_rate, progress.epoch, recipe.epochs)
         values = {f"val_{name}": value for name, value in (scores or {}).items()}
