@@ -7,12 +7,14 @@ Peers, each with as many processes as we have workers and short side 256:
 - ``ffmpeg``: one ffmpeg process a video, ``-threads 1 -vf scale -q:v 2``, a folder of JPEG files each;
 - ``opencv``: VideoCapture, resize and imwrite at our JPEG quality, a folder of JPEG files each.
 
-All three take turns within one run; a figure is the median over the repeats.
+All three take turns within one run; a figure is the median over the repeats. Processor time counts the start of the
+workers too, and is the steadier figure on a busy machine.
 """
 
 import argparse
 import json
 import multiprocessing
+import os
 import shutil
 import statistics
 import subprocess
@@ -74,6 +76,12 @@ def run_ours(raw: Path, out: Path, workers: int) -> None:
     extract_dataset(ExtractOptions("bench", raw, out, short_side=SHORT_SIDE, workers=workers))
 
 
+def cpu_seconds() -> float:
+    """Processor time of this process and of all that it has waited for."""
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
+
+
 def time_extraction(videos: list[Path], repeats: int, workers: int, scratch: Path) -> dict[str, dict[str, float]]:
     raw = scratch / "raw" / "clips"
     raw.mkdir(parents=True)
@@ -86,25 +94,29 @@ def time_extraction(videos: list[Path], repeats: int, workers: int, scratch: Pat
         "actcli": lambda out: run_ours(raw.parent, out, workers),
     }
     seconds: dict[str, list[float]] = {name: [] for name in tools}
+    cpu: dict[str, list[float]] = {name: [] for name in tools}
     sizes: dict[str, int] = {}
     files: dict[str, int] = {}
     for _ in range(repeats):
         for name, run in tools.items():
             out = scratch / "out"
             out.mkdir()
-            begin = time.perf_counter()
+            begin, cpu_begin = time.perf_counter(), cpu_seconds()
             run(out)
             seconds[name].append(time.perf_counter() - begin)
+            cpu[name].append(cpu_seconds() - cpu_begin)
             written = [path for path in out.rglob("*") if path.suffix in (".jpg", ".mjpeg")]
             sizes[name], files[name] = sum(path.stat().st_size for path in written), len(written)
             shutil.rmtree(out)
     num_frames = files["ffmpeg"]
-    ours = statistics.median(seconds["actcli"])
+    ours, cpu_ours = statistics.median(seconds["actcli"]), statistics.median(cpu["actcli"])
     return {
         name: {
             "median_seconds": round(statistics.median(times), 3),
             "frames_per_second": round(num_frames / statistics.median(times), 1),
             "actcli_is_faster_by": round(statistics.median(times) / ours, 2),
+            "median_cpu_seconds": round(statistics.median(cpu[name]), 3),
+            "actcli_takes_less_cpu_by": round(statistics.median(cpu[name]) / cpu_ours, 2),
             "bytes_per_frame": round(sizes[name] / num_frames),
             "files": files[name],
         }

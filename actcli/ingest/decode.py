@@ -86,6 +86,8 @@ class VideoClip:
         self, path: Path, settings: DecodeSettings, start: float | None = None, end: float | None = None
     ) -> None:
         self._settings = settings
+        if path.stat().st_size == 0:
+            raise ClipFailure("open", "EmptyFile", "the file is empty")
         try:
             # Tags in foreign encodings are common and must not stop a clip. Absolute paths keep a ':' in a relative
             # name from being read as a protocol.

@@ -355,6 +355,11 @@ def test_every_dataset_says_what_it_expects_when_the_raw_folder_is_missing(tmp_p
         assert adapter.expects in str(error.value)
 
 
+def test_an_unknown_name_is_said_to_be_unknown(tmp_path):
+    with pytest.raises(ActcliError, match="sthv3, no known dataset and so one of your own videos, is expected like"):
+        get_dataset("sthv3").read(tmp_path / "sthv3")
+
+
 def test_published_splits_add_up_to_the_total():
     for adapter in list_datasets():
         counts = adapter.published_counts

@@ -289,6 +289,12 @@ def test_what_is_no_video_fails_to_open(tmp_path, data):
     assert failure.value.stage == "open"
 
 
+def test_an_empty_file_is_called_empty(tmp_path):
+    (tmp_path / "x.mp4").write_bytes(b"")
+    with pytest.raises(ClipFailure, match="the file is empty"):
+        read(tmp_path / "x.mp4")
+
+
 def test_a_file_without_video_stream_says_so(tmp_path):
     path = tmp_path / "sound.wav"
     with av.open(str(path), "w") as container:

@@ -89,6 +89,5 @@ def _left_right_warning(classes: list[str]) -> tuple[str, ...]:
 
 def folder_adapter(name: str) -> DatasetAdapter:
     """The adapter of a user's own dataset ``raw/<name>``."""
-    return DatasetAdapter(
-        name=name, title=f"A folder of videos ({name})", storage="video", expects=_EXPECTS, reader=read_listing
-    )
+    title = "Your own videos" if name == "folder" else f"{name}, no known dataset and so one of your own videos,"
+    return DatasetAdapter(name=name, title=title, storage="video", expects=_EXPECTS, reader=read_listing)
