@@ -132,17 +132,12 @@ def real_frames(path, num_frames, step=3):
     return frames
 
 
-@pytest.fixture
-def make_real_shards(tmp_path):
-    """``make_real_shards(clips_dir)`` packs a few frames of real clips."""
-
-    def make(clips_dir):
-        maker = ShardMaker(tmp_path / "real")
-        for name in ("arm_wrestling_h264.mp4", "kinetics_flipping_pancake.mkv", "street_h264.mp4", "v2d_test.mp4"):
-            for _ in range(2):
-                frames = real_frames(clips_dir / name, 10)
-                height, width = frames[0].shape[:2]
-                maker.add([jpeg(frame) for frame in frames], width=width, height=height)
-        return maker.finish()
-
-    return make
+@pytest.fixture(scope="session")
+def real_shards(clips_dir, tmp_path_factory):
+    """A folder of shards with a few frames of real clips."""
+    maker = ShardMaker(tmp_path_factory.mktemp("real"))
+    for name in ("arm_wrestling_h264.mp4", "kinetics_flipping_pancake.mkv", "street_h264.mp4", "v2d_test.mp4"):
+        frames = [jpeg(frame) for frame in real_frames(clips_dir / name, 6)]
+        height, width = simplejpeg.decode_jpeg(frames[0]).shape[:2]
+        maker.add(frames, width=width, height=height)
+    return maker.finish()
