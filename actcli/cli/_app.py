@@ -4,7 +4,6 @@ import sys
 from importlib import import_module
 from typing import Annotated, Any
 
-import click
 import typer
 from typer.core import TyperGroup
 
@@ -34,7 +33,7 @@ COMMANDS = (
 class ActcliGroup(TyperGroup):
     """Turns errors meant for users into one sentence and exit code 1."""
 
-    def invoke(self, ctx: click.Context) -> Any:
+    def invoke(self, ctx: Any) -> Any:
         """Run a command."""
         try:
             return super().invoke(ctx)
@@ -47,7 +46,7 @@ class ActcliGroup(TyperGroup):
             print_error("stopped. What is done is kept; the same command continues (train: add --resume).")
             raise typer.Exit(130) from None
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
+    def list_commands(self, ctx: Any) -> list[str]:
         """Commands in the order in which they are used."""
         return list(COMMANDS)
 

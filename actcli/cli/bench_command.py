@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from actcli.cli._console import console, status, table
+from actcli.cli._console import console, print_note, status, table
 from actcli.cli._options import HERE, DatasetOption, DeviceOption, ShardsOption, WorkersOption, WorkspaceOption
 from actcli.cli._workspace import Workspace
 
@@ -33,16 +33,19 @@ def loader_command(
 
     shards = shards_dir or str(Workspace(workspace).shard_dataset(dataset))
     with status(f"measuring loaders on {shards}"):
-        result = bench_loader(
+        report = bench_loader(
             shards,
+            workers=(_num_workers(workers),),
+            device=None if device == "auto" else device,
             num_frames=frames,
             size=size,
             batch_size=batch_size,
-            workers=_num_workers(workers),
-            device=None if device == "auto" else device,
         )
-    speeds = table("loader", "#clips/s")
-    for name, speed in result.clips_per_second.items():
-        speeds.add_row(name, f"{speed:.1f}")
+    speeds = table("loader", "#workers", "#clips/s", "#MB/s read", "#first batch, s")
+    for speed in report.speeds:
+        numbers = (speed.clips_per_second, speed.megabytes_per_second, speed.first_batch_seconds)
+        speeds.add_row(speed.backend, str(speed.workers), *(f"{number:.1f}" for number in numbers))
     console.print(speeds)
-    console.print(result.advice, markup=False)
+    for backend, reason in report.skipped.items():
+        print_note(f"{backend} was not measured: {reason}")
+    console.print(report.recommendation(), markup=False)
