@@ -1,8 +1,8 @@
 """What every model costs beside a plain ResNet-50 TSN of the same input, in one run.
 
-Each model alternates with TSN, so that whatever else the machine does hits both; times are seconds of CPU of one thread,
-medians over the runs, and the figure to read is the ratio. Peak memory is the largest number of bytes in live tensors
-during a training step (parameters and gradients included, scratch memory of single operators not).
+Each model alternates with TSN, so that whatever else the machine does hits both; times are seconds of CPU of one
+thread, medians over the runs, and the figure to read is the ratio. Peak memory is the largest number of bytes in live
+tensors during a training step (parameters and gradients included, scratch memory of single operators not).
 
     python benchmarks/models.py                    # everything, about ten minutes
     python benchmarks/models.py tsm gsf:resnet50   # some
@@ -24,7 +24,7 @@ from torch.nn.functional import cross_entropy
 from actcli.models import VideoModel, create_model, profile_model
 from actcli.models.profile import example_inputs
 
-VARIANTS = {
+VARIANTS: dict[str, dict[str, object]] = {
     "tsm": {},
     "tsm:block": {"shift_place": "block"},
     "tsm:non_local": {"non_local": True},
@@ -155,16 +155,20 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=2)
     parser.add_argument("--frames", type=int, default=8)
     parser.add_argument("--size", type=int, default=112)
-    parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--memory-format", choices=["contiguous_format", "channels_last"], default="channels_last")
+    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--memory-format", choices=["contiguous_format", "channels_last"], default="contiguous_format")
     parser.add_argument("--output", type=Path, default=RESULTS)
     settings = parser.parse_args()
     torch.set_num_threads(1)
-    rows = []
+    rows: list[dict[str, object]] = []
     for variant in settings.variants or VARIANTS:
         row = measure(variant, settings, getattr(torch, settings.memory_format))
         rows.append(asdict(row))
         print(" ".join(f"{key}={value}" for key, value in rows[-1].items()), flush=True)
+        write_report(rows, settings)
+
+
+def write_report(rows: list[dict[str, object]], settings: argparse.Namespace) -> None:
     report = {
         "torch": torch.__version__,
         "machine": platform.machine(),
