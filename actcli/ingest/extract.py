@@ -73,7 +73,7 @@ class ExtractOptions:
     retry_failed: bool = False
     """Take up only the clips that failed or were missing in an earlier run."""
     flow_method: FlowMethod = "dis"
-    """``dis`` (fast), ``farneback``, ``tvl1`` (that of the literature, about 150 times slower) or ``raft``."""
+    """``dis`` (fast), ``farneback``, ``tvl1`` (that of the literature, about 140 times slower) or ``raft``."""
     flow_bound: float = 20.0
     """Motion in pixels that the largest byte of a flow picture stands for."""
     from_frames: Path | None = None
