@@ -153,7 +153,7 @@ class _StreamPipeline:
                 pictures,
                 roi_start=start,
                 roi_end=end,
-                roi_relative=False,
+                roi_relative=True,  # flow may be stored in another size than RGB
                 size=[self._settings.size] * 2,
                 interp_type=dali.types.INTERP_CUBIC if cubic else dali.types.INTERP_LINEAR,
                 antialias=True,  # smooths when it shrinks, as Pillow does
@@ -189,8 +189,9 @@ class _StreamPipeline:
         inputs: list[Any] = []
         for number in range(self._settings.num_crops):
             crops = [clip.crops[number] for clip in plan.clips]
-            start = np.array([(crop.y, crop.x) for crop in crops], np.float32)
-            end = np.array([(crop.y + crop.height, crop.x + crop.width) for crop in crops], np.float32)
+            sides = np.array([(clip.frame_size.height, clip.frame_size.width) for clip in plan.clips], np.float32)
+            start = np.array([(crop.y, crop.x) for crop in crops], np.float32) / sides
+            end = np.array([(crop.y + crop.height, crop.x + crop.width) for crop in crops], np.float32) / sides
             flip = np.array([crop.flip for crop in crops], np.int32)
             inputs += [np.repeat(values, counts, axis=0) for values in (start, end, flip)]
         return inputs

@@ -32,6 +32,7 @@ def jpeg(pixels):
 
 
 def flow_picture(clip, field, axis, width=96, height=64):
+    """A smooth grey picture that differs from field to field and from axis to axis."""
     return picture(clip * 2 + axis, field, width, height)[..., 0]
 
 

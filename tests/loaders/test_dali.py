@@ -7,12 +7,15 @@ and at the edge of a box the CPU repeats the last pixel while DALI looks at the 
 
 import sys
 
+import cv2
 import pytest
 import torch
 
 from actcli.errors import ActcliError
 from actcli.loaders import Augmentation, open_loader
 from actcli.loaders.augment import ColourJitter
+
+from .conftest import ShardMaker, jpeg, picture
 
 TOLERANCE = 1.5
 """Mean absolute difference in grey levels of 255."""
@@ -69,6 +72,18 @@ def test_dali_on_the_gpu_gives_the_cpu_batches_on_real_footage(real_shards, case
 def test_dali_gives_the_cpu_batches_of_every_modality(make_shards, modality, training):
     root = make_shards(num_clips=8, flow=True)
     check_same_batches(root, modality=modality, training=training, size=40, scale_size=40, batch_size=2)
+
+
+@pytest.mark.parametrize("backend", ["cpu", "dali"])
+def test_flow_of_another_size_than_rgb_is_cut_at_the_same_place(tmp_path, backend):
+    maker = ShardMaker(tmp_path, flow=True)
+    rgb = [jpeg(cv2.resize(picture(0, 0), (192, 128)))] * 4
+    maker.add(rgb, [jpeg(picture(0, 0)[..., 0])] * 6, width=192, height=128)
+    setup = {"num_frames": 1, "size": 40, "batch_size": 1, "training": False, "num_crops": 3}
+    with open_loader(maker.finish(), backend=backend, modality="two_stream", flow_stack=2, **setup) as loader:
+        [batch] = loader
+    difference = batch.rgb[:, :, :, 0].int() - batch.flow[:, :, :, 0].int()
+    assert difference.abs().float().mean() < 6
 
 
 def test_dali_starts_again_after_an_abandoned_epoch(make_shards):

@@ -3,6 +3,10 @@
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -265,6 +269,48 @@ def test_an_interrupt_leaves_no_process(make_shards):
         with pytest.raises(KeyboardInterrupt):
             batches.throw(KeyboardInterrupt())
         assert not multiprocessing.active_children()
+
+
+LOOP = """
+import multiprocessing, sys
+from actcli.loaders import open_loader
+with open_loader(sys.argv[1], num_frames=2, size=40, batch_size=2, workers=2) as loader:
+    for epoch in range(10**6):
+        for batch in loader:
+            if epoch == 0:
+                print(*(child.pid for child in multiprocessing.active_children()), flush=True)
+                epoch = 1
+"""
+
+
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGKILL])
+def test_ctrl_c_or_a_killed_parent_leaves_no_worker(make_shards, stop):
+    command = [sys.executable, "-c", LOOP, str(make_shards(num_clips=8))]
+    root = str(Path(__file__).resolve().parents[2])
+    environment = os.environ | {"PYTHONPATH": root}
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment, start_new_session=True
+    ) as parent:
+        workers = [int(pid) for pid in parent.stdout.readline().split()]
+        assert len(workers) == 2
+        if stop == signal.SIGINT:
+            os.killpg(parent.pid, stop)  # the terminal sends Ctrl-C to every process of the group
+        else:
+            parent.kill()
+        errors = parent.communicate(timeout=60)[1].decode()
+    assert errors.count("KeyboardInterrupt") == (1 if stop == signal.SIGINT else 0)
+    deadline = time.monotonic() + 30
+    while any(is_alive(pid) for pid in workers) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not any(is_alive(pid) for pid in workers)
+
+
+def is_alive(pid):
+    status = Path(f"/proc/{pid}/status")
+    try:
+        return "\nState:\tZ" not in status.read_text()
+    except FileNotFoundError:
+        return False
 
 
 def test_closing_ends_the_workers_and_keeps_batches(make_shards):
