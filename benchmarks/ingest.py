@@ -1,6 +1,6 @@
 """Extraction beside what the original repositories do, JPEG quality, and the cost of each flow method.
 
-    python benchmarks/ingest.py VIDEO_FOLDER [--repeats 3] [--workers 2] [--out benchmarks/results/ingest-kinetics400.json]
+    python benchmarks/ingest.py VIDEO_FOLDER [--repeats 3] [--workers 2] [--out RESULT.json]
 
 Peers, each with as many processes as we have workers and short side 256:
 
