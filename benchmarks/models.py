@@ -152,9 +152,9 @@ def measure(variant: str, settings: argparse.Namespace, memory_format: torch.mem
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("variants", nargs="*", choices=[*VARIANTS, []], help="all unless given")
-    parser.add_argument("--batch", type=int, default=2)
+    parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--frames", type=int, default=8)
-    parser.add_argument("--size", type=int, default=112)
+    parser.add_argument("--size", type=int, default=128)
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--memory-format", choices=["contiguous_format", "channels_last"], default="contiguous_format")
     parser.add_argument("--output", type=Path, default=RESULTS)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from actcli.models.backbones import INCEPTIONS, bninception, build_backbone
 from actcli.models.base import SegmentModel
-from actcli.models.registry import Published, register, upstream
+from actcli.models.registry import register, upstream
 from actcli.models.temporal.gate_shift import GateShift
 from actcli.models.upstream import convert_segment_model, gated_name
 
@@ -49,10 +49,7 @@ def convert_gsm(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
     return convert_segment_model(state_dict, gated_name)
 
 
-_PUBLISHED: list[Published] = []
-
-
-@register(backbones=INCEPTIONS, source="gsm", published=_PUBLISHED)
+@register(backbones=INCEPTIONS, source="gsm")
 def gsm(
     *, num_classes: int, num_frames: int = 8, backbone: str = "bninception", modality: str = "rgb", dropout: float = 0.5
 ) -> GSM:

@@ -161,3 +161,13 @@ def test_a_file_that_is_not_ours_is_refused(tmp_path):
     for name, words in [("text.safetensors", "no safetensors file"), ("absent.safetensors", "no weights at")]:
         with pytest.raises(ActcliError, match=words):
             load_weights(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_training_step_runs_in_mixed_precision(name):
+    model = small_model(name, **SMALL[name]).train()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss, _ = model.training_loss(small_inputs(model), torch.tensor([1, 2]), torch.nn.functional.cross_entropy)
+    loss.backward()
+    assert torch.isfinite(loss)
+    assert {parameter.grad.dtype for parameter in model.parameters()} == {torch.float32}

@@ -58,7 +58,7 @@ class MotionSelection(nn.Module):
         hidden = self.squeeze(motion_BTCHW.mean(1) + x_BTCHW.mean(1))
         if not self.batch_of_one:
             hidden = functional.relu(self.bn(hidden))
-        share_B2CHW = self.select(hidden).unflatten(1, (2, -1)).softmax(1)
+        share_B2CHW = self.select(hidden).unflatten(1, (2, -1)).softmax(1).to(x_NCHW.dtype)
         # softmax over two: appearance gets 1 - share, so the sum is one interpolation
         return torch.lerp(x_BTCHW, motion_BTCHW, share_B2CHW[:, :1]).flatten(0, 1)
 
