@@ -54,6 +54,12 @@ class Batch:
         rgb, flow = (None if stream is None else stream.pin_memory() for stream in (self.rgb, self.flow))
         return Batch(rgb, flow, self.labels.pin_memory(), self.keys.pin_memory())
 
+    def record_stream(self, stream: torch.cuda.Stream) -> None:
+        """Tells torch that ``stream`` uses this memory, which was made on another stream."""
+        for tensor in (self.rgb, self.flow, self.labels, self.keys):
+            if tensor is not None:
+                tensor.record_stream(stream)
+
     def copy(self) -> "Batch":
         """The same batch in memory of its own."""
         rgb, flow = (None if stream is None else stream.clone() for stream in (self.rgb, self.flow))

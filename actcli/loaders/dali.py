@@ -37,6 +37,8 @@ class DaliEngine:
     ) -> None:
         self._settings = settings
         self._device = device or torch.device("cpu")
+        on_gpu = self._device.type == "cuda"
+        self._stream = torch.cuda.Stream(self._device) if on_gpu else None  # type: ignore[no-untyped-call]
         video = shards.card.payload == "mp4"
         names = [name for name in ("rgb", "flow") if settings.modality in (name, "two_stream")]
         self._pipelines = {
@@ -50,8 +52,13 @@ class DaliEngine:
         for pipeline, copy in zip(self._pipelines.values(), copies, strict=True):
             pipeline.start(copy)
         for plan in ours:
-            outputs = {name: pipeline.run(plan) for name, pipeline in self._pipelines.items()}
-            yield plan, self._batch(plan, outputs)
+            with torch.cuda.stream(self._stream):  # nothing on the CPU; on a GPU, beside the training step
+                outputs = {name: pipeline.run(plan, self._stream) for name, pipeline in self._pipelines.items()}
+                batch = self._batch(plan, outputs)
+            if self._stream is not None:
+                self._stream.synchronize()  # DALI uses its buffers again from here on
+                batch.record_stream(torch.cuda.current_stream(self._device))
+            yield plan, batch
 
     def _batch(self, plan: BatchPlan, outputs: dict[str, Tensor]) -> Batch:
         rgb, flow = outputs.get("rgb"), outputs.get("flow")
@@ -207,10 +214,10 @@ class _StreamPipeline:
         self._pipeline.reset()
         self._plans = plans
 
-    def run(self, plan: BatchPlan) -> Tensor:
+    def run(self, plan: BatchPlan, cuda_stream: torch.cuda.Stream | None) -> Tensor:
         """The stream of the next batch: RGB ``[B, V, T, H, W, 3]``, flow ``[B, V, T, C, H, W]``."""
         try:
-            outputs = self._pipeline.run()
+            outputs = self._pipeline.run(cuda_stream)
         except RuntimeError as error:
             raise self._explain(plan, error) from error
         views = [self._placed(torch.utils.dlpack.from_dlpack(output.as_tensor()), plan) for output in outputs]

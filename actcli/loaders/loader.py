@@ -406,9 +406,7 @@ def _arrived(plan: BatchPlan, batch: Batch, done: torch.cuda.Event) -> tuple[Bat
     """Makes the current stream wait for the copy."""
     current = torch.cuda.current_stream(batch.labels.device)
     current.wait_event(done)
-    for tensor in (batch.rgb, batch.flow, batch.labels, batch.keys):
-        if tensor is not None:
-            tensor.record_stream(current)
+    batch.record_stream(current)
     return plan, batch
 
 
