@@ -67,10 +67,7 @@ def make(
 ) -> VideoModel:
     side = {"image_size": settings.size} if name in ("vit", "tokshift") else {}
     model = create_model(name, num_classes=NUM_CLASSES, num_frames=settings.frames, **options, **side)
-    for module in model.modules():
-        if isinstance(module, torch.nn.Conv2d):
-            module.to(memory_format=memory_format)
-    return model
+    return model.to(memory_format=memory_format)
 
 
 def forward_step(model: VideoModel, inputs: tuple[torch.Tensor, ...]) -> Callable[[], None]:

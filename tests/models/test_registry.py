@@ -171,3 +171,12 @@ def test_a_training_step_runs_in_mixed_precision(name):
     loss.backward()
     assert torch.isfinite(loss)
     assert {parameter.grad.dtype for parameter in model.parameters()} == {torch.float32}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_channels_last_format_changes_no_logits(name):
+    model = small_model(name, **SMALL[name]).eval()
+    inputs = small_inputs(model)
+    with torch.inference_mode():
+        expected = model(*inputs)
+        torch.testing.assert_close(model.to(memory_format=torch.channels_last)(*inputs), expected, rtol=1e-3, atol=1e-4)

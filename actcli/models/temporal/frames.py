@@ -1,5 +1,7 @@
 """3-D layers that work on frames folded into the batch, without moving the time axis."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -42,6 +44,14 @@ class FrameConv3d(nn.Conv3d):
         padding = (kernel[0] // 2, kernel[1] // 2, kernel[2] // 2)
         super().__init__(in_channels, out_channels, kernel, padding=padding, groups=groups, bias=bias)
         self.num_frames = num_frames
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "FrameConv3d":
+        # torch refuses model.to(memory_format=torch.channels_last) for 5-D weights; show it a 4-D one
+        def on_4d(tensor: Tensor) -> Tensor:
+            return fn(tensor.flatten(3)).view(tensor.shape) if tensor.ndim == 5 else fn(tensor)
+
+        super()._apply(on_4d, recurse)  # type: ignore[no-untyped-call]
+        return self
 
     def forward(self, x_NCHW: Tensor) -> Tensor:
         """``[N, C, H, W]`` → ``[N, O, H, W]``."""
