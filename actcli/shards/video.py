@@ -34,10 +34,8 @@ def encode_video(source: Path, target: Path, *, fps: float, num_frames: int, sho
     partial.parent.mkdir(parents=True, exist_ok=True)
     stream = ffmpeg.input(os.fspath(source), format="mjpeg", framerate=fps or FALLBACK_FPS)
     if short_side:
-        size = f"min({short_side}\\,min(iw\\,ih))"
-        stream = stream.filter(
-            "scale", f"if(gt(iw\\,ih)\\,-2\\,{size})", f"if(gt(iw\\,ih)\\,{size}\\,-2)", flags="area"
-        )
+        size = f"min({short_side},min(iw,ih))"
+        stream = stream.filter("scale", f"if(gt(iw,ih),-2,{size})", f"if(gt(iw,ih),{size},-2)", flags="area")
     output = stream.output(
         os.fspath(partial),
         format="mp4",
