@@ -26,25 +26,32 @@ class Shape:
     height: int
     num_frames: int
     num_clips: int
+    source: tuple[int, int]
+    """Size of the videos that were extracted."""
 
 
-SHAPES = {"sthv2": Shape(456, 256, 45, 256), "kinetics400": Shape(340, 256, 300, 64)}
+SHAPES = {
+    "sthv2": Shape(456, 256, 45, 256, source=(427, 240)),
+    "kinetics400": Shape(340, 256, 300, 64, source=(340, 256)),
+}
 """Something-Something v2 is 427 x 240, Kinetics mostly 340 x 256; both extracted to a short side of 256."""
 
 
 def frames(shape: Shape, count: int, seed: int = 0) -> Iterator[np.ndarray]:
     """Pictures with the spectrum of real ones: noise of all scales, moving slowly, about 15 to 20 kB as JPEG."""
     rng = np.random.default_rng(seed)
+    width, height = shape.source
     layers = [
-        (cv2.resize(rng.normal(size=(h, w, 3)).astype(np.float32), (shape.width * 2, shape.height * 2)), strength)
+        (cv2.resize(rng.normal(size=(h, w, 3)).astype(np.float32), (width * 2, height * 2)), strength)
         for h, w, strength in ((4, 6, 60), (12, 16, 40), (40, 60, 24), (130, 200, 9), (400, 600, 3))
     ]
     for number in range(count):
-        picture = np.full((shape.height, shape.width, 3), 118, np.float32)
+        picture = np.full((height, width, 3), 118, np.float32)
         for depth, (layer, strength) in enumerate(layers):
-            x, y = (number * (depth + 1)) % shape.width, (number * (depth + 2) // 2) % shape.height
-            picture += strength * layer[y : y + shape.height, x : x + shape.width]
-        yield np.clip(picture, 0, 255).astype(np.uint8)
+            x, y = (number * (depth + 1)) % width, (number * (depth + 2) // 2) % height
+            picture += strength * layer[y : y + height, x : x + width]
+        pixels = np.clip(picture, 0, 255).astype(np.uint8)
+        yield cv2.resize(pixels, (shape.width, shape.height))
 
 
 def make_shards(root: Path, shape: Shape, folders: Path | None = None) -> None:

@@ -370,6 +370,21 @@ def _resident_megabytes() -> float:
     return sum(int(line.split()[1]) for line in lines if line.startswith(("RssAnon", "RssShmem"))) / 1e3
 
 
+def speed_table(speed: dict[str, dict]) -> str:
+    """The speeds as text: by the clock, by processor time, and both as multiples of the first contender."""
+    lines = []
+    for name, row in speed.items():
+        lines.append(f"\n{name}: JPEGs of {row['jpeg_kilobytes']} kB{'clips/s':>23}{'per CPU second':>17}{'x PIL':>14}")
+        for contender in CONTENDERS:
+            values = [row[key][contender] for key in ("clips_per_second", "clips_per_processor_second")]
+            multiples = [
+                row[key][contender] / row[key][PIL] for key in ("clips_per_second", "clips_per_processor_second")
+            ]
+            lines.append(f"  {contender:<40}{values[0]:>9}{values[1]:>17}{multiples[0]:>9.2f}{multiples[1]:>6.2f}")
+        lines.append(f"  bytes read by bytes used: {row['bytes_read_by_bytes_used']}")
+    return "\n".join(lines)
+
+
 PARTS = ("speed", "start", "index", "memory")
 
 
@@ -392,7 +407,7 @@ def main() -> None:
         }
         for part in options.only:
             results[part] = measures[part]()
-            print(part, json.dumps(results[part], indent=1))
+            print(speed_table(results[part]) if part == "speed" else f"{part}: {json.dumps(results[part])}")
     results["machine"] = {
         "cores": os.cpu_count(),
         "processor": platform.processor(),

@@ -10,9 +10,13 @@ import cv2
 import numpy as np
 import pytest
 import simplejpeg
+from hypothesis import settings
 
 from actcli.shards import ShardCard, ShardFile
 from actcli.shards.index import write_index
+
+settings.register_profile("no deadline", deadline=None)  # a busy machine is not a failure
+settings.load_profile("no deadline")
 
 CLASSES = ("push left to right", "push right to left", "wave")
 

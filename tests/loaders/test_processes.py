@@ -23,6 +23,7 @@ def _rank(rank, world_size, root, store, training, results):
     dist.destroy_process_group()
 
 
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 @pytest.mark.parametrize("world_size", [2, 3])
 @pytest.mark.parametrize("training", [True, False])
 def test_all_ranks_make_the_same_steps_and_share_the_clips(make_shards, tmp_path, world_size, training):
