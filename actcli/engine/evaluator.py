@@ -81,10 +81,10 @@ def evaluate(
     model, metadata = load_weights(options.weights)
     _check_classes(options, metadata, shards)
     loader = _open(options, hardware, shards, split, model, metadata, fabric, note)
-    ready = fabric.setup_module(model.to(memory_format=torch.channels_last).eval())
+    model = model.to(fabric.device, memory_format=torch.channels_last)
     told = progress if fabric.is_global_zero else None
     with loader:
-        scores = score_split(ready, loader, model.input_spec, fabric, keep_views=options.keep_views, progress=told)
+        scores = score_split(model, loader, model.input_spec, fabric, keep_views=options.keep_views, progress=told)
     metrics = _metrics(options, scores, shards, split, model, metadata, loader)
     if fabric.is_global_zero:
         write_evaluation(options.out_dir, scores, metrics, shards, split, options.split_id)

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 from lightning_fabric import Fabric
+from torch import nn
 
 from actcli.engine.inputs import model_inputs
 from actcli.engine.metrics import Scores
@@ -14,7 +15,7 @@ from actcli.models import InputSpec
 
 
 def score_split(
-    model: Any,
+    model: nn.Module,
     loader: Loader,
     spec: InputSpec,
     fabric: Fabric,
@@ -25,7 +26,8 @@ def score_split(
     """Logits of every clip of the loader's split, averaged over its views, from all processes.
 
     Args:
-        model: Set up by ``fabric``; left in the mode it was in.
+        model: The bare module on the fabric's device, so that processes with different numbers of batches never wait
+            for each other; left in the mode it was in.
         loader: Opened with ``training=False``.
         spec: What the model wants to see.
         fabric: Device, precision and processes.
@@ -37,11 +39,13 @@ def score_split(
     keys, labels, views = [], [], []
     with torch.inference_mode():
         for number, batch in enumerate(loader):
-            batch = batch.to(fabric.device)
-            logits = model(*model_inputs(batch, spec)).float()
-            views.append(logits.view(len(batch), -1, logits.shape[-1]).cpu().numpy())
-            keys.append(batch.keys.cpu().numpy())
-            labels.append(batch.labels.cpu().numpy())
+            if len(batch):  # a process may have fewer clips than the others
+                batch = batch.to(fabric.device)
+                with fabric.autocast():
+                    logits = model(*model_inputs(batch, spec)).float()
+                views.append(logits.view(len(batch), -1, logits.shape[-1]).cpu().numpy())
+                keys.append(batch.keys.cpu().numpy())
+                labels.append(batch.labels.cpu().numpy())
             if progress:
                 progress(number + 1, len(loader))
     model.train(was_training)

@@ -324,7 +324,7 @@ class _Training:
 
     def _validate(self) -> dict[str, float]:
         told = self.reporter.validating if self.fabric.is_global_zero else None
-        return summarise(score_split(self.model, self.val_loader, self.spec, self.fabric, progress=told))
+        return summarise(score_split(self.plain_model, self.val_loader, self.spec, self.fabric, progress=told))
 
     def _write_epoch(self, report: EpochReport) -> None:
         lines = "".join(json.dumps(line) + "\n" for line in self.progress.history)
