@@ -8,8 +8,6 @@ import yaml
 
 from actcli.engine.recipes import Recipe
 from actcli.errors import ActcliError
-from actcli.loaders.sampling import find_sampling
-from actcli.loaders.views import find_rule
 from actcli.models import create_model, list_models
 
 
@@ -63,13 +61,11 @@ def settle_pretrained(recipe: Recipe, *, explicit: bool, note: Callable[[str], N
 
 
 def _follow_size(plain: dict[str, Any], size: int) -> None:
-    """Let what depends on the input size follow it: a transformer's grid and the size of the full-resolution test."""
+    """Let what depends on the input size follow it: a transformer's grid, the size of the test, and the short-side jitter."""
     info = next(info for info in list_models() if info.name == plain["model"])
     if "image_size" in info.options:
         plain["model_options"]["image_size"] = size
-    if plain["test"]["size"]:
-        original = find_sampling(plain["sampling"], training=True).original
-        plain["test"]["size"] = find_rule(original).scale_size(size)
+    plain["test"]["size"] = None  # the published full-resolution test belongs to the published size
     augmentation = plain["augmentation"]
     if augmentation and augmentation["short_side"]:
         augmentation["short_side"] = None  # in proportion to the size
