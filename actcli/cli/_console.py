@@ -12,6 +12,8 @@ from rich.table import Table
 
 LINE_SECONDS = 5.0
 """Seconds between progress lines where the output is no terminal."""
+SETTLED_SECONDS = 0.3
+"""Seconds before a rate means anything."""
 
 console = Console(highlight=False, soft_wrap=True)
 error_console = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -61,14 +63,15 @@ class Progress:
         if self._first is None:
             self._first = max(0, done - 1)
         elapsed = time.monotonic() - self._started
-        rate = (done - self._first) / elapsed if elapsed > 0 else 0.0
+        rate = (done - self._first) / elapsed if elapsed >= SETTLED_SECONDS else 0.0
         if console.is_terminal:
             self._draw(done, total, rate, detail)
         elif time.monotonic() - self._told >= LINE_SECONDS or done == total:
             self._told = time.monotonic()
+            speed = f", {rate:.1f}/s" if rate else ""
             left = f", {_clock((total - done) / rate)} left" if rate and done < total else ""
             suffix = f", {detail}" if detail else ""
-            print(f"{self._title}: {done}/{total} {self._unit}, {rate:.1f}/s{left}{suffix}", flush=True)
+            print(f"{self._title}: {done}/{total} {self._unit}{speed}{left}{suffix}", flush=True)
 
     def _draw(self, done: int, total: int, rate: float, detail: str) -> None:
         if self._bar is None:

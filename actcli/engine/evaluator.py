@@ -81,7 +81,7 @@ def evaluate(
     model, metadata = load_weights(options.weights)
     _check_classes(options, metadata, shards)
     loader = _open(options, hardware, shards, split, model, metadata, fabric, note)
-    model = model.to(fabric.device, memory_format=torch.channels_last)
+    model = model.to(fabric.device).to(memory_format=torch.channels_last)
     told = progress if fabric.is_global_zero else None
     with loader:
         scores = score_split(model, loader, model.input_spec, fabric, keep_views=options.keep_views, progress=told)

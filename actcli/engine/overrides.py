@@ -61,7 +61,7 @@ def settle_pretrained(recipe: Recipe, *, explicit: bool, note: Callable[[str], N
 
 
 def _follow_size(plain: dict[str, Any], size: int) -> None:
-    """Let what depends on the input size follow it: a transformer's grid, the size of the test, and the short-side jitter."""
+    """Let what depends on the input size follow it: a transformer's grid, the test, and the short-side jitter."""
     info = next(info for info in list_models() if info.name == plain["model"])
     if "image_size" in info.options:
         plain["model_options"]["image_size"] = size
