@@ -78,7 +78,10 @@ def _set(plain: dict[str, Any], text: str) -> None:
         raise ActcliError(f"--set takes FIELD=VALUE, got {text!r}.")
     inner: Any = plain
     for part in path:
-        inner = inner.setdefault(part, {}) if isinstance(inner, dict) else None
-        if inner is None:
+        inner = inner.setdefault(part, {})
+        if not isinstance(inner, dict):
             raise ActcliError(f"--set {text}: {part} holds no fields of its own, or is off in this recipe.")
-    inner[last] = yaml.safe_load(value)
+    try:
+        inner[last] = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise ActcliError(f"--set {text}: {value!r} is no YAML value.") from error
