@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from scipy.special import softmax
+from scipy.special import log_softmax, logsumexp
 
 from actcli.engine.metrics import Scores
 from actcli.engine.results import read_scores
@@ -27,13 +27,15 @@ def fuse(paths: Sequence[Path], weights: Sequence[float] | None = None) -> Score
     if len(paths) < 2:
         raise ActcliError("an ensemble needs two evaluations or more: actcli ensemble A B")
     weights = list(weights) if weights else [1.0] * len(paths)
-    if len(weights) != len(paths) or min(weights) <= 0:
+    if len(weights) != len(paths) or not all(weight > 0 for weight in weights):
         raise ActcliError(f"{len(paths)} evaluations need {len(paths)} positive --weights, got {weights}.")
     first, *others = parts = [read_scores(path).sorted() for path in paths]
     for path, part in zip(paths[1:], others, strict=True):
         _check_same(first, part, paths[0], path)
-    total = sum(weight * softmax(part.logits, axis=1) for weight, part in zip(weights, parts, strict=True))
-    return Scores(first.keys, first.labels, np.log(total / sum(weights)).astype(np.float32))
+    log_probabilities = np.stack([log_softmax(part.logits, axis=1) for part in parts])  # part, clip, class
+    shares = np.array(weights)[:, None, None] / sum(weights)
+    fused = logsumexp(log_probabilities, axis=0, b=shares)  # in logarithms, so that no small probability becomes 0
+    return Scores(first.keys, first.labels, fused.astype(np.float32))
 
 
 def _check_same(first: Scores, other: Scores, first_path: Path, other_path: Path) -> None:
