@@ -149,9 +149,9 @@ def test_none_switches_pretrained_weights_off():
     assert override_recipe(load_recipe(TSM), {"pretrained": "none"}).pretrained is None
 
 
-def test_the_full_resolution_test_follows_the_size():
+def test_the_published_full_resolution_test_is_left_with_the_published_size():
     recipe = override_recipe(load_recipe(TSM), {"size": 112})
-    assert (recipe.size, recipe.test) == (112, Protocol(clips=2, crops=3, size=128))
+    assert (recipe.size, recipe.test) == (112, Protocol(clips=2, crops=3))
 
 
 def test_the_grid_of_a_transformer_follows_the_size():
