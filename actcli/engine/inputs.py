@@ -1,5 +1,6 @@
 """From a batch of bytes to the tuple of tensors that a model takes."""
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -31,4 +32,4 @@ def seed_step(seed: int, step: int, rank: int) -> None:
 
     A run that is resumed at any step then draws what an undisturbed run draws, with no generator state to keep.
     """
-    torch.manual_seed((seed << 40) ^ (rank << 32) ^ step)
+    torch.manual_seed(int(np.random.SeedSequence((seed, rank, step)).generate_state(1, np.uint64)[0]))

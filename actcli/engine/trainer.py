@@ -369,11 +369,6 @@ class _Training:
             augmentation=recipe.augmentation,
             **common,
         )
-        if not len(train_loader):
-            raise ActcliError(
-                f"the train split of {self.config.dataset} has {train_loader.num_clips} clips, fewer than a batch of "
-                f"{recipe.batch_size}. Use a smaller --batch-size."
-            )
         validation = recipe.validation
         val_loader = open_loader(
             shards,
@@ -414,8 +409,7 @@ class _Training:
         self.plain_model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.fabric.strategy.precision.load_state_dict(state["precision"])
-        if self.progress.step:
-            self.train_loader.load_state_dict(state["loader"])
+        self.train_loader.load_state_dict(state["loader"])  # refuses other clips, at the end of an epoch as well
         self.reporter.note(f"continuing at epoch {self.progress.epoch + 1}, step {self.progress.step}")
 
     def _save_weights(self, name: str) -> None:
