@@ -1,0 +1,260 @@
+"""The commands, one after the other, on a small dataset."""
+
+import json
+
+import pandas as pd
+import pytest
+import torch
+import yaml
+
+from actcli.engine.results import read_scores
+from actcli.models import create_model, load_weights
+
+from .conftest import TINY
+
+
+def test_extract_counts_clips_and_says_what_comes_next(done):
+    assert done.extract.exit_code == 0, done.extract.output
+    assert "next: actcli shard" in done.extract.output
+    manifest = pd.read_parquet(done.root / "frames" / "tiny" / "manifest.parquet")
+    assert manifest["status"].tolist() == ["ok"] * 24
+
+
+def test_extract_again_does_nothing(done, actcli):
+    again = actcli(f"extract --dataset tiny --short-side 0 --executor serial {done.space}")
+    assert again.exit_code == 0
+    assert "24 clips were done by earlier runs" in again.output
+
+
+def test_shard_counts_splits_and_says_what_comes_next(done):
+    assert done.shard.exit_code == 0, done.shard.output
+    assert "train 18, val 6" in done.shard.output
+    assert "next: actcli train" in done.shard.output
+    assert json.loads((done.root / "shards" / "tiny" / "dataset.json").read_text())["name"] == "tiny"
+
+
+def test_shard_again_writes_nothing(done, actcli):
+    again = actcli(f"shard {done.space}")
+    assert again.exit_code == 0
+    assert "nothing was written" in again.output
+
+
+def test_train_uses_the_only_shards_and_writes_down_what_it_used(done):
+    assert done.train.exit_code == 0, done.train.output
+    assert "with the recipe tsm-" in done.train.output
+    config = yaml.safe_load((done.run / "config.yaml").read_text())
+    recipe = config["recipe"]
+    assert (config["dataset"], recipe["model"], recipe["epochs"], recipe["batch_size"]) == ("tiny", "tsm", 1, 4)
+    assert (recipe["size"], recipe["num_frames"], recipe["pretrained"]) == (32, 4, None)
+    assert recipe["model_options"]["backbone"] == "resnet18"
+    assert (done.run / "finished").exists()
+
+
+def test_train_says_the_accuracy_of_each_epoch_and_what_comes_next(done):
+    history = json.loads((done.run / "history.jsonl").read_text())
+    assert f"val top-1 {100 * history['val_top1']:.2f} %" in done.train.output
+    assert "next: actcli eval" in done.train.output
+
+
+def test_eval_takes_the_newest_run_and_writes_scores_metrics_and_a_page(done):
+    assert done.eval.exit_code == 0, done.eval.output
+    assert f"evaluating the newest run, {done.run.name}" in done.eval.output
+    assert "2 clips x 3 crops" in done.eval.output
+    metrics = json.loads((done.evaluation / "metrics.json").read_text())
+    assert (metrics["num_clips"], metrics["num_views"], metrics["model"]) == (6, 6, "tsm")
+    assert len(read_scores(done.evaluation).keys) == 6
+    assert (done.evaluation / "report.html").exists()
+
+
+def test_eval_keeps_views_where_it_is_told_to(done, actcli, tmp_path):
+    result = actcli(
+        f"eval --run {done.run.name} --crops 1 --clips 2 --views --workers 0 --out-dir {tmp_path} {done.space}"
+    )
+    assert result.exit_code == 0, result.output
+    table = pd.read_parquet(tmp_path / "scores.parquet")
+    assert [len(views) for views in table["views"]] == [2] * 6
+
+
+def test_eval_of_the_last_weights_on_the_training_split(done, actcli):
+    result = actcli(f"eval --checkpoint last --split train --crops 1 --clips 1 --workers 0 {done.space}")
+    assert result.exit_code == 0, result.output
+    metrics = json.loads((done.run / "eval" / "train-1x1-1-last" / "metrics.json").read_text())
+    assert (metrics["num_clips"], metrics["weights"]) == (18, "last.safetensors")
+
+
+@pytest.fixture(scope="module")
+def second_run(done, actcli):
+    """A TSN beside the TSM."""
+    run_dir = done.root / "runs" / "second"
+    trained = actcli(f"train --model tsn {TINY} --run-dir {run_dir} --set validate_every=1 --seed 7 {done.space}")
+    assert trained.exit_code == 0, trained.output
+    evaluated = actcli(f"eval --run second --crops 1 --clips 1 --workers 0 {done.space}")
+    assert evaluated.exit_code == 0, evaluated.output
+    return run_dir
+
+
+def test_ensemble_takes_runs_and_weights(done, second_run, actcli):
+    result = actcli(f"ensemble {done.evaluation} second --weights 1 1.5 {done.space}")
+    assert result.exit_code == 0, result.output
+    (folder,) = (done.root / "runs" / "ensembles").iterdir()
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert metrics["model"] == "tsm + tsn"
+    assert "(weight 1)" in metrics["protocol"]
+    assert "(weight 1.5)" in metrics["protocol"]
+    fused = read_scores(folder)
+    assert metrics["top1"] == pytest.approx((fused.logits.argmax(1) == fused.labels).mean())
+    assert (folder / "report.html").exists()
+
+
+def test_ensemble_with_too_few_weights_fails(done, second_run, actcli):
+    result = actcli(f"ensemble {done.evaluation} second --weights 2 {done.space}")
+    assert result.exit_code == 1
+    assert "2 evaluations need 2 positive --weights" in result.output
+
+
+def test_verify_finds_nothing_wrong(done, actcli):
+    result = actcli(f"verify {done.space}")
+    assert result.exit_code == 0, result.output
+    assert "every byte is as it was written" in result.output
+
+
+def test_verify_finds_a_changed_byte(shards_copy, actcli):
+    tar = next((shards_copy / "shards" / "tiny").glob("train-*.tar"))
+    data = bytearray(tar.read_bytes())
+    data[len(data) // 2] ^= 1
+    tar.write_bytes(data)
+    result = actcli(f"verify --workspace {shards_copy}")
+    assert result.exit_code == 1
+    assert tar.name in result.output
+    assert "actcli shard --overwrite" in result.output
+
+
+def test_inspect_writes_a_page(done, actcli, tmp_path):
+    result = actcli(f"inspect --out {tmp_path / 'page.html'} {done.space}")
+    assert result.exit_code == 0, result.output
+    assert "moving right" in (tmp_path / "page.html").read_text()
+
+
+@pytest.fixture(scope="module")
+def imported(done, actcli, tmp_path_factory):
+    """A checkpoint as the TSM repository stores it, and what ``import`` said."""
+    folder = tmp_path_factory.mktemp("foreign")
+    model = create_model("tsm", num_classes=6, num_frames=4, backbone="resnet18")
+    renamed = {}
+    for key, value in model.state_dict().items():
+        name = key.replace("backbone.", "module.base_model.").replace("classifier.", "module.new_fc.")
+        renamed[name.replace(".conv1.weight", ".conv1.net.weight") if "layer" in name else name] = value
+    torch.save({"epoch": 1, "state_dict": renamed}, folder / "ckpt.best.pth.tar")
+    shards = done.root / "shards" / "tiny"
+    command = (
+        f"import {folder / 'ckpt.best.pth.tar'} --from tsm --num-frames 4 --backbone resnet18 --classes-from {shards}"
+    )
+    return model, folder, actcli(command)
+
+
+def test_import_takes_over_a_checkpoint_of_the_original_code(imported):
+    model, folder, result = imported
+    assert result.exit_code == 0, result.output
+    assert f"{len(model.state_dict())} tensors taken over" in result.output
+    found, metadata = load_weights(folder / "ckpt.best.safetensors")
+    assert all(torch.equal(value, found.state_dict()[name]) for name, value in model.state_dict().items())
+    assert metadata["classes"][0] == "growing"
+
+
+def test_eval_takes_imported_weights(imported, done, actcli, tmp_path):
+    weights = imported[1] / "ckpt.best.safetensors"
+    result = actcli(f"eval --weights {weights} --size 32 --workers 0 --out-dir {tmp_path} {done.space}")
+    assert result.exit_code == 0, result.output
+    assert json.loads((tmp_path / "metrics.json").read_text())["num_clips"] == 6
+
+
+def test_import_lists_what_does_not_fit(imported, actcli):
+    result = actcli(f"import {imported[1] / 'ckpt.best.pth.tar'} --from tsm --num-frames 4 --backbone resnet34")
+    assert result.exit_code == 1
+    assert "layer3.5" in result.output
+
+
+def test_train_starts_from_weights(imported, done, actcli, tmp_path):
+    weights = imported[1] / "ckpt.best.safetensors"
+    result = actcli(f"train --model tsm {TINY} --init {weights} --run-dir {tmp_path} {done.space}")
+    assert result.exit_code == 0, result.output
+    assert f"starting from {weights}" in result.output
+
+
+# -- resume ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def interrupted(done, actcli, tmp_path):
+    """A workspace with a run that was stopped before its end."""
+    (tmp_path / "shards").symlink_to(done.root / "shards")
+    command = f"train --model tsn {TINY} --workspace {tmp_path}"
+    assert actcli(command).exit_code == 0
+    (run,) = (tmp_path / "runs").iterdir()
+    (run / "finished").unlink()
+    (run / "checkpoints" / "last.ckpt").unlink()
+    return tmp_path, run, command
+
+
+def test_resume_finds_the_interrupted_run_with_the_same_settings(interrupted, actcli):
+    workspace, run, command = interrupted
+    result = actcli(f"{command} --resume")
+    assert result.exit_code == 0, result.output
+    assert list((workspace / "runs").iterdir()) == [run]
+    assert (run / "finished").exists()
+
+
+def test_resume_with_other_settings_starts_a_new_run_and_says_so(interrupted, actcli):
+    workspace, _, command = interrupted
+    result = actcli(f"{command} --resume --seed 3 --run-dir {workspace / 'runs' / 'new'}")
+    assert result.exit_code == 0, result.output
+    assert (workspace / "runs" / "new" / "finished").exists()
+
+
+def test_resume_by_folder_continues_and_refuses_other_settings(interrupted, actcli):
+    _, run, _ = interrupted
+    refused = actcli(f"train --resume --run-dir {run} --epochs 5")
+    assert refused.exit_code == 1
+    assert "leave out --epochs" in refused.output
+    result = actcli(f"train --resume --run-dir {run} --workers 0 --device cpu")
+    assert result.exit_code == 0, result.output
+    assert (run / "finished").exists()
+
+
+def test_a_run_is_not_overwritten(interrupted, actcli):
+    _, run, command = interrupted
+    result = actcli(f"{command} --run-dir {run}")
+    assert result.exit_code == 1
+    assert "is a run already. Continue it with --resume" in result.output
+
+
+# -- listings ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("command", "expected"),
+    [
+        ("datasets", "sthv2"),
+        ("datasets ucf101", "raw/ucf101"),
+        ("recipes", "masnet-sthv2-r50-16f"),
+        ("recipes tsm-kinetics-r50-8f", "learning_rate: 0.02"),
+        ("models vit", "vit_b16"),
+    ],
+)
+def test_a_listing_shows_what_there_is(actcli, command, expected):
+    result = actcli(command)
+    assert result.exit_code == 0, result.output
+    assert expected in result.output
+
+
+def test_doctor_shows_versions(actcli):
+    result = actcli("doctor")
+    assert torch.__version__ in result.output
+    assert "ffmpeg" in result.output
+    assert result.exit_code == int("problem:" in result.output)
+
+
+def test_bench_loader_recommends_a_loader(done, actcli):
+    result = actcli(f"bench loader --frames 2 --size 32 --batch-size 4 --workers 1 --device cpu {done.space}")
+    assert result.exit_code == 0, result.output
+    assert "clips/s" in result.output

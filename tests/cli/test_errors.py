@@ -1,0 +1,192 @@
+"""What goes wrong is said in one sentence, with what to type next."""
+
+import subprocess
+import sys
+
+import pytest
+
+from actcli.cli._app import COMMANDS
+from actcli.errors import ActcliError
+
+from .conftest import TINY
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself(actcli, command):
+    result = actcli(command, "--help")
+    assert result.exit_code == 0
+    assert "Usage" in result.output
+
+
+def test_every_option_has_a_help_text():
+    import typer
+
+    from actcli.cli import app
+
+    group = typer.main.get_command(app)
+    bare = [
+        f"{name} {parameter.opts[0]}"
+        for name, command in group.commands.items()
+        for parameter in command.params
+        if not getattr(parameter, "help", None)
+    ]
+    assert bare == []
+
+
+def test_help_imports_nothing_heavy():
+    code = (
+        "import sys\n"
+        "from actcli.cli import app\n"
+        "try:\n    app(['--help'])\nexcept SystemExit:\n    pass\n"
+        "heavy = {'torch', 'pandas', 'cv2', 'numpy', 'av', 'pyarrow', 'timm'} & set(sys.modules)\n"
+        "sys.exit(f'imported {heavy}' if heavy else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "extract" in done.stdout
+
+
+def test_the_version_is_told(actcli):
+    from actcli import __version__
+
+    assert actcli("--version").output == f"actcli {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("command", "sentence"),
+    [
+        ("extract", r"there is no raw data in"),
+        ("extract --dataset sthv2", r"raw/sthv2"),
+        ("shard", "Extract a dataset first: actcli extract --dataset sthv2"),
+        ("train --model tsm", "Write them first: actcli extract --dataset sthv2 && actcli shard"),
+        ("eval --crops 3 --clips 2", "Train one first: actcli train --model tsm"),
+        ("verify", "there are no shards in"),
+        ("inspect", "there are no frames in"),
+        ("bench loader", "there are no shards in"),
+        ("ensemble one two", "'one' is neither a run with an evaluation nor a folder with scores.parquet"),
+    ],
+)
+def test_without_data_a_command_says_what_to_do(actcli, tmp_path, command, sentence):
+    result = actcli(f"{command} --workspace {tmp_path}")
+    assert result.exit_code == 1
+    assert result.output.splitlines()[-1].startswith("error: ") or command == "extract --dataset sthv2"
+    assert sentence in result.output
+    assert "Traceback" not in result.output
+
+
+def test_the_missing_official_files_are_named(actcli, tmp_path):
+    result = actcli(f"extract --dataset sthv2 --workspace {tmp_path}")
+    assert "something-something-v2-train.json" in result.output
+
+
+@pytest.mark.parametrize(
+    ("folder", "command"),
+    [("raw", "extract"), ("shards", "train --model tsm"), ("shards", "verify"), ("frames", "inspect")],
+)
+def test_several_datasets_are_listed_with_the_flag(actcli, tmp_path, folder, command):
+    for name in ("ucf101", "sthv2"):
+        (tmp_path / folder / name).mkdir(parents=True)
+    result = actcli(f"{command} --workspace {tmp_path}")
+    assert result.exit_code == 1
+    assert "there are several datasets: sthv2, ucf101. Choose one with --dataset." in result.output
+
+
+def test_the_workspace_can_come_from_the_environment(actcli, tmp_path, monkeypatch):
+    monkeypatch.setenv("ACTCLI_WORKSPACE", str(tmp_path / "there"))
+    assert str(tmp_path / "there" / "runs") in actcli("eval").output
+
+
+@pytest.mark.parametrize(
+    "command", ["extract --no-such-flag", "fly", "train --epochs many", "train --epochs 0", "import", "ensemble"]
+)
+def test_wrong_usage_exits_with_2(actcli, command):
+    assert actcli(command).exit_code == 2
+
+
+def test_debug_shows_the_error_itself(actcli, tmp_path):
+    result = actcli(f"--debug eval --workspace {tmp_path}")
+    assert isinstance(result.exception, ActcliError)
+
+
+def test_an_unknown_model_lists_the_models(actcli, done):
+    for command in (f"train --model i3d {done.space}", "models i3d"):
+        result = actcli(command)
+        assert result.exit_code == 1
+        assert "no model 'i3d'" in result.output
+        assert "tsm" in result.output
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        ("", "say which model to train: actcli train --model tsm"),
+        ("--model tsm --recipe gsf-something-r50-16f", "is for gsf, not tsm"),
+        ("--recipe no-such", "there is no recipe 'no-such'"),
+        (f"--model tsm {TINY} --set epoch=3", "unknown field epoch"),
+        (f"--model tsm {TINY} --set epochs=many", "epochs has to be of type int"),
+        (f"--model tsm {TINY} --sampling often", "unknown sampling 'often'"),
+        (f"--model tsm {TINY} --precision 8-true", "allowed are: 32-true, bf16-mixed, 16-mixed"),
+        (f"--model tsm {TINY} --loader fast", "unknown loader 'fast'"),
+        (f"--model tsm {TINY} --backbone vgg", "vgg"),
+        (f"--model tsm {TINY} --split-id 2", "no split set '2'"),
+        (f"--model tsm {TINY} --init absent.safetensors", "there are no weights at absent.safetensors"),
+        (f"--model tsm {TINY} --pretrained absent.pth", "absent.pth"),
+        ("--model vit --frames 2 --size 32 --pretrained none --modality flow --workers 0", "modality"),
+    ],
+)
+def test_a_wrong_training_is_refused_in_one_sentence_and_leaves_no_run(actcli, done, tmp_path, flags, sentence):
+    (tmp_path / "shards").symlink_to(done.root / "shards")
+    result = actcli(f"train {flags} --workspace {tmp_path}")
+    assert result.exit_code == 1, result.output
+    assert result.exception is None or isinstance(result.exception, SystemExit)
+    assert sentence in result.output
+    assert not list((tmp_path / "runs").glob("*")) if (tmp_path / "runs").exists() else True
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        ("--run absent", "there is no run 'absent'"),
+        ("--crops 4", "4"),
+        ("--split test", "no split 'test'"),
+        ("--checkpoint middle", "middle"),
+        ("--precision 8-true", "8-true"),
+        ("--weights absent.safetensors", "there are no weights at absent.safetensors"),
+        ("--all-splits", "--all-splits"),
+    ],
+)
+def test_a_wrong_evaluation_is_refused_in_one_sentence(actcli, done, flags, sentence):
+    result = actcli(f"eval {flags} --workers 0 {done.space}")
+    assert result.exit_code == 1, result.output
+    assert result.exception is None or isinstance(result.exception, SystemExit)
+    assert sentence in result.output
+
+
+@pytest.mark.parametrize(
+    ("command", "sentence"),
+    [
+        ("shard --payload avi", "--payload takes mjpeg or video"),
+        ("shard --short-side 64", "add --payload video"),
+        ("extract --dataset tiny --modality depth", "depth"),
+        ("extract --dataset tiny --layout zip", "zip"),
+        ("extract --dataset tiny --executor slurm", "slurm"),
+        ("import absent.pth --from tsm", "there is no file absent.pth"),
+        ("datasets imagenet", "imagenet"),
+        ("verify --shards-dir absent", "absent"),
+    ],
+)
+def test_other_wrong_requests_are_refused_in_one_sentence(actcli, done, command, sentence):
+    space = "" if command.startswith(("import", "datasets")) else done.space
+    result = actcli(f"{command} {space}")
+    assert result.exit_code == 1, result.output
+    assert result.exception is None or isinstance(result.exception, SystemExit)
+    assert sentence in result.output
+
+
+def test_code_in_a_foreign_checkpoint_is_not_run(actcli, tmp_path):
+    import pickle
+
+    (tmp_path / "evil.pth").write_bytes(pickle.dumps(print, 2))
+    result = actcli(f"import {tmp_path / 'evil.pth'} --from tsm --num-classes 6")
+    assert result.exit_code == 1
+    assert isinstance(result.exception, SystemExit)

@@ -1,0 +1,88 @@
+"""Two processes train the network that one process trains, and score each clip once."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from actcli.engine.evaluator import EvalOptions, evaluate
+from actcli.engine.recipes import Protocol
+from actcli.engine.results import read_scores
+from actcli.engine.runs import weights_path
+
+from .helpers import HARDWARE, STILL, run, start_script, tiny_config, weights_of
+
+SCRIPT = """
+import sys
+from dataclasses import replace
+from pathlib import Path
+import torch
+from safetensors.torch import save_file
+from engine.helpers import HARDWARE, Reporter
+from actcli.engine.evaluator import EvalOptions, evaluate
+from actcli.engine.recipes import Protocol
+from actcli.engine.runs import RunConfig, weights_path
+from actcli.engine import trainer
+
+torch.set_num_threads(1)
+run_dir, devices = Path(sys.argv[1]), int(sys.argv[2])
+config, hardware = RunConfig.read(run_dir), replace(HARDWARE, devices=devices)
+fabric = trainer.launch(hardware, "32-true")
+with trainer._Training(config, run_dir, hardware, fabric, Reporter(), False) as training:
+    training.run()
+    save_file(dict(training.plain_model.named_parameters()), run_dir / f"rank{fabric.global_rank}.safetensors")
+fabric.barrier()
+options = EvalOptions(weights_path(run_dir), config.shards, run_dir / "eval", Protocol(size=32), batch_size=1)
+evaluate(options, hardware)
+torch.distributed.destroy_process_group()
+"""
+TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+
+
+@pytest.fixture(scope="module")
+def odd_shards(make_tiny_shards):
+    """18 training clips and 3 validation clips, which two processes cannot share evenly."""
+    return make_tiny_shards(21)
+
+
+@pytest.fixture(scope="module")
+def config(odd_shards):
+    return tiny_config(odd_shards, "vit", batch_size=8, augmentation=STILL, accumulate=2)
+
+
+@pytest.fixture(scope="module")
+def alone(config, tmp_path_factory):
+    run_dir = tmp_path_factory.mktemp("alone")
+    run(config, run_dir)
+    options = EvalOptions(weights_path(run_dir), config.shards, run_dir / "eval", Protocol(size=32), batch_size=1)
+    evaluate(options, HARDWARE)
+    return run_dir
+
+
+@pytest.mark.parametrize(("launcher", "devices"), [((), 2), (TORCHRUN, 1)], ids=["devices", "torchrun"])
+def test_two_processes_train_and_score_like_one(config, alone, tmp_path, launcher, devices):
+    run_dir = tmp_path / "run"
+    config.write(run_dir)
+    (tmp_path / "script.py").write_text(SCRIPT)
+    done = start_script(tmp_path / "script.py", run_dir, devices, launcher=launcher)
+    assert done.returncode == 0, done.stderr
+
+    first, second = (load_file(run_dir / f"rank{rank}.safetensors") for rank in (0, 1))
+    assert [name for name in first if not torch.equal(first[name], second[name])] == []
+    expected = weights_of(alone)
+    for name, value in first.items():
+        torch.testing.assert_close(value, expected[name], rtol=1e-3, atol=1e-5)
+
+    found, single = read_scores(run_dir / "eval"), read_scores(alone / "eval")
+    assert len(single.keys) == 3
+    np.testing.assert_array_equal(found.keys, single.keys)
+    np.testing.assert_allclose(found.logits, single.logits, rtol=1e-2, atol=1e-3)
+
+    history, expected_history = (
+        [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
+        for folder in (run_dir, alone)
+    )
+    for line, expected_line in zip(history, expected_history, strict=True):
+        assert line == pytest.approx(expected_line, rel=1e-3)

@@ -1,0 +1,110 @@
+"""Who may import whom, and what has no place in the package."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "actcli"
+ALLOWED = {
+    "ingest": set(),
+    "shards": {"ingest"},
+    "loaders": {"shards"},
+    "models": set(),
+    "engine": {"loaders", "models", "shards"},
+    "cli": {"engine", "loaders", "models", "shards", "ingest"},
+}
+"""Part → parts that it may import; ``cli → engine → {loaders, models} → shards → ingest``."""
+TORCH_IN_INGEST = {"flow.py"}
+"""RAFT, one of the flow methods, is a torch network."""
+
+
+def sources(part):
+    return sorted((PACKAGE / part).rglob("*.py"))
+
+
+def imported_modules(path):
+    """Full names of all modules imported anywhere in a file, inside functions too."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path} has a relative import"
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def imported_parts(path):
+    names = (name.split(".") for name in imported_modules(path))
+    return {parts[1] for parts in names if parts[0] == "actcli" and len(parts) > 1 and (PACKAGE / parts[1]).is_dir()}
+
+
+def test_every_part_has_a_rule():
+    assert {path.name for path in PACKAGE.iterdir() if path.is_dir() and path.name != "__pycache__"} == set(ALLOWED)
+
+
+@pytest.mark.parametrize("part", ALLOWED)
+def test_imports_point_down_only(part):
+    wrong = {path.name: found for path in sources(part) if (found := imported_parts(path) - ALLOWED[part] - {part})}
+    assert wrong == {}
+
+
+@pytest.mark.parametrize("part", ["ingest", "shards"])
+def test_no_torch_below_the_loaders(part):
+    wrong = [
+        path.name
+        for path in sources(part)
+        if "torch" in {name.split(".")[0] for name in imported_modules(path)}
+        and not (part == "ingest" and path.name in TORCH_IN_INGEST)
+    ]
+    assert wrong == []
+
+
+@pytest.mark.parametrize(
+    ("module", "absent"),
+    [
+        ("actcli.ingest", "torch"),
+        ("actcli.ingest.flow", "torch"),
+        ("actcli.shards", "torch"),
+        ("actcli.models", "actcli.shards"),
+    ],
+)
+def test_importing_a_part_leaves_out_what_it_must_not_need(module, absent):
+    code = f"import sys, {module}; sys.exit({absent!r} in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def calls(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Call):
+            yield ast.unparse(node.func)
+
+
+@pytest.mark.parametrize("part", [part for part in ALLOWED if part != "cli"])
+def test_the_library_neither_prints_nor_exits(part):
+    wrong = [f"{path.name}: {name}" for path in sources(part) for name in calls(path) if name in ("print", "sys.exit")]
+    assert wrong == []
+
+
+def tracked_files():
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False)
+    if listed.returncode:
+        pytest.skip("this is no git checkout")
+    return [ROOT / name for name in listed.stdout.split("\0") if name]
+
+
+def test_no_file_mentions_a_folder_of_one_machine():
+    pattern = re.compile(rb"(?<![\w.])/(?:work|home|root|Users)/\w")
+    wrong = [str(path) for path in tracked_files() if path.is_file() and pattern.search(path.read_bytes())]
+    assert wrong == []
+
+
+def test_the_readme_mentions_every_command():
+    from actcli.cli._app import COMMANDS
+
+    text = (ROOT / "README.md").read_text()
+    assert [command for command in COMMANDS if not re.search(rf"\b{command}\b", text)] == []
