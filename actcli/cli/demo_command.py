@@ -11,7 +11,7 @@ from actcli.cli._console import console, status, table
 DATASET = "sprites"
 NUM_CLIPS = 480
 TRAINING = (
-    "--backbone resnet18 --pretrained none --size 32 --epochs 14 --batch-size 8 --learning-rate 0.01 --dropout 0 "
+    "--backbone resnet18 --pretrained none --size 32 --epochs 11 --batch-size 8 --learning-rate 0.01 --dropout 0 "
     "--sampling segments --set schedule.kind=cosine --set schedule.warmup_epochs=3 --set fast_classifier=false "
     "--set augmentation.crop=center --set validate_every=7"
 )
