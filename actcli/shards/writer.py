@@ -104,6 +104,7 @@ def write_shards(options: ShardOptions, *, progress: Callable[[ShardProgress], N
     """
     report = progress or (lambda _: None)
     source = DatasetCard.read(options.frames_dir)
+    _check_layout(options.frames_dir, source)
     clips, coverage = read_clips(options.frames_dir)
     if not clips:
         raise ActcliError(f"{options.frames_dir} has no extracted clip: see the reasons with: actcli inspect")
@@ -438,6 +439,15 @@ def _finished_card(options: ShardOptions, digest: str) -> ShardCard | None:
         )
     path.unlink()
     return None
+
+
+def _check_layout(frames_dir: Path, source: DatasetCard) -> None:
+    for modality, extraction in source.extraction.items():
+        if extraction.get("settings", {}).get("layout") == "folders":
+            raise ActcliError(
+                f"the {modality} of {frames_dir} was extracted with --layout folders, for other tools. "
+                f"For shards extract it as mjpeg into another folder: --frames-dir."
+            )
 
 
 def _check_disk(folder: Path, clips: list[Clip]) -> None:

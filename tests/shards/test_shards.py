@@ -187,6 +187,13 @@ def test_frames_that_changed_since_extraction_are_refused(frames_dir, tmp_path):
         write_shards(ShardOptions(copy, tmp_path / "s"))
 
 
+def test_folders_of_jpegs_are_refused_with_the_way_out(tmp_path):
+    make_synthetic(tmp_path / "raw", num_clips=6, num_frames=4, size=(64, 48))
+    extract_dataset(ExtractOptions("sprites", tmp_path / "raw", tmp_path / "f", layout="folders", executor="serial"))
+    with pytest.raises(ActcliError, match="--layout folders"):
+        write_shards(ShardOptions(tmp_path / "f", tmp_path / "s"))
+
+
 def test_verify_finds_a_flipped_byte_a_missing_tar_and_a_wrong_offset(frames_dir, tmp_path):
     folder = tmp_path / "s"
     write_shards(ShardOptions(frames_dir, folder, shard_bytes=200_000))
