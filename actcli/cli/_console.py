@@ -1,5 +1,6 @@
 """What users see: tables, errors, and progress with rate and time left."""
 
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -15,7 +16,13 @@ LINE_SECONDS = 5.0
 SETTLED_SECONDS = 0.3
 """Seconds before a rate means anything."""
 
-console = Console(highlight=False, soft_wrap=True)
+_RANK_VARIABLES = ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")
+
+console = Console(
+    highlight=False,
+    soft_wrap=True,
+    quiet=any(os.environ.get(name, "0") != "0" for name in _RANK_VARIABLES),  # of several processes, the first speaks
+)
 error_console = Console(stderr=True, highlight=False, soft_wrap=True)
 
 

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from actcli.errors import ActcliError
+
 WorkspaceOption = Annotated[
     Path,
     typer.Option(
@@ -21,3 +23,9 @@ LoaderOption = Annotated[str, typer.Option(help="cpu, dali, or auto: the one tha
 SplitIdOption = Annotated[str, typer.Option(help="Split set, for UCF101 and HMDB51: 1, 2 or 3.")]
 
 HERE = Path()
+
+
+def check_choice(flag: str, value: str, *allowed: str) -> None:
+    """Refuse a word that ``flag`` does not take."""
+    if value not in allowed:
+        raise ActcliError(f"{flag} {value} is unknown; allowed are: {', '.join(allowed)}.")

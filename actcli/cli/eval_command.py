@@ -6,7 +6,15 @@ from typing import Annotated, Any
 import typer
 
 from actcli.cli._console import Progress, console, print_note, table
-from actcli.cli._options import HERE, DeviceOption, LoaderOption, ShardsOption, WorkersOption, WorkspaceOption
+from actcli.cli._options import (
+    HERE,
+    DeviceOption,
+    LoaderOption,
+    ShardsOption,
+    WorkersOption,
+    WorkspaceOption,
+    check_choice,
+)
 from actcli.cli._workspace import Workspace
 from actcli.cli.train_command import _num_workers
 from actcli.errors import ActcliError
@@ -42,6 +50,7 @@ def eval_command(
     """
     from actcli.engine.trainer import Hardware
 
+    check_choice("--checkpoint", checkpoint, "best", "last")
     hardware = Hardware(device, 1, _num_workers(workers), loader)
     request: dict[str, Any] = {
         "crops": crops,

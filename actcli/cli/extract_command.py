@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from actcli.cli._console import Progress, console, print_note, table
-from actcli.cli._options import HERE, DatasetOption, WorkersOption, WorkspaceOption
+from actcli.cli._options import HERE, DatasetOption, WorkersOption, WorkspaceOption, check_choice
 from actcli.cli._workspace import Workspace
 
 MAX_FAILURES_SHOWN = 20
@@ -47,6 +47,8 @@ def extract_command(
     """
     from actcli.ingest import ExtractOptions, extract_dataset
 
+    check_choice("--modality", modality, "rgb", "flow")
+    check_choice("--executor", executor, "processes", "ray", "serial")
     space = Workspace(workspace)
     name = space.raw_dataset(dataset)
     extra: dict[str, Any] = {} if workers is None else {"workers": max(1, workers)}

@@ -21,30 +21,27 @@ def models_command(
     if not infos:
         known = ", ".join(info.name for info in list_models())
         raise ActcliError(f"there is no model {name!r}; there are: {known}.")
-    listing = table(
-        "model", "backbone", "#frames", "#M params", "#GFLOPs", "#without attention", "published top-1 (source)"
-    )
+    listing = table("model", "backbone", "#frames", "#M params", "#GFLOPs", "#without attention")
     with status("counting"):
         for info in infos:
             for backbone in info.backbones:
                 options = {**info.options, "backbone": backbone}
                 profile = profile_model(info.name, num_classes=NUM_CLASSES, **options)
-                first = backbone == info.backbones[0]
-                published = "\n".join(
-                    f"{result.top1} {result.dataset}, {result.setting} ({result.source})" for result in info.published
-                )
                 listing.add_row(
-                    info.name if first else "",
+                    info.name if backbone == info.backbones[0] else "",
                     backbone,
                     str(info.options["num_frames"]),
                     f"{profile.parameters / 1e6:.1f}",
                     f"{profile.macs / 1e9:.1f}",
                     f"{profile.macs_without_attention / 1e9:.1f}",
-                    published if first else "",
                 )
     console.print(listing)
     for info in infos:
         console.print(f"{info.name}: {info.summary}", markup=False)
+        for result in info.published:
+            console.print(
+                f"  published {result.top1:g} % on {result.dataset}: {result.setting} ({result.source})", markup=False
+            )
         if name is not None:
             for option, default in info.options.items():
                 console.print(f"  --set model_options.{option}={default}", markup=False)

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from actcli.cli._console import Progress, console, table
-from actcli.cli._options import HERE, DatasetOption, WorkersOption, WorkspaceOption
+from actcli.cli._options import HERE, DatasetOption, WorkersOption, WorkspaceOption, check_choice
 from actcli.cli._workspace import Workspace
 from actcli.errors import ActcliError
 
@@ -29,8 +29,7 @@ def shard_command(
     """
     from actcli.shards import ShardOptions
 
-    if payload not in ("mjpeg", "video"):
-        raise ActcliError(f"payload {payload!r} is unknown; --payload takes mjpeg or video.")
+    check_choice("--payload", payload, "mjpeg", "video")
     if short_side and payload != "video":
         raise ActcliError("--short-side resizes video payloads only; add --payload video, or extract at that size.")
     space = Workspace(workspace)

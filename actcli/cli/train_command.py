@@ -185,7 +185,6 @@ def _train_one(config: Any, runs: Path, run_dir: Path | None, hardware: Any, res
         raise ActcliError(f"{target} is a run already. Continue it with --resume, or choose another --run-dir.")
     if resume and run_dir is None and list_runs(runs):
         print_note("no interrupted run has these settings; starting a new one")
-    config.write(target)
     return _run(config, target, hardware, resume=False)
 
 
