@@ -6,11 +6,12 @@ killed continues from its last checkpoint to the very weights that an undisturbe
 
 import json
 import math
+import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, get_args
 
 import torch
 from lightning_fabric import Fabric
@@ -21,7 +22,7 @@ from actcli.engine.checkpoints import load_checkpoint, save_checkpoint
 from actcli.engine.inputs import model_inputs, seed_step
 from actcli.engine.metrics import summarise
 from actcli.engine.recipes import Precision, Recipe
-from actcli.engine.runs import BEST_WEIGHTS, HISTORY_NAME, LAST_CHECKPOINT, LAST_WEIGHTS, RunConfig
+from actcli.engine.runs import BEST_WEIGHTS, CONFIG_NAME, HISTORY_NAME, LAST_CHECKPOINT, LAST_WEIGHTS, RunConfig
 from actcli.engine.scoring import score_split
 from actcli.errors import ActcliError
 from actcli.loaders import Batch, Loader, MixUp, open_loader
@@ -113,7 +114,7 @@ def train(
 
     Args:
         config: What to train on what.
-        run_dir: Folder of the run.
+        run_dir: Folder of the run; ``config.yaml`` is written once everything fits together.
         hardware: Where.
         reporter: Hears of progress, on the first process only.
         resume: Continue from the run's last checkpoint, or start where it has none yet.
@@ -137,7 +138,12 @@ def launch(hardware: Hardware, precision: Precision) -> Fabric:
         raise ActcliError(
             "this machine has no CUDA device that torch can use; see: actcli doctor. Or use --device cpu."
         )
-    fabric = Fabric(accelerator=hardware.accelerator, devices=hardware.devices, precision=precision)
+    # torchrun says how many processes there are; Fabric alone would take one device for a training of its own
+    devices = int(os.environ.get("LOCAL_WORLD_SIZE", hardware.devices))
+    num_nodes = int(os.environ.get("GROUP_WORLD_SIZE", 1))
+    if precision not in get_args(Precision):
+        raise ActcliError(f"precision {precision!r} is unknown; allowed are: {', '.join(get_args(Precision))}.")
+    fabric = Fabric(accelerator=hardware.accelerator, devices=devices, num_nodes=num_nodes, precision=precision)
     fabric.launch()
     return fabric
 
@@ -214,6 +220,8 @@ class _Training:
 
     def run(self) -> list[EpochReport]:
         """All epochs that are left."""
+        if self.fabric.is_global_zero and not (self.run_dir / CONFIG_NAME).exists():
+            self.config.write(self.run_dir)
         while self.progress.epoch < self.recipe.epochs:
             self._run_epoch()
             report = self._close_epoch()
