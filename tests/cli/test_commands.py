@@ -1,6 +1,7 @@
 """The commands, one after the other, on a small dataset."""
 
 import json
+from importlib.metadata import version
 
 import pandas as pd
 import pytest
@@ -171,7 +172,7 @@ def test_eval_takes_imported_weights(imported, done, actcli, tmp_path):
 def test_import_lists_what_does_not_fit(imported, actcli):
     result = actcli(f"import {imported[1] / 'ckpt.best.pth.tar'} --from tsm --num-frames 4 --backbone resnet34")
     assert result.exit_code == 1
-    assert "layer3.5" in result.output
+    assert "layer1.2" in result.output
 
 
 def test_train_starts_from_weights(imported, done, actcli, tmp_path):
@@ -249,7 +250,7 @@ def test_a_listing_shows_what_there_is(actcli, command, expected):
 
 def test_doctor_shows_versions(actcli):
     result = actcli("doctor")
-    assert torch.__version__ in result.output
+    assert version("torch") in result.output
     assert "ffmpeg" in result.output
     assert result.exit_code == int("problem:" in result.output)
 

@@ -76,7 +76,7 @@ def test_without_data_a_command_says_what_to_do(actcli, tmp_path, command, sente
 
 def test_the_missing_official_files_are_named(actcli, tmp_path):
     result = actcli(f"extract --dataset sthv2 --workspace {tmp_path}")
-    assert "something-something-v2-train.json" in result.output
+    assert "something-something-v2-labels.json, -train.json" in result.output
 
 
 @pytest.mark.parametrize(
@@ -140,7 +140,7 @@ def test_a_wrong_training_is_refused_in_one_sentence_and_leaves_no_run(actcli, d
     assert result.exit_code == 1, result.output
     assert result.exception is None or isinstance(result.exception, SystemExit)
     assert sentence in result.output
-    assert not list((tmp_path / "runs").glob("*")) if (tmp_path / "runs").exists() else True
+    assert not (tmp_path / "runs").exists()
 
 
 @pytest.mark.parametrize(
@@ -165,18 +165,17 @@ def test_a_wrong_evaluation_is_refused_in_one_sentence(actcli, done, flags, sent
 @pytest.mark.parametrize(
     ("command", "sentence"),
     [
-        ("shard --payload avi", "--payload takes mjpeg or video"),
+        ("shard --payload avi", "--payload avi is unknown; allowed are: mjpeg, video"),
         ("shard --short-side 64", "add --payload video"),
         ("extract --dataset tiny --modality depth", "depth"),
         ("extract --dataset tiny --layout zip", "zip"),
         ("extract --dataset tiny --executor slurm", "slurm"),
         ("import absent.pth --from tsm", "there is no file absent.pth"),
-        ("datasets imagenet", "imagenet"),
         ("verify --shards-dir absent", "absent"),
     ],
 )
 def test_other_wrong_requests_are_refused_in_one_sentence(actcli, done, command, sentence):
-    space = "" if command.startswith(("import", "datasets")) else done.space
+    space = "" if command.startswith("import") else done.space
     result = actcli(f"{command} {space}")
     assert result.exit_code == 1, result.output
     assert result.exception is None or isinstance(result.exception, SystemExit)
