@@ -313,8 +313,7 @@ class _Training:
 
     def _close_epoch(self) -> EpochReport:
         progress, recipe = self.progress, self.recipe
-        totals = torch.tensor([progress.loss_sum, progress.correct, progress.seen], dtype=torch.float64)
-        loss_sum, correct, seen = torch.as_tensor(self.fabric.all_reduce(totals, reduce_op="sum")).tolist()
+        loss_sum, correct, seen = self._totals()
         scores = self._validate() if self._validation_due() else None
         rate = recipe.schedule.learning_rate(recipe.learning_rate, progress.epoch, recipe.epochs)
         values = {f"val_{name}": value for name, value in (scores or {}).items()}
@@ -325,6 +324,13 @@ class _Training:
         progress.epoch += 1
         progress.step, progress.loss_sum, progress.correct, progress.seen = 0, 0.0, 0, 0
         return report
+
+    def _totals(self) -> tuple[float, int, int]:
+        """Loss, right guesses and clips of this epoch so far, summed over all processes."""
+        progress = self.progress
+        own = torch.tensor([progress.loss_sum, progress.correct, progress.seen], dtype=torch.float64)
+        loss_sum, correct, seen = torch.as_tensor(self.fabric.all_reduce(own, reduce_op="sum")).tolist()
+        return loss_sum, int(correct), int(seen)
 
     def _validation_due(self) -> bool:
         done = self.progress.epoch + 1
@@ -399,11 +405,12 @@ class _Training:
 
     def _save(self) -> None:
         self.saved_at = time.monotonic()
+        loss_sum, correct, seen = self._totals()
         if self.fabric.is_global_zero:
             save_checkpoint(
                 self.run_dir / LAST_CHECKPOINT,
                 {
-                    "progress": dict(self.progress.__dict__),
+                    "progress": {**self.progress.__dict__, "loss_sum": loss_sum, "correct": correct, "seen": seen},
                     "model": self.plain_model.state_dict(),
                     "optimizer": self.optimizer.state_dict(),
                     "precision": self.fabric.strategy.precision.state_dict(),
@@ -414,6 +421,8 @@ class _Training:
     def _restore(self) -> None:
         state = load_checkpoint(self.run_dir / LAST_CHECKPOINT)
         self.progress = _Progress(**state["progress"])
+        if not self.fabric.is_global_zero:  # the sums saved are those of all processes; the first goes on with them
+            self.progress.loss_sum, self.progress.correct, self.progress.seen = 0.0, 0, 0
         self.plain_model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.fabric.strategy.precision.load_state_dict(state["precision"])
