@@ -16,6 +16,7 @@ from .helpers import HARDWARE, STILL, run, start_script, tiny_config, weights_of
 
 SCRIPT = """
 import sys
+from dataclasses import replace
 from pathlib import Path
 import torch
 from safetensors.torch import save_file
@@ -29,7 +30,19 @@ torch.set_num_threads(1)
 run_dir = Path(sys.argv[1])
 config = RunConfig.read(run_dir)
 fabric = trainer.launch(HARDWARE, "32-true")
-with trainer._Training(config, run_dir, HARDWARE, fabric, Reporter(), False) as training:
+
+class Stopped(trainer._Training):
+    def _report_step(self, clock):
+        if (self.progress.epoch, self.progress.step) == (1, 3):
+            raise KeyboardInterrupt
+
+try:
+    with Stopped(config, run_dir, replace(HARDWARE, checkpoint_minutes=0), fabric, Reporter(), False) as training:
+        training.run()
+except KeyboardInterrupt:
+    fabric.barrier()
+with trainer._Training(config, run_dir, HARDWARE, fabric, Reporter(), True) as training:
+    assert (training.progress.epoch, training.progress.step) == (1, 2)
     training.run()
     weights = {name: value.contiguous() for name, value in training.plain_model.named_parameters()}
     save_file(weights, run_dir / f"rank{fabric.global_rank}.safetensors")
@@ -49,7 +62,7 @@ def odd_shards(make_tiny_shards):
 
 @pytest.fixture(scope="module")
 def config(odd_shards):
-    return tiny_config(odd_shards, "vit", batch_size=8, augmentation=STILL, accumulate=2)
+    return tiny_config(odd_shards, "vit", batch_size=4, augmentation=STILL, accumulate=2)
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +74,7 @@ def alone(config, tmp_path_factory):
     return run_dir
 
 
-def test_two_processes_train_and_score_like_one(config, alone, tmp_path):
+def test_two_processes_that_were_stopped_train_and_score_like_one(config, alone, tmp_path):
     run_dir = tmp_path / "run"
     config.write(run_dir)
     (tmp_path / "script.py").write_text(SCRIPT)
