@@ -25,6 +25,10 @@ def import_command(
         str | None, typer.Option(help="Shards whose class names the checkpoint has, in the same order.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="The result.", show_default="<checkpoint>.safetensors")] = None,
+    onto: Annotated[
+        Path | None,
+        typer.Option(help="Imported weights to fill further: the second stream of stmulnet has a .mat of its own."),
+    ] = None,
     allow_partial: Annotated[bool, typer.Option("--allow-partial", help="Take what fits.")] = False,
 ) -> None:
     """Turn a checkpoint of the original code into safetensors that eval and train --init take.
@@ -36,16 +40,23 @@ def import_command(
         checkpoint_num_classes,
         create_model,
         import_checkpoint,
+        load_weights,
         save_weights,
     )
 
     if not checkpoint.exists():
         raise ActcliError(f"there is no file {checkpoint}.")
     classes = _classes(classes_from)
-    count = num_classes or (len(classes) if classes else checkpoint_num_classes(checkpoint, source))
     chosen = {"num_frames": num_frames, "backbone": backbone}
     options = {name: value for name, value in chosen.items() if value is not None} | _parse(option or [])
-    made = create_model(model or source, num_classes=count, **options)
+    if onto is not None:
+        if model or num_classes or options:
+            raise ActcliError("with --onto the model is that of the weights; leave out the options of the model.")
+        made, metadata = load_weights(onto)
+        classes = classes or metadata.get("classes")
+    else:
+        count = num_classes or (len(classes) if classes else checkpoint_num_classes(checkpoint, source))
+        made = create_model(model or source, num_classes=count, **options)
     try:
         report = import_checkpoint(checkpoint, source, made, allow_partial)
     except IncompleteImport as error:
