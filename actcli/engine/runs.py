@@ -78,10 +78,14 @@ def list_runs(folder: Path) -> list[Path]:
 
 def find_unfinished(folder: Path, config: RunConfig) -> Path | None:
     """The newest run with exactly this configuration that did not come to its end."""
-    for run in reversed(list_runs(folder)):
-        if not is_finished(run) and RunConfig.read(run) == config:
-            return run
-    return None
+    return next((run for run in reversed(list_runs(folder)) if not is_finished(run) and _has(run, config)), None)
+
+
+def _has(run_dir: Path, config: RunConfig) -> bool:
+    try:
+        return RunConfig.read(run_dir) == config
+    except ActcliError:  # made by another version: whatever it was started with, it was not this
+        return False
 
 
 def is_finished(run_dir: Path) -> bool:

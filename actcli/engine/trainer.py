@@ -470,12 +470,15 @@ class _Clock:
 
 def _policy(model: VideoModel, recipe: Recipe) -> list[dict[str, Any]]:
     """Parameter groups of the optimiser, each with its multiplier."""
-    if not recipe.multipliers:
-        parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        return [{"params": parameters, "weight_decay": recipe.weight_decay, "lr_mult": 1.0}]
-    switches = {"fc_lr5": recipe.fast_classifier, "partial_bn": recipe.partial_bn}
-    wanted = {name: value for name, value in switches.items() if value}
-    return model.parameter_groups(recipe.learning_rate, recipe.weight_decay, **wanted)
+    if recipe.multipliers:
+        switches = {"fc_lr5": recipe.fast_classifier, "partial_bn": recipe.partial_bn}
+        wanted = {name: value for name, value in switches.items() if value}
+        return model.parameter_groups(recipe.learning_rate, recipe.weight_decay, **wanted)
+    if recipe.fast_classifier:
+        raise ActcliError("fast_classifier is a multiplier, and multipliers are off in this recipe; set one of them.")
+    trained = {rule.name for rule in model.parameter_policy(partial_bn=recipe.partial_bn)}
+    parameters = [parameter for name, parameter in model.named_parameters() if name in trained]
+    return [{"params": parameters, "weight_decay": recipe.weight_decay, "lr_mult": 1.0}]
 
 
 def _mixup(recipe: Recipe, num_classes: int) -> MixUp | None:
