@@ -208,8 +208,9 @@ def test_mixed_precision_trains(tiny_shards, tmp_path):
     assert all(value.dtype != torch.bfloat16 for value in weights_of(tmp_path).values())
 
 
-def test_partial_batch_norm_keeps_the_statistics_of_all_norms_but_the_first(tiny_shards, tmp_path):
-    run(tiny_config(tiny_shards, partial_bn=True, epochs=1), tmp_path)
+@pytest.mark.parametrize("multipliers", [True, False])
+def test_partial_batch_norm_keeps_the_statistics_of_all_norms_but_the_first(tiny_shards, tmp_path, multipliers):
+    run(tiny_config(tiny_shards, partial_bn=True, multipliers=multipliers, epochs=1), tmp_path)
     weights = weights_of(tmp_path)
     assert not torch.equal(weights["backbone.bn1.running_mean"], torch.zeros(64))
     later = [name for name in weights if name.endswith("running_mean") and "layer" in name]
@@ -307,6 +308,16 @@ def test_a_batch_larger_than_the_split_is_refused(tiny_shards, tmp_path):
         run(tiny_config(tiny_shards, batch_size=19), tmp_path)
 
 
+def test_a_fast_classifier_without_multipliers_is_refused(tiny_shards, tmp_path):
+    with pytest.raises(ActcliError, match="fast_classifier is a multiplier"):
+        run(tiny_config(tiny_shards, fast_classifier=True, multipliers=False), tmp_path)
+
+
+def test_a_switch_that_a_model_does_not_have_is_refused(tiny_shards, tmp_path):
+    with pytest.raises(ActcliError, match="policy of vit has no switch partial_bn"):
+        run(tiny_config(tiny_shards, "vit", partial_bn=True), tmp_path)
+
+
 def test_an_unknown_device_is_refused():
     with pytest.raises(ActcliError, match=r"'tpu' is unknown; --device takes auto, cpu or cuda"):
         launch(Hardware("tpu"), "32-true")
@@ -386,6 +397,15 @@ def test_a_folder_that_is_no_run_is_named(tmp_path):
     (tmp_path / "config.yaml").write_text("- 3\n")
     with pytest.raises(ActcliError, match="is no run"):
         RunConfig.read(tmp_path)
+
+
+def test_a_run_of_another_version_is_no_run_to_continue(tiny_shards, tmp_path):
+    config = tiny_config(tiny_shards)
+    for name in ("mine", "older"):
+        config.write(tmp_path / name)
+    text = (tmp_path / "older" / "config.yaml").read_text()
+    (tmp_path / "older" / "config.yaml").write_text(text.replace("epochs:", "num_epochs:"))
+    assert find_unfinished(tmp_path, config) == tmp_path / "mine"
 
 
 def test_a_run_without_weights_says_how_to_go_on(tiny_shards, tmp_path):
