@@ -17,7 +17,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 from actcli.errors import ActcliError
 
@@ -62,7 +62,9 @@ def run_tasks(
 
 
 def check_executor(executor: ExecutorName) -> None:
-    """Raise ``ActcliError`` where the executor needs a package that is not installed."""
+    """Raise ``ActcliError`` for an unknown executor, or one that needs a package that is not installed."""
+    if executor not in get_args(ExecutorName):
+        raise ActcliError(f"executor {executor!r} is unknown; allowed are: {', '.join(get_args(ExecutorName))}.")
     if executor == "ray":
         try:
             import ray  # noqa: F401

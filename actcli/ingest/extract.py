@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import av
 import cv2
@@ -214,6 +214,10 @@ def _collected(problems: list[str]) -> Iterator[None]:
 
 
 def _option_problems(options: ExtractOptions) -> Iterator[str]:
+    if options.modality not in get_args(Modality):
+        yield f"modality {options.modality!r} is unknown; allowed are: {', '.join(get_args(Modality))}."
+    if options.layout not in get_args(Layout):
+        yield f"layout {options.layout!r} is unknown; allowed are: {', '.join(get_args(Layout))}."
     if options.short_side < 0 or 0 < options.short_side < 16:
         yield f"--short-side is {options.short_side}; use 0 (keep the size) or at least 16."
     if options.fps is not None and options.fps <= 0:

@@ -378,3 +378,10 @@ def test_a_disk_that_fills_up_stops_with_one_sentence_and_resumes(tiny_options, 
         extract_dataset(options)
     monkeypatch.undo()
     assert extract_dataset(options).already_done == 7
+
+
+def test_unknown_words_are_refused_all_at_once(tiny_options):
+    with pytest.raises(ActcliError) as error:
+        extract_dataset(tiny_options(modality="depth", layout="zip", executor="slurm"))
+    for word in ("'depth'", "'zip'", "'slurm'"):
+        assert f"{word} is unknown" in str(error.value)

@@ -9,9 +9,11 @@ import torch
 import torchvision
 from scipy.io import savemat
 from scipy.ndimage import zoom
+from typer.testing import CliRunner
 
+from actcli.cli import app
 from actcli.errors import ActcliError
-from actcli.models import create_model, import_checkpoint
+from actcli.models import create_model, import_checkpoint, load_weights
 from actcli.models.vit import resize_position_embedding
 
 
@@ -236,6 +238,21 @@ def test_a_matconvnet_file_fills_its_stream(tmp_path, in_channels, stream, neste
     assert np.array_equal(network.layer1[0].downsample[1].bias.detach(), params["bn2a_branch1_bias"])
     assert np.array_equal(model.get_submodule(stream).classifier.weight.detach(), params["fc6_filter"][0, 0].T)
     assert all(torch.equal(value, untouched[key]) for key, value in model.get_submodule(other).state_dict().items())
+
+
+def test_both_base_networks_are_imported_from_the_shell(tmp_path):
+    nets = {channels: matconvnet_resnet50(channels, num_classes=6) for channels in (3, 20)}
+    for channels, params in nets.items():
+        save_mat(tmp_path / f"{channels}.mat", params, nested=True)
+    runner, first, both = CliRunner(), str(tmp_path / "rgb.safetensors"), str(tmp_path / "both.safetensors")
+    command = ["import", str(tmp_path / "3.mat"), "--from", "stmulnet", "--num-frames", "2", "--out", first]
+    assert runner.invoke(app, command).exit_code == 0
+    command = ["import", str(tmp_path / "20.mat"), "--from", "stmulnet", "--onto", first, "--out", both]
+    assert runner.invoke(app, command).exit_code == 0
+    model, _ = load_weights(both)
+    for channels, stream in ((3, "rgb_stream"), (20, "flow_stream")):
+        weight = model.get_submodule(stream).classifier.weight.detach()
+        assert np.array_equal(weight, nets[channels]["fc6_filter"][0, 0].T)
 
 
 def test_a_mat_file_without_a_network_is_refused(tmp_path):
