@@ -24,7 +24,7 @@ def demo_command(
     """Make a small dataset and run everything on it: extract, shard, train TSM and TSN, evaluate. Minutes on a CPU.
 
     The classes of the made clips show only in the order of frames, so that a model without temporal modelling (TSN)
-    stays near the 50 % of guessing inside a pair, and one with it (TSM) does not.
+    can only guess inside a pair, and one with it (TSM) recognises them.
     """
     from actcli.errors import ActcliError
     from actcli.ingest import make_synthetic

@@ -30,7 +30,7 @@ def extract_command(
     flow_method: Annotated[
         str,
         typer.Option(
-            help="dis (about 3 ms a frame on one core at 340x256), farneback, tvl1 (about 500 ms; that of the "
+            help="dis (3 to 9 ms a frame on one core at 340x256), farneback, tvl1 (500 to 800 ms; that of the "
             "literature) or raft (needs weights)."
         ),
     ] = "dis",
