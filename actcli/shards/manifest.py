@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from actcli.errors import ActcliError
+from actcli.ingest.manifest import payload_path
 
 RGB_MANIFEST = "manifest.parquet"
 FLOW_MANIFEST = "manifest.flow.parquet"
@@ -112,7 +113,7 @@ def _ok_rows(table: pd.DataFrame) -> Iterator[Any]:
 def _payload(frames_dir: Path, row: Any, suffix: str) -> Payload:
     return Payload(
         suffix=suffix,
-        path=frames_dir / f"{int(row.key) // 1000}" / f"{row.key}.{suffix}",
+        path=payload_path(frames_dir, row.key, "flow" if suffix == "flow.mjpeg" else "rgb"),
         bytes=int(row.bytes),
         checksum=row.checksum,
         frame_sizes=tuple(int(size) for size in row.frame_sizes),

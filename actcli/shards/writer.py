@@ -22,7 +22,7 @@ from typing import Any, Literal
 import numpy as np
 
 from actcli.errors import ActcliError
-from actcli.ingest.card import DatasetCard
+from actcli.ingest.card import DatasetCard, write_atomically
 from actcli.shards.card import ShardCard, ShardFile, flip_policy
 from actcli.shards.index import write_index
 from actcli.shards.manifest import Clip, Payload, read_clips
@@ -336,7 +336,7 @@ def _encode_all(
 def _finish(folder: Path, plan: list[_PlannedShard], card: ShardCard) -> None:
     """Write the indexes, remove what is left of earlier runs, and write the card last of all."""
     for shard in plan:
-        _write_atomically(folder / f"{Path(shard.name).stem}.idx", _dali_index(shard))
+        write_atomically(folder / f"{Path(shard.name).stem}.idx", _dali_index(shard))
     rows = [row for shard in plan for row in _index_rows(shard)]
     with_flow = "flow" in card.modalities
     names = {f"{Path(shard.name).stem}.idx" for shard in plan} | {shard.name for shard in plan}
@@ -350,7 +350,7 @@ def _finish(folder: Path, plan: list[_PlannedShard], card: ShardCard) -> None:
             names.add(name)
     _remove_ours(folder, keep=names)
     shutil.rmtree(folder / VIDEO_CACHE_NAME, ignore_errors=True)
-    _write_atomically(folder / CARD_NAME, card.to_json())
+    write_atomically(folder / CARD_NAME, card.to_json())
 
 
 def _index_rows(shard: _PlannedShard) -> Iterator[dict[str, Any]]:
@@ -468,9 +468,3 @@ def _locked(folder: Path) -> Iterator[None]:
         except OSError as error:
             raise ActcliError(f"another run is writing to {folder}; wait for it to end.") from error
         yield
-
-
-def _write_atomically(path: Path, text: str) -> None:
-    partial = path.with_name(f".{path.name}.tmp")
-    partial.write_text(text)
-    partial.replace(path)
