@@ -28,7 +28,7 @@ import numpy as np
 import simplejpeg
 import torch
 import webdataset
-from _shards import SHAPES, card, make_shards
+from _shards import LISTED, SHAPES, card, make_shards
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
@@ -76,10 +76,10 @@ class FolderOfFrames(Dataset):
         self.num_frames = len(list(self.folders[0].iterdir()))
 
     def __len__(self) -> int:
-        return len(self.folders)
+        return LISTED
 
     def __getitem__(self, number: int) -> tuple[torch.Tensor, int]:
-        folder = self.folders[number]
+        folder = self.folders[number % len(self.folders)]
         images = [
             Image.open(folder / f"img_{frame + 1:05d}.jpg").convert("RGB") for frame in random_segments(self.num_frames)
         ]
@@ -152,8 +152,8 @@ def first_pictures(shards: Path, num_clips: int = 32) -> list[bytes]:
     index, reader = ShardSet.open(shards).index("train"), ShardReader(shards)
     pictures = []
     for row in range(num_clips):
-        offsets, sizes = index.frame_extents(row, range(SEGMENTS))
-        for offset, size in zip(offsets.tolist(), sizes.tolist(), strict=True):
+        places = index.frame_extents(row, range(SEGMENTS))
+        for offset, size in zip(places.offsets.tolist(), places.sizes.tolist(), strict=True):
             pictures.append(bytes(reader.read(index.shard_name(row), offset, size)))
     return pictures
 
@@ -277,6 +277,8 @@ def write_large_index(root: Path, num_clips: int, num_frames: int = 60) -> None:
         for begin in range(0, num_clips, 50_000):
             count = min(50_000, num_clips - begin)
             sizes = rng.integers(12_000, 22_000, count * num_frames).astype(np.uint32)
+            crcs = rng.integers(0, 1 << 32, count * num_frames).astype(np.uint32)
+            starts = pa.array(np.arange(count + 1, dtype=np.int32) * num_frames)
             payloads = sizes.reshape(count, num_frames).sum(1).astype(np.int64)
             names = pa.array([f"train-{begin // 50_000:06d}.tar"])
             columns = [
@@ -289,7 +291,8 @@ def write_large_index(root: Path, num_clips: int, num_frames: int = 60) -> None:
                 pa.array(np.full(count, 340, np.int32)),
                 pa.array(np.full(count, 256, np.int32)),
                 pa.array(np.full(count, 25, np.float32)),
-                pa.ListArray.from_arrays(pa.array(np.arange(count + 1, dtype=np.int32) * num_frames), pa.array(sizes)),
+                pa.ListArray.from_arrays(starts, pa.array(sizes)),
+                pa.ListArray.from_arrays(starts, pa.array(crcs)),
             ]
             writer.write_table(pa.Table.from_arrays(columns, schema=INDEX_SCHEMA))
     (root / "dataset.json").write_text(card(num_clips).to_json())

@@ -109,8 +109,9 @@ def _pictures(index: ShardIndex, reader: ShardReader, row: int, payload: str) ->
         return []
     frames = np.linspace(0, index.num_frames[row] - 1, NUM_PICTURES).astype(int)
     try:
-        extents = zip(*index.frame_extents(row, frames), strict=True)
-        jpegs = [bytes(reader.read(index.shard_name(row), int(offset), int(size))) for offset, size in extents]
+        places = index.frame_extents(row, frames)
+        extents = zip(places.offsets.tolist(), places.sizes.tolist(), strict=True)
+        jpegs = [bytes(reader.read(index.shard_name(row), offset, size)) for offset, size in extents]
     except ActcliError:
         return []  # the tar went away since the scores were made; the page does without pictures
     return [f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}" for jpeg in jpegs]

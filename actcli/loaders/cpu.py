@@ -5,27 +5,28 @@ each picture into its place and nothing is transposed.
 """
 
 import os
+import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import cv2
 import numpy as np
-import simplejpeg
 import torch
 from numpy.typing import NDArray
 from torch.nn.functional import interpolate
 
 from actcli.errors import ActcliError
 from actcli.loaders.augment import apply_numpy
+from actcli.loaders.jpeg import JpegDecoder, Picture, crops_on
 from actcli.loaders.plan import BatchPlan, ClipPlan, Stream
-from actcli.loaders.views import Crop, Size, stored_box
+from actcli.loaders.views import Crop, Size
 from actcli.shards.stream import RetryingReader
 
 Pixels = NDArray[np.uint8]
 Shape = tuple[int, ...]
 
-_LARGEST_REDUCTION = 8
 _TRAINING_SHRINK = 1.2
 """Up to this shrink factor training takes OpenCV's linear interpolation, which does not smooth before it shrinks.
 
@@ -78,11 +79,18 @@ class PictureSource:
             self._reader, self._process = RetryingReader(self._root), os.getpid()
 
     def pictures(self, stream: Stream) -> list[Any]:
-        """The bytes of each picture of a stream."""
-        return [
+        """The bytes of each picture of a stream.
+
+        Raises ``ActcliError`` where they are not those that were packed.
+        """
+        pictures = [
             self._read(stream.shard, offset, size)
             for offset, size in zip(stream.offsets.tolist(), stream.sizes.tolist(), strict=True)
         ]
+        for picture, crc, frame in zip(pictures, stream.crcs.tolist(), stream.frames.tolist(), strict=False):
+            if zlib.crc32(picture) != crc:
+                raise ActcliError(f"the bytes of frame {frame} have changed since they were packed")
+        return pictures
 
     def _read(self, shard: str, offset: int, size: int) -> Any:
         if self._inline is not None:
@@ -100,6 +108,7 @@ class CpuBackend:
         self.cubic = interpolation == "cubic"
         self.largest_plain_shrink = _TRAINING_SHRINK if training else 1.0
         self.video = video
+        self._rgb_decoder, self._grey_decoder = JpegDecoder("RGB"), JpegDecoder("GRAY")
 
     def run(self, plan: BatchPlan, memory: Pixels) -> None:
         """Writes the batch into ``memory``.
@@ -125,14 +134,13 @@ class CpuBackend:
 
     def _rgb(self, clip: ClipPlan, stream: Stream, out: Pixels) -> None:
         """``out [V, T, H, W, 3]``."""
-        size = out.shape[2]
         places = _places(stream.slots.reshape(-1), len(stream.frames))
         num_frames, num_crops = stream.slots.shape[1], len(clip.crops)
-        for picture, targets in zip(self._pictures(clip, stream, size), places, strict=True):
-            for number, crop in enumerate(_boxes_on(picture, clip)):
+        for picture, targets in zip(self._pictures(clip, stream, out.shape[2]), places, strict=True):
+            for number, crop in enumerate(picture.crops):
                 for target in targets:
                     test_clip, frame = divmod(target, num_frames)
-                    self._resize(picture, crop, out[test_clip * num_crops + number, frame])
+                    self._resize(picture.pixels, crop, out[test_clip * num_crops + number, frame])
         for number, view in enumerate(out):
             if clip.crops[number % num_crops].flip:
                 rows = view.reshape(-1, *view.shape[-2:])  # all frames as one tall picture
@@ -145,33 +153,35 @@ class CpuBackend:
         _, num_frames, num_channels = stream.slots.shape
         places = _places(stream.slots.reshape(-1), len(stream.frames))
         num_crops = len(clip.crops)
-        for picture, targets in zip(self._grey_pictures(clip, stream, out.shape[-1]), places, strict=True):
-            for number, crop in enumerate(_boxes_on(picture, clip)):
+        for picture, targets in zip(
+            self._decoded(self._grey_decoder, clip, stream, out.shape[-1]), places, strict=True
+        ):
+            for number, crop in enumerate(picture.crops):
                 for target in targets:
                     frame, channel = divmod(target, num_channels)
                     test_clip, frame = divmod(frame, num_frames)
-                    self._resize(picture, crop, out[test_clip * num_crops + number, frame, channel])
+                    grey = picture.pixels[..., 0]
+                    self._resize(grey, crop, out[test_clip * num_crops + number, frame, channel])
         for number, view in enumerate(out):
             if clip.crops[number % num_crops].flip:
                 rows = view.reshape(-1, view.shape[-1])
                 cv2.flip(rows, 1, dst=rows)
                 np.subtract(255, view[:, 0::2], out=view[:, 0::2])
 
-    def _pictures(self, clip: ClipPlan, stream: Stream, size: int) -> Any:
-        if self.video:
-            from actcli.loaders.video import decode_frames
-
-            [payload] = self.source.pictures(stream)
-            yield from decode_frames(payload, stream.frames)
+    def _pictures(self, clip: ClipPlan, stream: Stream, size: int) -> Iterator[Picture]:
+        if not self.video:
+            yield from self._decoded(self._rgb_decoder, clip, stream, size)
             return
-        least = _least_size(clip, size)
-        for data in self.source.pictures(stream):
-            yield simplejpeg.decode_jpeg(data, "RGB", **least)
+        from actcli.loaders.video import decode_frames
 
-    def _grey_pictures(self, clip: ClipPlan, stream: Stream, size: int) -> Any:
-        least = _least_size(clip, size)
+        [payload] = self.source.pictures(stream)
+        for pixels in decode_frames(payload, stream.frames):
+            stored = Size(pixels.shape[1], pixels.shape[0])
+            yield Picture(pixels, crops_on(stored, clip.crops, clip.frame_size))
+
+    def _decoded(self, decoder: JpegDecoder, clip: ClipPlan, stream: Stream, size: int) -> Iterator[Picture]:
         for data in self.source.pictures(stream):
-            yield simplejpeg.decode_jpeg(data, "GRAY", **least)[..., 0]
+            yield decoder.decode(data, clip.crops, clip.frame_size, size, checked=len(stream.crcs) > 0)
 
     def _resize(self, picture: Pixels, crop: Crop, out: Pixels) -> None:
         x, y, width, height, _ = crop
@@ -197,26 +207,3 @@ def _places(slots: NDArray[np.int64], num_pictures: int) -> list[list[int]]:
     for place, picture in enumerate(slots.tolist()):
         places[picture].append(place)
     return places
-
-
-def _least_size(clip: ClipPlan, size: int) -> dict[str, int]:
-    """How small libjpeg-turbo may decode: every crop must keep ``2 * size`` pixels, so that the resize decides.
-
-    Only a half, a quarter and an eighth are fast; at other scales decoding takes longer than at full size.
-    """
-    smallest_side = min(min(crop.width, crop.height) for crop in clip.crops)
-    reduction = 1
-    while reduction < _LARGEST_REDUCTION and smallest_side >= 4 * reduction * size:
-        reduction *= 2
-    if reduction == 1:
-        return {}
-    width, height = (-(-side // reduction) for side in clip.frame_size)
-    return {"min_width": width, "min_height": height, "min_factor": reduction}
-
-
-def _boxes_on(picture: Pixels, clip: ClipPlan) -> tuple[Crop, ...]:
-    """The clip's crops on a picture that was decoded smaller, or stored in another size, than planned."""
-    height, width = picture.shape[:2]
-    if (width, height) == clip.frame_size:
-        return clip.crops
-    return tuple(stored_box(crop, clip.frame_size, Size(width, height)) for crop in clip.crops)

@@ -15,6 +15,7 @@ from actcli.loaders.augment import Augmentation, Operation
 from actcli.loaders.sampling import Indices, Sampling, expand_stack, surrounding_stack
 from actcli.loaders.views import Crop, Size, ViewRule, evaluation_crops, resized_size, stored_box
 from actcli.shards import ShardCard, ShardIndex
+from actcli.shards.index import Extents
 
 Modality = Literal["rgb", "flow", "two_stream"]
 
@@ -28,6 +29,8 @@ class Stream(NamedTuple):
     """First byte of each picture, or the one of the clip's video, ``[pictures]``."""
     sizes: NDArray[np.int64]
     """Bytes of each, ``[pictures]``."""
+    crcs: NDArray[np.uint32]
+    """CRC-32 of each, ``[pictures]``; empty where none are known: video, and shards streamed without an index."""
     frames: NDArray[np.int64]
     """Frame number of each picture in its video, ``[pictures]``; what a video payload is decoded by."""
     slots: Indices
@@ -160,15 +163,16 @@ class Planner:
         """``frames [clips, T]``; a frame that several views share is read once."""
         unique, slots = np.unique(frames, return_inverse=True)
         if self.video:
-            offsets, sizes = self.index.offsets[row : row + 1], self.index.payload_bytes[row : row + 1]
+            whole = slice(row, row + 1)
+            extents = Extents(self.index.offsets[whole], self.index.payload_bytes[whole], np.empty(0, np.uint32))
         else:
-            offsets, sizes = self.index.frame_extents(row, unique)
-        return Stream(self.index.shard_name(row), offsets, sizes, unique, slots.reshape(frames.shape))
+            extents = self.index.frame_extents(row, unique)
+        return Stream(self.index.shard_name(row), *extents, unique, slots.reshape(frames.shape))
 
     def _flow(self, row: int, fields: Indices) -> Stream:
         """``fields [clips, T, stack]``; each field is two pictures, x and y, so ``slots [clips, T, 2 stack]``."""
         unique, slots = np.unique(fields, return_inverse=True)
-        offsets, sizes = self.index.flow_extents(row, unique)
+        extents = self.index.flow_extents(row, unique)
         pictures = 2 * slots.reshape(*fields.shape, 1) + np.arange(2)
         frames = np.repeat(unique, 2)
-        return Stream(self.index.shard_name(row), offsets, sizes, frames, pictures.reshape(*fields.shape[:-1], -1))
+        return Stream(self.index.shard_name(row), *extents, frames, pictures.reshape(*fields.shape[:-1], -1))

@@ -116,7 +116,8 @@ def _index_of(clip: StreamedClip) -> ShardIndex:
 
 
 def _table(sizes: list[int]) -> FrameTable:
-    return FrameTable(np.zeros(1, np.int64), np.array([0, len(sizes)]), np.array(sizes, np.int64))
+    no_crcs = np.empty(0, np.uint32)
+    return FrameTable(np.zeros(1, np.int64), np.array([0, len(sizes)]), np.array(sizes, np.int64), no_crcs)
 
 
 _EMPTY = ShardIndex(**{name: np.empty(0) for name in ShardIndex.__dataclass_fields__})  # type: ignore[arg-type]

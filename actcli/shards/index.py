@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -28,6 +28,7 @@ INDEX_SCHEMA = pa.schema(
         ("height", pa.int32()),
         ("fps", pa.float32()),
         ("frame_sizes", pa.list_(pa.uint32())),
+        ("frame_crcs", pa.list_(pa.uint32())),
     ]
 )
 FLOW_FIELDS = [
@@ -35,13 +36,25 @@ FLOW_FIELDS = [
     ("flow_num_frames", pa.int32()),
     ("flow_bound", pa.float32()),
     ("flow_frame_sizes", pa.list_(pa.uint32())),
+    ("flow_frame_crcs", pa.list_(pa.uint32())),
 ]
 FLOW_SCHEMA = pa.schema([*INDEX_SCHEMA, *FLOW_FIELDS])
 
 
+class Extents(NamedTuple):
+    """Where some JPEGs of a clip lie in its tar."""
+
+    offsets: Array
+    """int64: first byte of each."""
+    sizes: Array
+    """int64: bytes of each."""
+    crcs: Array
+    """CRC-32 of each; empty where none are known."""
+
+
 @dataclass(frozen=True)
 class FrameTable:
-    """Byte sizes of the JPEGs of all clips, back to back, and where each clip's payload begins in its tar."""
+    """Bytes and CRC-32 of the JPEGs of all clips, back to back, and where each clip's payload begins in its tar."""
 
     offsets: Array
     """int64 ``[num_clips]``: first byte of the clip's payload in its tar."""
@@ -49,13 +62,16 @@ class FrameTable:
     """int64 ``[num_clips + 1]``: the clip's JPEGs are ``sizes[starts[row]:starts[row + 1]]``."""
     sizes: Array
     """uint16 or uint32: bytes of each JPEG."""
+    crcs: Array
+    """uint32: CRC-32 of each JPEG; empty where none are known."""
 
-    def extents(self, row: int, images: Sequence[int] | Array) -> tuple[Array, Array]:
-        """Absolute byte offsets and sizes (int64) of some JPEGs of a clip."""
-        sizes = self.sizes[self.starts[row] : self.starts[row + 1]].astype(np.int64)
+    def extents(self, row: int, images: Sequence[int] | Array) -> Extents:
+        """Place, size and checksum of some JPEGs of a clip."""
+        begin, end = self.starts[row], self.starts[row + 1]
+        sizes = self.sizes[begin:end].astype(np.int64)
         begins = np.cumsum(sizes) - sizes + self.offsets[row]
         wanted = np.asarray(images, dtype=np.int64)
-        return begins[wanted], sizes[wanted]
+        return Extents(begins[wanted], sizes[wanted], self.crcs[begin:end][wanted] if len(self.crcs) else self.crcs)
 
 
 @dataclass(frozen=True)
@@ -101,12 +117,12 @@ class ShardIndex:
         """Name of the tar that holds a clip."""
         return self.shard_names[int(self.shard_ids[row])]
 
-    def frame_extents(self, row: int, frames: Sequence[int] | Array) -> tuple[Array, Array]:
-        """Absolute byte offsets and sizes (int64) of some RGB frames of a clip, frames 0-based."""
+    def frame_extents(self, row: int, frames: Sequence[int] | Array) -> Extents:
+        """Where some RGB frames of a clip lie, frames 0-based."""
         return self.rgb.extents(row, frames)
 
-    def flow_extents(self, row: int, fields: Sequence[int] | Array) -> tuple[Array, Array]:
-        """Offsets and sizes of the JPEGs of some flow fields, x and y of each in turn (two per field)."""
+    def flow_extents(self, row: int, fields: Sequence[int] | Array) -> Extents:
+        """Where the JPEGs of some flow fields lie, x and y of each in turn (two per field)."""
         if self.flow is None or not self.flow_num_frames[row]:
             raise ActcliError(f"clip {self.keys[row]:09d} has no flow; extract it with: actcli extract --modality flow")
         fields = np.asarray(fields, dtype=np.int64)
@@ -124,7 +140,10 @@ def write_index(path: str, rows: Sequence[dict[str, Any]], *, with_flow: bool) -
         row_group_size=ROW_GROUP_ROWS,
         compression="zstd",
         use_dictionary=["shard"],
-        column_encoding={f"{name}.list.element": "DELTA_BINARY_PACKED" for name in _list_columns(schema)},
+        column_encoding={
+            f"{name}.list.element": "PLAIN" if name.endswith("crcs") else "DELTA_BINARY_PACKED"
+            for name in _list_columns(schema)
+        },
     )
 
 
@@ -174,8 +193,10 @@ def _collect(file: pq.ParquetFile) -> ShardIndex:
         widths=columns["width"],
         heights=columns["height"],
         fps=columns["fps"],
-        rgb=_frame_table(columns["offset"], lists["frame_sizes"]),
-        flow=_frame_table(columns["flow_offset"], lists["flow_frame_sizes"]) if with_flow else None,
+        rgb=_frame_table(columns["offset"], lists["frame_sizes"], lists["frame_crcs"]),
+        flow=_frame_table(columns["flow_offset"], lists["flow_frame_sizes"], lists["flow_frame_crcs"])
+        if with_flow
+        else None,
         flow_num_frames=columns.get("flow_num_frames", no_flow.astype(np.int32)),
         flow_bounds=columns.get("flow_bound", no_flow.astype(np.float32)),
     )
@@ -198,8 +219,16 @@ def _ragged(column: Any) -> tuple[Array, Array]:
     return np.diff(column.offsets.to_numpy()).astype(np.int64), values.astype(narrow)
 
 
-def _frame_table(offsets: Array, pieces: list[tuple[Array, Array]]) -> FrameTable:
-    lengths = np.concatenate([lengths for lengths, _ in pieces] or [np.empty(0, np.int64)])
+def _frame_table(offsets: Array, sizes: list[tuple[Array, Array]], crcs: list[tuple[Array, Array]]) -> FrameTable:
+    lengths, all_sizes = _joined(sizes)
+    crc_lengths, all_crcs = _joined(crcs)
+    if not np.array_equal(lengths, crc_lengths):
+        raise ActcliError("it has not one checksum for every frame")
     starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
-    sizes = np.concatenate([sizes for _, sizes in pieces] or [np.empty(0, np.uint16)])
-    return FrameTable(offsets=offsets.astype(np.int64, copy=False), starts=starts, sizes=sizes)
+    return FrameTable(offsets.astype(np.int64, copy=False), starts, all_sizes, all_crcs)
+
+
+def _joined(pieces: list[tuple[Array, Array]]) -> tuple[Array, Array]:
+    """Lengths and values of a list column from those of its row groups."""
+    lengths = np.concatenate([lengths for lengths, _ in pieces] or [np.empty(0, np.int64)])
+    return lengths, np.concatenate([values for _, values in pieces] or [np.empty(0, np.uint16)])

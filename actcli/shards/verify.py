@@ -4,6 +4,7 @@ import hashlib
 import json
 import re
 import tarfile
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,6 @@ from actcli.shards.index import FrameTable, ShardIndex
 from actcli.shards.reader import ShardSet
 
 MEMBER_NAME = re.compile(r"(\d{9})\.(json|mjpeg|mp4|flow\.mjpeg)")
-JPEG_BEGIN, JPEG_END = b"\xff\xd8", b"\xff\xd9"
 CHUNK_BYTES = 1 << 22
 
 
@@ -31,7 +31,7 @@ class Finding:
 
 
 def verify_shards(folder: Path, *, progress: Callable[[int, int], None] | None = None) -> list[Finding]:
-    """Compare every tar with the card (size, sha256) and with the indexes (clips, offsets, JPEG borders).
+    """Compare every tar with the card (size, sha256) and with the indexes (clips, offsets, checksum of every frame).
 
     Args:
         folder: A local shard folder.
@@ -131,14 +131,14 @@ def _verify_member(
 
 def _verify_jpegs(data: bytes, table: FrameTable, row: int, shard_name: str, name: str) -> Iterator[Finding]:
     sizes = table.sizes[table.starts[row] : table.starts[row + 1]].astype(np.int64)
+    crcs = table.crcs[table.starts[row] : table.starts[row + 1]]
     ends = np.cumsum(sizes)
     if int(sizes.sum()) != len(data):
         yield Finding(shard_name, f"{name}: {len(data)} bytes, its frames add up to {int(sizes.sum())}")
         return
-    for number, (size, end) in enumerate(zip(sizes, ends, strict=True)):
-        if data[end - size : end - size + 2] != JPEG_BEGIN or data[end - 2 : end] != JPEG_END:
-            yield Finding(shard_name, f"{name}: frame {number} is no whole JPEG")
-            return
+    for number, (size, end, crc) in enumerate(zip(sizes, ends, crcs, strict=True)):
+        if zlib.crc32(data[end - size : end]) != crc:
+            yield Finding(shard_name, f"{name}: frame {number} is not the one that was packed (its CRC-32 differs)")
 
 
 def _checksum(path: Path) -> str:

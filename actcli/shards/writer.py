@@ -7,12 +7,14 @@ the result is the same to the byte as that of an undisturbed run.
 import fcntl
 import hashlib
 import io
+import itertools
 import json
 import os
 import re
 import shutil
 import tarfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -20,6 +22,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from actcli.errors import ActcliError
 from actcli.ingest.card import DatasetCard, write_atomically
@@ -35,6 +38,9 @@ JOURNAL_NAME = ".writing.jsonl"
 VIDEO_CACHE_NAME = ".video"
 OUR_FILES = re.compile(r"(\w+-\d{6}\.(tar|idx)|\w+\.index\.parquet|\.\w+-\d{6}\.tar\.tmp)")
 SETTINGS = ("seed", "shard_bytes", "payload", "short_side")
+
+Crcs = dict[str, NDArray[np.uint32]]
+"""CRC-32 of each JPEG by member name."""
 
 
 @dataclass(frozen=True)
@@ -119,9 +125,9 @@ def write_shards(options: ShardOptions, *, progress: Callable[[ShardProgress], N
         if options.payload == "video":
             clips = _encode_all(options, clips, digest, report)
         plan = _plan(clips, source, options)
-        files, num_written = _write_all(plan, journal, options, report)
+        files, crcs, num_written = _write_all(plan, journal, options, report)
         card = _card(source, clips, coverage, options, digest, files)
-        _finish(options.shards_dir, plan, card)
+        _finish(options.shards_dir, plan, crcs, card)
         journal.remove()
     return ShardSummary(card, num_written)
 
@@ -190,38 +196,43 @@ def _padded(size: int) -> int:
 
 def _write_all(
     plan: list[_PlannedShard], journal: "_Journal", options: ShardOptions, report: Callable[[ShardProgress], None]
-) -> tuple[list[ShardFile], int]:
+) -> tuple[list[ShardFile], Crcs, int]:
     total = sum(len(shard.clips) for shard in plan)
     known = journal.whole_shards()
+    crcs: Crcs = {}
     done, files, num_written = 0, [], 0
 
-    def write(shard: _PlannedShard) -> tuple[ShardFile, bool]:
+    def write(shard: _PlannedShard) -> tuple[ShardFile, Crcs, bool]:
         if shard.name in known:
-            return known[shard.name], False
-        return _write_shard(shard, options.shards_dir), True
+            return known[shard.name], _crcs_of(shard, options.shards_dir), False
+        return *_write_shard(shard, options.shards_dir), True
 
     with ThreadPoolExecutor(options.workers) as pool:
         try:
-            for shard, (file, written) in zip(plan, pool.map(write, plan), strict=True):
+            for shard, (file, shard_crcs, written) in zip(plan, pool.map(write, plan), strict=True):
                 if written:
                     journal.add(file)
                 files.append(file)
+                crcs |= shard_crcs
                 num_written += written
                 done += len(shard.clips)
                 report(ShardProgress("write", done, total))
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
-    return files, num_written
+    return files, crcs, num_written
 
 
-def _write_shard(shard: _PlannedShard, folder: Path) -> ShardFile:
+def _write_shard(shard: _PlannedShard, folder: Path) -> tuple[ShardFile, Crcs]:
     partial = folder / f".{shard.name}.tmp"
+    crcs: Crcs = {}
     with partial.open("wb") as raw:
         file = _HashingWriter(raw)
         with tarfile.open(fileobj=file, mode="w|", format=tarfile.USTAR_FORMAT) as tar:  # type: ignore[call-overload]
             for _, name, content, _ in shard.members():
                 data = _load(content) if isinstance(content, Payload) else content
+                if isinstance(content, Payload):
+                    crcs[name] = _frame_crcs(data, content.frame_sizes)
                 member = tarfile.TarInfo(name)
                 member.size = len(data)
                 member.mode = 0o644
@@ -229,7 +240,24 @@ def _write_shard(shard: _PlannedShard, folder: Path) -> ShardFile:
         raw.flush()
         os.fsync(raw.fileno())
     partial.replace(folder / shard.name)
-    return ShardFile(shard.name, file.size, file.digest(), len(shard.clips))
+    return ShardFile(shard.name, file.size, file.digest(), len(shard.clips)), crcs
+
+
+def _crcs_of(shard: _PlannedShard, folder: Path) -> Crcs:
+    """The checksums of a tar that an earlier run wrote."""
+    crcs: Crcs = {}
+    with (folder / shard.name).open("rb") as tar:
+        for _, name, content, offset in shard.members():
+            if isinstance(content, Payload):
+                tar.seek(offset)
+                crcs[name] = _frame_crcs(tar.read(content.bytes), content.frame_sizes)
+    return crcs
+
+
+def _frame_crcs(data: bytes, frame_sizes: Sequence[int]) -> NDArray[np.uint32]:
+    view, ends = memoryview(data), itertools.accumulate(frame_sizes)
+    crcs = [zlib.crc32(view[end - size : end]) for size, end in zip(frame_sizes, ends, strict=True)]
+    return np.array(crcs, np.uint32)
 
 
 def _load(payload: Payload) -> bytes:
@@ -333,11 +361,11 @@ def _encode_all(
     return encoded
 
 
-def _finish(folder: Path, plan: list[_PlannedShard], card: ShardCard) -> None:
+def _finish(folder: Path, plan: list[_PlannedShard], crcs: Crcs, card: ShardCard) -> None:
     """Write the indexes, remove what is left of earlier runs, and write the card last of all."""
     for shard in plan:
         write_atomically(folder / f"{Path(shard.name).stem}.idx", _dali_index(shard))
-    rows = [row for shard in plan for row in _index_rows(shard)]
+    rows = [row for shard in plan for row in _index_rows(shard, crcs)]
     with_flow = "flow" in card.modalities
     names = {f"{Path(shard.name).stem}.idx" for shard in plan} | {shard.name for shard in plan}
     for split_id, splits in card.split_sets.items():
@@ -353,7 +381,7 @@ def _finish(folder: Path, plan: list[_PlannedShard], card: ShardCard) -> None:
     write_atomically(folder / CARD_NAME, card.to_json())
 
 
-def _index_rows(shard: _PlannedShard) -> Iterator[dict[str, Any]]:
+def _index_rows(shard: _PlannedShard, crcs: Mapping[str, NDArray[np.uint32]]) -> Iterator[dict[str, Any]]:
     offsets = {(clip.key, name): offset for clip, name, _, offset in shard.members()}
     for clip in shard.clips:
         rgb, flow = clip.rgb, clip.flow
@@ -369,10 +397,12 @@ def _index_rows(shard: _PlannedShard) -> Iterator[dict[str, Any]]:
             "height": clip.height,
             "fps": clip.fps,
             "frame_sizes": rgb.frame_sizes if rgb else (),
+            "frame_crcs": crcs[f"{clip.key}.{rgb.suffix}"] if rgb else (),
             "flow_offset": offsets[clip.key, f"{clip.key}.flow.mjpeg"] if flow else 0,
             "flow_num_frames": flow.num_frames if flow else 0,
             "flow_bound": flow.bound if flow else 0.0,
             "flow_frame_sizes": flow.frame_sizes if flow else (),
+            "flow_frame_crcs": crcs[f"{clip.key}.flow.mjpeg"] if flow else (),
         }
 
 

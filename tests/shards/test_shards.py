@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import zlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -65,19 +66,20 @@ def test_single_frames_by_offset_are_the_extracted_ones(frames_dir, shards_dir):
     shards, reader = ShardSet.open(shards_dir), ShardReader(shards_dir)
     index = shards.index("train")
     for row in (0, 5, len(index) - 1):
-        offsets, sizes = index.frame_extents(row, [0, 3, 7])
+        offsets, sizes, crcs = index.frame_extents(row, [0, 3, 7])
         stored = (frames_dir / "0" / f"{index.keys[row]:09d}.mjpeg").read_bytes()
         read = [bytes(reader.read(index.shard_name(row), int(o), int(s))) for o, s in zip(offsets, sizes, strict=True)]
         assert stored.startswith(read[0])
         assert stored.endswith(read[2])
         assert read[1] in stored
+        assert crcs.tolist() == [zlib.crc32(data) for data in read]
         assert simplejpeg.decode_jpeg(read[1]).shape == (index.heights[row], index.widths[row], 3)
 
 
 def test_flow_extents_give_x_and_y_of_each_field(frames_dir, shards_dir):
     shards, reader = ShardSet.open(shards_dir), ShardReader(shards_dir)
     index = shards.index("val")
-    offsets, sizes = index.flow_extents(1, [2, 6])
+    offsets, sizes, _ = index.flow_extents(1, [2, 6])
     assert len(offsets) == 4
     assert index.flow_num_frames[1] == 7
     stored = (frames_dir / "0" / f"{index.keys[1]:09d}.flow.mjpeg").read_bytes()
@@ -271,6 +273,6 @@ def test_the_card_survives_its_text(shards_dir):
 def test_shards_open_from_a_url(shards_dir):
     url = f"file://{Path(shards_dir).resolve()}"
     index = ShardSet.open(url).index("val")
-    offsets, sizes = index.frame_extents(0, [1])
+    offsets, sizes, _ = index.frame_extents(0, [1])
     data = ShardReader(url).read(index.shard_name(0), int(offsets[0]), int(sizes[0]))
     assert bytes(data[:2]) == b"\xff\xd8"

@@ -1,0 +1,111 @@
+"""Decodes JPEGs with libjpeg-turbo: the whole picture, or only the region that the crops need."""
+
+import os
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import simplejpeg
+from numpy.typing import NDArray
+
+from actcli.loaders.views import Crop, Size, stored_box
+
+try:
+    import nvidia.nvimgcodec as nvimgcodec  # comes with DALI
+except ImportError:
+    nvimgcodec = None
+
+_LARGEST_REDUCTION = 8
+_ON_THE_CPU = -99999
+"""nvImageCodec's device number for no GPU."""
+
+
+class Picture(NamedTuple):
+    """Decoded pixels, and the crops as boxes on them."""
+
+    pixels: NDArray[np.uint8]
+    """``[H, W, C]``."""
+    crops: Sequence[Crop]
+
+
+class JpegDecoder:
+    """Decodes pictures in one colour space.
+
+    Where it can, nvImageCodec decodes the region alone: the same pixels, without transforming the blocks around it. It
+    keeps silent about damage, so it is only given bytes whose checksum is right. Everything else goes to simplejpeg,
+    which refuses whatever libjpeg has a warning for.
+    """
+
+    def __init__(self, colour: Literal["RGB", "GRAY"]) -> None:
+        self._colour = colour
+        self._region_decoder: Any = None
+        self._process = -1
+
+    def decode(self, data: Any, crops: Sequence[Crop], frame_size: Size, size: int, checked: bool) -> Picture:
+        """Decodes what ``crops`` need.
+
+        Args:
+            data: the JPEG.
+            crops: boxes on a frame of ``frame_size``, in pixels.
+            frame_size: may differ from what is stored; the crops are scaled then.
+            size: pixels that each side of a crop is resized to; much larger pictures are decoded smaller.
+            checked: whether the bytes are known to be those that were packed.
+
+        Raises:
+            ValueError: The JPEG is damaged.
+        """
+        reduction = _reduction(crops, size)
+        if reduction == 1 and checked and nvimgcodec is not None:
+            picture = self._decode_region(data, crops, frame_size)
+            if picture is not None:
+                return picture
+        pixels = simplejpeg.decode_jpeg(data, self._colour, **_least_size(frame_size, reduction))
+        return Picture(pixels, crops_on(Size(pixels.shape[1], pixels.shape[0]), crops, frame_size))
+
+    def _decode_region(self, data: Any, crops: Sequence[Crop], frame_size: Size) -> Picture | None:
+        """The region, or ``None`` for the rare JPEG that nvImageCodec does not take."""
+        stream = nvimgcodec.CodeStream(np.frombuffer(data, np.uint8))
+        crops = crops_on(Size(stream.width, stream.height), crops, frame_size)
+        left, top = min(crop.x for crop in crops), min(crop.y for crop in crops)
+        right, bottom = max(crop.x + crop.width for crop in crops), max(crop.y + crop.height for crop in crops)
+        region = stream.get_sub_code_stream(region=nvimgcodec.Region(top, left, bottom, right))
+        image = self._decoder().decode(region, params=self._params)
+        if image is None:
+            return None
+        return Picture(np.asarray(image), [crop._replace(x=crop.x - left, y=crop.y - top) for crop in crops])
+
+    def _decoder(self) -> Any:
+        """The decoder of this process: its threads do not outlive a fork."""
+        if self._process != os.getpid():
+            backends = [nvimgcodec.Backend(nvimgcodec.CPU_ONLY)]
+            self._region_decoder = nvimgcodec.Decoder(_ON_THE_CPU, 1, backends, ":fancy_upsampling=1")
+            colour = nvimgcodec.ColorSpec.SRGB if self._colour == "RGB" else nvimgcodec.ColorSpec.GRAY
+            self._params = nvimgcodec.DecodeParams(apply_exif_orientation=False, color_spec=colour)
+            self._process = os.getpid()
+        return self._region_decoder
+
+
+def _reduction(crops: Sequence[Crop], size: int) -> int:
+    """How much smaller libjpeg-turbo may decode: every crop must keep ``2 * size`` pixels, so that the resize decides.
+
+    Only a half, a quarter and an eighth are fast; at other scales decoding takes longer than at full size.
+    """
+    smallest_side = min(min(crop.width, crop.height) for crop in crops)
+    reduction = 1
+    while reduction < _LARGEST_REDUCTION and smallest_side >= 4 * reduction * size:
+        reduction *= 2
+    return reduction
+
+
+def _least_size(frame_size: Size, reduction: int) -> dict[str, int]:
+    if reduction == 1:
+        return {}
+    width, height = (-(-side // reduction) for side in frame_size)
+    return {"min_width": width, "min_height": height, "min_factor": reduction}
+
+
+def crops_on(stored: Size, crops: Sequence[Crop], frame_size: Size) -> Sequence[Crop]:
+    """The crops on a picture that was decoded smaller, or stored in another size, than planned."""
+    if stored == frame_size:
+        return crops
+    return tuple(stored_box(crop, frame_size, stored) for crop in crops)
