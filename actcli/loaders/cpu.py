@@ -83,20 +83,17 @@ class PictureSource:
 
         Raises ``ActcliError`` where they are not those that were packed.
         """
-        pictures = [
-            self._read(stream.shard, offset, size)
-            for offset, size in zip(stream.offsets.tolist(), stream.sizes.tolist(), strict=True)
-        ]
+        pictures = self._read(stream.shard, stream.offsets.tolist(), stream.sizes.tolist())
         for picture, crc, frame in zip(pictures, stream.crcs.tolist(), stream.frames.tolist(), strict=False):
             if zlib.crc32(picture) != crc:
                 raise ActcliError(f"the bytes of frame {frame} have changed since they were packed")
         return pictures
 
-    def _read(self, shard: str, offset: int, size: int) -> Any:
+    def _read(self, shard: str, offsets: list[int], sizes: list[int]) -> list[Any]:
         if self._inline is not None:
-            return self._inline[offset : offset + size]
+            return [self._inline[offset : offset + size] for offset, size in zip(offsets, sizes, strict=True)]
         assert self._reader is not None
-        return self._reader.read(shard, offset, size)
+        return self._reader.read_ranges(shard, offsets, sizes)
 
 
 class CpuBackend:

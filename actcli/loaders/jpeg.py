@@ -18,6 +18,8 @@ except ImportError:
 _LARGEST_REDUCTION = 8
 _ON_THE_CPU = -99999
 """nvImageCodec's device number for no GPU."""
+_NEIGHBOURS = 2
+"""Columns decoded on either side of the crops: a region one pixel wide has no neighbours to interpolate colour from."""
 
 
 class Picture(NamedTuple):
@@ -65,9 +67,14 @@ class JpegDecoder:
     def _decode_region(self, data: Any, crops: Sequence[Crop], frame_size: Size) -> Picture | None:
         """The region, or ``None`` for the rare JPEG that nvImageCodec does not take."""
         stream = nvimgcodec.CodeStream(np.frombuffer(data, np.uint8))
-        crops = crops_on(Size(stream.width, stream.height), crops, frame_size)
-        left, top = min(crop.x for crop in crops), min(crop.y for crop in crops)
-        right, bottom = max(crop.x + crop.width for crop in crops), max(crop.y + crop.height for crop in crops)
+        try:
+            stored = Size(stream.width, stream.height)
+        except RuntimeError:  # the header is not understood
+            return None
+        crops = crops_on(stored, crops, frame_size)
+        top, bottom = min(crop.y for crop in crops), max(crop.y + crop.height for crop in crops)
+        left = max(min(crop.x for crop in crops) - _NEIGHBOURS, 0)
+        right = min(max(crop.x + crop.width for crop in crops) + _NEIGHBOURS, stored.width)
         region = stream.get_sub_code_stream(region=nvimgcodec.Region(top, left, bottom, right))
         image = self._decoder().decode(region, params=self._params)
         if image is None:

@@ -79,7 +79,8 @@ def open_loader(
         drop_last: leave out clips that do not fill a batch on all ranks; by default in training.
         device: where the batches go; they stay in host memory unless given.
         shuffle_buffer: read the tars through from front to back, without an index, and shuffle among that many clips;
-            by default the index is used, every epoch is shuffled as a whole, and only the frames needed are read.
+            by default the index is used, every epoch is shuffled as a whole, and only the frames needed are read. With
+            several ranks each of them reads all tars.
 
     Raises:
         ActcliError: when something asked for does not exist or does not fit together.
@@ -107,8 +108,11 @@ def open_loader(
     plans: IndexedPlans | StreamPlans
     if shuffle_buffer is None:
         plans = IndexedPlans(opened, split, split_id, settings)
-    elif world_size > 1:
-        raise ActcliError(f"tars cannot be streamed to {world_size} ranks in equal steps. Leave shuffle_buffer out.")
+    elif world_size > 1 and modality != "rgb":
+        raise ActcliError(
+            f"a stream does not know beforehand which clips have flow, so {world_size} ranks would not make the same "
+            "steps. Leave shuffle_buffer out, which takes the index."
+        )
     else:
         plans = StreamPlans(opened, split, split_id, settings, shuffle_buffer)
     order = Order(plans.num_clips, batch_size, training, drop_last, seed, rank, world_size)

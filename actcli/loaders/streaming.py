@@ -37,12 +37,15 @@ class StreamPlans:
             )
 
     def epoch(self, order: Order, epoch: int, first_step: int) -> Iterator[BatchPlan]:
-        """The batches from ``first_step`` on; those before are read past, since a stream has no other way."""
+        """The batches from ``first_step`` on; those before are read past, since a stream has no other way.
+
+        So are the clips of other ranks: every rank reads all tars.
+        """
         self.num_without_flow = 0
-        clips = enumerate(self._clips(epoch))
-        for step in range(order.num_steps):
-            batch = list(islice(clips, order.batch_size))
-            if step >= first_step and batch:
+        mine = islice(enumerate(self._clips(epoch)), order.rank, None, order.world_size)
+        for step, (_, positions) in enumerate(order.batches(epoch)):
+            batch = list(islice(mine, len(positions)))
+            if step >= first_step and (batch or not len(positions)):
                 data = bytearray()
                 plans = tuple(self._plan(clip, position, epoch, data) for position, clip in batch)
                 yield BatchPlan(plans, bytes(data))

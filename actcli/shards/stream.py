@@ -31,25 +31,33 @@ class RetryingReader:
         self._attempts = 1 if is_local(root) else ATTEMPTS
 
     def read(self, shard_name: str, offset: int, size: int) -> Any:
-        """``size`` bytes of a tar from ``offset``.
+        """``size`` bytes of a tar from ``offset``; raises as ``read_ranges`` does."""
+        return self.read_ranges(shard_name, [offset], [size])[0]
+
+    def read_ranges(self, shard_name: str, offsets: Sequence[int], sizes: Sequence[int]) -> list[Any]:
+        """Several ranges of a tar, as bytes or views.
 
         Raises:
-            ActcliError: The bytes could not be had; names the shard and the bytes.
+            ActcliError: Bytes could not be had; names the shard and the bytes.
         """
+        pieces: list[Any] = [None] * len(offsets)
+        left = list(range(len(offsets)))
         for attempt in range(self._attempts):
-            try:
-                return self._reader.read(shard_name, offset, size)
-            except Exception as error:  # every protocol of fsspec has exceptions of its own
-                if attempt + 1 == self._attempts:
-                    if isinstance(error, ActcliError):
-                        raise
-                    raise ActcliError(
-                        f"bytes {offset} to {offset + size} of shard {shard_name} could not be read in "
-                        f"{self._attempts} attempts: {type(error).__name__} {error}. Check the connection, then go on "
-                        "with --resume."
-                    ) from error
-                time.sleep(FIRST_WAIT_SECONDS * 2**attempt)
-        raise AssertionError("unreachable")
+            if attempt:
+                time.sleep(FIRST_WAIT_SECONDS * 2 ** (attempt - 1))
+            found = self._reader.read_ranges(shard_name, [offsets[i] for i in left], [sizes[i] for i in left])
+            for number, piece in zip(left, found, strict=True):
+                pieces[number] = piece
+            left = [number for number in left if isinstance(pieces[number], BaseException)]
+            if not left:
+                return pieces
+        error, offset, size = pieces[left[0]], offsets[left[0]], sizes[left[0]]
+        if isinstance(error, ActcliError):
+            raise error
+        raise ActcliError(
+            f"bytes {offset} to {offset + size} of shard {shard_name} could not be read in {self._attempts} attempts: "
+            f"{type(error).__name__} {error}. Check the connection, then go on with --resume."
+        ) from error
 
 
 @dataclass(frozen=True)

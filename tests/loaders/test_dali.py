@@ -67,6 +67,17 @@ def test_dali_on_the_gpu_gives_the_cpu_batches_on_real_footage(real_shards, case
     check_same_batches(real_shards, device="cuda", **CASES[case])
 
 
+@pytest.mark.gpu
+def test_workers_forked_after_cuda_has_begun_decode_the_same(real_shards):
+    """nvImageCodec runs in the workers too, and must keep off the GPU there."""
+    with open_loader(real_shards, backend="cpu", **SETUP) as loader:
+        before = [batch.clips.clone() for batch in loader]
+    torch.zeros(1, device="cuda")
+    with open_loader(real_shards, backend="cpu", device="cuda", **SETUP) as loader:
+        after = [batch.clips.cpu() for batch in loader]
+    assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+
+
 @pytest.mark.parametrize("modality", ["rgb", "flow", "two_stream"])
 @pytest.mark.parametrize("training", [True, False])
 def test_dali_gives_the_cpu_batches_of_every_modality(make_shards, modality, training):

@@ -18,12 +18,13 @@ SMALL = {"num_frames": 4, "size": 40, "scale_size": 40, "batch_size": 2, "worker
 
 
 class RangeServer(http.server.ThreadingHTTPServer):
-    """Serves a folder with range requests; ``fail`` says which requests are cut off."""
+    """Serves a folder with range requests; ``fail`` says which are cut off, ``together`` is a barrier for tars."""
 
     daemon_threads = True
 
     def __init__(self, folder):
         self.folder, self.requests, self.fail = folder, [], lambda name, number: False
+        self.together = None
         super().__init__(("127.0.0.1", 0), RangeHandler)
 
     @property
@@ -53,6 +54,8 @@ class RangeHandler(http.server.BaseHTTPRequestHandler):
             begin, end = int(first), min(int(last) + 1, len(data)) if last else len(data)
         if body:
             self.server.requests.append((name, begin, end))
+            if self.server.together and name.endswith(".tar"):
+                self.server.together.wait()
         self.send_response(206 if wanted else 200)
         self.send_header("Accept-Ranges", "bytes")
         self.send_header("Content-Length", str(end - begin))
@@ -197,6 +200,14 @@ def test_a_damaged_tar_names_itself_and_the_last_good_clip(make_shards):
         list(clips)
 
 
-def test_several_ranks_need_the_index(make_shards):
-    with pytest.raises(ActcliError, match="cannot be streamed to 2 ranks"):
-        open_loader(make_shards(), shuffle_buffer=4, world_size=2, **SMALL)
+def test_flow_for_several_ranks_needs_the_index(make_shards):
+    with pytest.raises(ActcliError, match=r"2 ranks would not make the same steps.*Leave shuffle_buffer out"):
+        open_loader(make_shards(flow=True), modality="flow", shuffle_buffer=4, world_size=2, **SMALL)
+
+
+def test_the_frames_of_a_clip_are_requested_at_the_same_time(make_shards):
+    root = make_shards(num_clips=4, num_frames=12)
+    with served(root) as server:
+        server.together = threading.Barrier(SMALL["num_frames"], timeout=20)
+        assert same(batches(server.url), batches(root))
+        assert not server.together.broken
