@@ -8,7 +8,8 @@ from typing import Any, Literal, cast
 from actcli.errors import ActcliError
 
 SHARD_FORMAT = "actcli-shards"
-SHARD_FORMAT_VERSION = 1
+SHARD_FORMAT_VERSION = 2
+"""2: the indexes hold a CRC-32 for every frame."""
 
 FlipPolicy = Literal["allowed", "swap", "forbidden"]
 """Whether a mirrored clip keeps its class, takes its partner's class, or must not be made."""
@@ -98,27 +99,33 @@ class ShardCard:
         """Read the text of ``dataset.json``; ``origin`` names it in errors.
 
         Raises:
-            ActcliError: The text is no card, or is of a newer version.
+            ActcliError: The text is no card, or is of another version.
         """
         try:
             value = json.loads(text)
             if value.pop("format") != SHARD_FORMAT:
                 raise KeyError("format")
-            version = int(value.pop("version"))
+            _check_version(int(value.pop("version")), origin)
             value["shards"] = tuple(ShardFile(**shard) for shard in value["shards"])
             value["flip_swaps"] = tuple((str(a), str(b)) for a, b in value["flip_swaps"])
             value["classes"], value["modalities"] = tuple(value["classes"]), tuple(value["modalities"])
-            card = ShardCard(**value)
+            return ShardCard(**value)
+        except ActcliError:
+            raise
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ActcliError(
                 f"{origin} is not a card of actcli shards ({error}). Write the shards again with: actcli shard"
             ) from error
-        if version > SHARD_FORMAT_VERSION:
-            raise ActcliError(
-                f"{origin} has format version {version}, this actcli reads up to {SHARD_FORMAT_VERSION}. "
-                f"Update actcli: pip install -U actcli"
-            )
-        return card
+
+
+def _check_version(version: int, origin: str) -> None:
+    if version != SHARD_FORMAT_VERSION:
+        remedy = (
+            "Update actcli: pip install -U actcli"
+            if version > SHARD_FORMAT_VERSION
+            else "Write the shards again with: actcli shard --overwrite"
+        )
+        raise ActcliError(f"{origin} has format version {version}, this actcli reads {SHARD_FORMAT_VERSION}. {remedy}")
 
 
 def flip_policy(value: str) -> FlipPolicy:

@@ -157,9 +157,9 @@ def read_index(source: str | BinaryIO, origin: str) -> ShardIndex:
         file = pq.ParquetFile(source)
         return _collect(file)
     except (pa.ArrowException, KeyError, ValueError) as error:
-        if isinstance(error, ActcliError):
-            raise
-        raise ActcliError(f"{origin} is not a shard index ({error}). Write it again with: actcli shard") from error
+        raise ActcliError(
+            f"{origin} is not a shard index ({error}). Write it again with: actcli shard --overwrite"
+        ) from error
 
 
 def _list_columns(schema: pa.Schema) -> list[str]:
@@ -170,7 +170,7 @@ def _collect(file: pq.ParquetFile) -> ShardIndex:
     schema = file.schema_arrow
     missing = [name for name in INDEX_SCHEMA.names if name not in schema.names]
     if missing:
-        raise ActcliError(f"columns {', '.join(missing)} are missing")
+        raise ValueError(f"columns {', '.join(missing)} are missing")
     scalars: dict[str, list[Array]] = {name: [] for name in schema.names if name not in _list_columns(schema)}
     lists: dict[str, list[tuple[Array, Array]]] = {name: [] for name in _list_columns(schema)}
     names: dict[str, int] = {}
@@ -223,7 +223,7 @@ def _frame_table(offsets: Array, sizes: list[tuple[Array, Array]], crcs: list[tu
     lengths, all_sizes = _joined(sizes)
     crc_lengths, all_crcs = _joined(crcs)
     if not np.array_equal(lengths, crc_lengths):
-        raise ActcliError("it has not one checksum for every frame")
+        raise ValueError("it has not one checksum for every frame")
     starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
     return FrameTable(offsets.astype(np.int64, copy=False), starts, all_sizes, all_crcs)
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 import simplejpeg
 
@@ -257,6 +258,22 @@ def test_a_card_of_another_kind_is_refused_in_a_sentence(tmp_path):
         ShardSet.open(tmp_path)
     with pytest.raises(ActcliError, match="actcli shard"):
         ShardSet.open(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(("version", "remedy"), [(1, "actcli shard --overwrite"), (99, "pip install -U actcli")])
+def test_shards_of_another_version_are_refused_with_the_remedy(shards_dir, tmp_path, version, remedy):
+    card = json.loads((shards_dir / "dataset.json").read_text()) | {"version": version}
+    (tmp_path / "dataset.json").write_text(json.dumps(card))
+    with pytest.raises(ActcliError, match=rf"dataset\.json has format version {version}, .*{remedy}"):
+        ShardSet.open(tmp_path)
+
+
+def test_an_index_without_checksums_is_refused(shards_dir, tmp_path):
+    table = pq.read_table(shards_dir / "val.index.parquet")
+    pq.write_table(table.drop_columns(["frame_crcs"]), tmp_path / "val.index.parquet")
+    (tmp_path / "dataset.json").write_text((shards_dir / "dataset.json").read_text())
+    with pytest.raises(ActcliError, match=r"columns frame_crcs are missing.*actcli shard --overwrite"):
+        ShardSet.open(tmp_path).index("val")
 
 
 def test_the_card_survives_its_text(shards_dir):
