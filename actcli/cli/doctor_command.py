@@ -10,6 +10,7 @@ PACKAGES = (
     "timm",
     "lightning-fabric",
     "nvidia-dali-cuda130",
+    "nvidia-nvimgcodec-cu13",
     "av",
     "opencv-contrib-python-headless",
     "simplejpeg",
@@ -20,7 +21,10 @@ PACKAGES = (
     "ffmpeg-python",
     "imageio-ffmpeg",
 )
-OPTIONAL = {"nvidia-dali-cuda130": "the DALI loader (Linux x86-64)"}
+OPTIONAL = {
+    "nvidia-dali-cuda130": "the DALI loader (Linux x86-64)",
+    "nvidia-nvimgcodec-cu13": "decoding the needed region of a JPEG alone; comes with DALI",
+}
 SHM_BYTES = 1 << 30
 
 
@@ -34,7 +38,7 @@ def doctor_command() -> None:
         try:
             listing.add_row(package, version(package))
         except PackageNotFoundError:
-            listing.add_row(package, "missing")
+            listing.add_row(package, f"missing; for {OPTIONAL[package]}" if package in OPTIONAL else "missing")
             if package not in OPTIONAL:
                 problems.append(f"{package} is missing: pip install {package}")
     for name, value in [*_machine(problems), *_tools(problems)]:
