@@ -19,7 +19,7 @@ ShardsOption = Annotated[
     str | None, typer.Option(help="Folder or URL of the dataset's shards.", show_default="shards/<dataset>")
 ]
 DeviceOption = Annotated[str, typer.Option(help="cpu, cuda or auto.")]
-LoaderOption = Annotated[str, typer.Option(help="cpu, dali, or auto: the one that is faster on the device.")]
+LoaderOption = Annotated[str, typer.Option(help="cpu, dali, or auto: dali on a GPU, otherwise cpu.")]
 SplitIdOption = Annotated[str, typer.Option(help="Split set, for UCF101 and HMDB51: 1, 2 or 3.")]
 
 HERE = Path()

@@ -29,14 +29,19 @@ def loader_command(
 ) -> None:
     """Measure the loaders on your shards and recommend one."""
     from actcli.cli.train_command import _num_workers
+    from actcli.engine.trainer import Hardware, launch
     from actcli.loaders.bench import bench_loader
+    from actcli.shards import ShardSet
 
     shards = shards_dir or str(Workspace(workspace).shard_dataset(dataset))
+    modalities = ShardSet.open(shards).card.modalities
+    place = launch(Hardware(device), "32-true").device
     with status(f"measuring loaders on {shards}"):
         report = bench_loader(
             shards,
             workers=(_num_workers(workers),),
-            device=None if device == "auto" else device,
+            device=place if place.type == "cuda" else None,
+            modality="rgb" if "rgb" in modalities else "flow",
             num_frames=frames,
             size=size,
             batch_size=batch_size,

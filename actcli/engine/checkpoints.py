@@ -3,7 +3,7 @@
 import os
 import pickle
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 
@@ -17,10 +17,17 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.tmp")
     with partial.open("wb") as file:
-        torch.save({"version": CHECKPOINT_VERSION, **state}, file)
+        _save({"version": CHECKPOINT_VERSION, **state}, file)
         file.flush()
         os.fsync(file.fileno())
     partial.replace(path)
+
+
+def _save(state: dict[str, Any], file: BinaryIO) -> None:
+    try:
+        torch.save(state, file)
+    except RuntimeError as error:  # torch's complaint about an unfinished file; what stopped it comes before
+        raise error.__context__ or error from None
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:

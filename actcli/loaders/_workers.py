@@ -49,9 +49,14 @@ class WorkerPool:
         self._processes: list[BaseProcess] = []
         for _ in range(num_workers):
             self._start_worker()
-        self._stop = weakref.finalize(self, _stop_workers, self._connections, self._processes)
+        self._stop = weakref.finalize(self, _stop_workers, self._connections, self._processes, os.getpid())
 
     def _start_worker(self) -> None:
+        if multiprocessing.current_process().daemon:
+            raise ActcliError(
+                "a loader inside a worker process (of torch's DataLoader, for one) can start no processes of its own. "
+                "Open it with workers=0 there."
+            )
         context = multiprocessing.get_context("fork")
         ours, theirs = context.Pipe()
         self._connections.append(ours)
@@ -123,7 +128,9 @@ class WorkerPool:
         self._stop()
 
 
-def _stop_workers(connections: list[Connection], processes: list[BaseProcess]) -> None:
+def _stop_workers(connections: list[Connection], processes: list[BaseProcess], creator: int) -> None:
+    if os.getpid() != creator:  # a forked child lets go of its copy; the workers are not its own
+        return
     for ours in connections:
         ours.close()
     for process in processes:
@@ -138,9 +145,11 @@ def _stop_workers(connections: list[Connection], processes: list[BaseProcess]) -
 def _obituary(process: BaseProcess, plan: BatchPlan) -> str:
     code = process.exitcode
     how = f"by {signal.Signals(-code).name}" if code and code < 0 else f"with exit code {code}"
-    first = plan.clips[0]
-    stream = first.rgb or first.flow
-    where = f"shard {stream.shard}, clip {first.key:09d} and the next {len(plan.clips) - 1}" if stream else "a batch"
+    where = "a batch"
+    for clip in plan.clips[:1]:
+        stream = clip.rgb or clip.flow
+        assert stream is not None
+        where = f"shard {stream.shard}, clip {clip.key:09d} and the next {len(plan.clips) - 1}"
     return (
         f"a loader worker was ended {how} while it read {where}. If memory ran out, lower --workers or --batch-size; "
         "if a shard changed while it was read, run `actcli verify`."

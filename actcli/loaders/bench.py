@@ -70,7 +70,7 @@ def bench_loader(
             except ActcliError as error:
                 skipped[backend] = str(error)
     if not speeds:
-        raise ActcliError(f"no loader could be measured: {'; '.join(skipped.values())}")
+        raise ActcliError(f"no loader could be measured: {'; '.join(dict.fromkeys(skipped.values()))}")
     return LoaderReport(tuple(sorted(speeds, key=lambda speed: -speed.clips_per_second)), skipped)
 
 

@@ -20,7 +20,7 @@ from torch.nn.functional import interpolate
 from actcli.errors import ActcliError
 from actcli.loaders.augment import apply_numpy
 from actcli.loaders.jpeg import JpegDecoder, Picture, crops_on
-from actcli.loaders.plan import BatchPlan, ClipPlan, Stream
+from actcli.loaders.plan import BatchPlan, ClipPlan, Stream, broken_clip
 from actcli.loaders.views import Crop, Size
 from actcli.shards.stream import RetryingReader
 
@@ -84,9 +84,10 @@ class PictureSource:
         Raises ``ActcliError`` where they are not those that were packed.
         """
         pictures = self._read(stream.shard, stream.offsets.tolist(), stream.sizes.tolist())
-        for picture, crc, frame in zip(pictures, stream.crcs.tolist(), stream.frames.tolist(), strict=False):
-            if zlib.crc32(picture) != crc:
-                raise ActcliError(f"the bytes of frame {frame} have changed since they were packed")
+        for number, crc in enumerate(stream.crcs.tolist()):
+            if zlib.crc32(pictures[number]) != crc:
+                what = f"frame {stream.frames[number]}" if len(pictures) == len(stream.frames) else "the video"
+                raise ActcliError(f"the bytes of {what} have changed since they were packed")
         return pictures
 
     def _read(self, shard: str, offsets: list[int], sizes: list[int]) -> list[Any]:
@@ -124,10 +125,7 @@ class CpuBackend:
         try:
             step(clip, stream, out)
         except (ActcliError, ValueError, OSError, cv2.error, IndexError) as error:
-            raise ActcliError(
-                f"clip {clip.key:09d} in shard {stream.shard} cannot be read: {error}. "
-                "Run `actcli verify` to find every damaged clip."
-            ) from error
+            raise broken_clip(clip, stream, error) from error
 
     def _rgb(self, clip: ClipPlan, stream: Stream, out: Pixels) -> None:
         """``out [V, T, H, W, 3]``."""

@@ -21,7 +21,7 @@ from actcli.errors import ActcliError
 from actcli.loaders._pixels import apply_torch
 from actcli.loaders.batch import Batch
 from actcli.loaders.cpu import PictureSource
-from actcli.loaders.plan import BatchPlan, ClipPlan, Stream, ViewSettings
+from actcli.loaders.plan import BatchPlan, ClipPlan, Stream, ViewSettings, broken_clip
 from actcli.shards import ShardSet
 
 # P pictures of a batch, S size; B batch, K test clips, T frames, C channels, H W pixels
@@ -42,7 +42,9 @@ class DaliEngine:
         video = shards.card.payload == "mp4"
         names = [name for name in ("rgb", "flow") if settings.modality in (name, "two_stream")]
         self._pipelines = {
-            name: _StreamPipeline(name, shards.root, settings, video, workers, batch_size, self._device)
+            name: _StreamPipeline(
+                name, shards.root, settings, video and name == "rgb", workers, batch_size, self._device
+            )
             for name in names
         }
 
@@ -50,8 +52,11 @@ class DaliEngine:
         """The batches of ``plans``, read ahead."""
         ours, *copies = tee(plans, 1 + len(self._pipelines))
         for pipeline, copy in zip(self._pipelines.values(), copies, strict=True):
-            pipeline.start(copy)
+            pipeline.start(plan for plan in copy if plan.clips)
         for plan in ours:
+            if not plan.clips:  # a rank for which no clip is left; DALI takes no empty batch
+                yield plan, self._empty_batch()
+                continue
             with torch.cuda.stream(self._stream):  # nothing on the CPU; on a GPU, beside the training step
                 outputs = {name: pipeline.run(plan, self._stream) for name, pipeline in self._pipelines.items()}
                 batch = self._batch(plan, outputs)
@@ -71,6 +76,16 @@ class DaliEngine:
             for name in ("label", "key")
         )
         return Batch(None if rgb is None else rgb.movedim(-1, -3), flow, labels, keys)
+
+    def _empty_batch(self) -> Batch:
+        settings = self._settings
+        shape = (0, settings.num_views, settings.num_frames)
+        pixels = (settings.size, settings.size)
+        options: dict[str, Any] = {"dtype": torch.uint8, "device": self._device}
+        rgb = torch.empty(*shape, 3, *pixels, **options) if "rgb" in self._pipelines else None
+        flow = torch.empty(*shape, 2 * settings.flow_stack, *pixels, **options) if "flow" in self._pipelines else None
+        none = torch.empty(0, dtype=torch.int64, device=self._device)
+        return Batch(rgb, flow, none, none)
 
     def close(self) -> None:
         """Frees the pipelines, at once: a process forked later must not inherit them."""
@@ -109,6 +124,7 @@ class _StreamPipeline:
         self._source = PictureSource(root)
         self._settings = settings
         self._video = video
+        self._on_gpu = device.type == "cuda"
         self._plans: Iterator[BatchPlan] = iter(())
         self._pipeline = self._build(max(workers, 1), batch_size, device)
 
@@ -116,11 +132,10 @@ class _StreamPipeline:
 
     def _build(self, num_threads: int, batch_size: int, device: torch.device) -> Any:
         dali = _import_dali()
-        on_gpu = device.type == "cuda"
         pipeline = dali.Pipeline(
             batch_size=batch_size * self._most_samples_per_clip(),
             num_threads=num_threads,
-            device_id=(device.index or 0) if on_gpu else None,
+            device_id=(device.index or 0) if self._on_gpu else None,
             prefetch_queue_depth=_PREFETCH,
         )
         num_inputs = 2 if self._video else 1
@@ -128,7 +143,7 @@ class _StreamPipeline:
             inputs = dali.fn.external_source(
                 source=self._next_inputs, num_outputs=num_inputs + 3 * self._settings.num_crops, batch=True
             )
-            pictures = self._decode(dali, inputs[:num_inputs], "mixed" if on_gpu else "cpu")
+            pictures = self._decode(dali, inputs[:num_inputs], "mixed" if self._on_gpu else "cpu")
             pipeline.set_outputs(*self._views(dali, pictures, inputs[num_inputs:]))
         pipeline.build()
         return pipeline
@@ -190,7 +205,7 @@ class _StreamPipeline:
         try:
             return [np.frombuffer(picture, np.uint8) for picture in self._source.pictures(stream)]
         except (ActcliError, OSError) as error:
-            raise _broken(clip, stream, error) from error
+            raise broken_clip(clip, stream, error) from error
 
     def _crop_inputs(self, plan: BatchPlan, counts: list[int]) -> list[Any]:
         inputs: list[Any] = []
@@ -235,22 +250,17 @@ class _StreamPipeline:
 
     def _explain(self, plan: BatchPlan, error: RuntimeError) -> ActcliError:
         """Finds the picture that DALI could not decode."""
+        if self._video and not self._on_gpu:
+            return ActcliError("DALI decodes H.264 video on a GPU only. Use --loader cpu for these shards.")
         self._source.begin(plan)
         for clip, stream in self._streams(plan):
             for picture in [] if self._video else self._read(clip, stream):
                 try:
                     simplejpeg.decode_jpeg(picture)
                 except ValueError as problem:
-                    return _broken(clip, stream, problem)
+                    return broken_clip(clip, stream, problem)
         first, last = plan.clips[0].key, plan.clips[-1].key
         return ActcliError(f"DALI failed in the batch of clips {first:09d} … {last:09d}: {error}. Try --loader cpu.")
-
-
-def _broken(clip: ClipPlan, stream: Stream, error: Exception) -> ActcliError:
-    return ActcliError(
-        f"clip {clip.key:09d} in shard {stream.shard} cannot be read: {error}. "
-        "Run `actcli verify` to find every damaged clip."
-    )
 
 
 def _import_dali() -> Any:

@@ -1,5 +1,6 @@
 """Decodes JPEGs with libjpeg-turbo: the whole picture, or only the region that the crops need."""
 
+import math
 import os
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
@@ -62,7 +63,10 @@ class JpegDecoder:
             if picture is not None:
                 return picture
         pixels = simplejpeg.decode_jpeg(data, self._colour, **_least_size(frame_size, reduction))
-        return Picture(pixels, crops_on(Size(pixels.shape[1], pixels.shape[0]), crops, frame_size))
+        stored = Size(pixels.shape[1], pixels.shape[0])
+        if reduction > 1 and stored == _reduced(frame_size, reduction):
+            return Picture(pixels, [_divided(crop, reduction) for crop in crops])
+        return Picture(pixels, crops_on(stored, crops, frame_size))
 
     def _decode_region(self, data: Any, crops: Sequence[Crop], frame_size: Size) -> Picture | None:
         """The region, or ``None`` for the rare JPEG that nvImageCodec does not take."""
@@ -93,21 +97,32 @@ class JpegDecoder:
 
 
 def _reduction(crops: Sequence[Crop], size: int) -> int:
-    """How much smaller libjpeg-turbo may decode: every crop must keep ``2 * size`` pixels, so that the resize decides.
+    """How much smaller libjpeg-turbo may decode.
 
-    Only a half, a quarter and an eighth are fast; at other scales decoding takes longer than at full size.
+    Every crop must keep ``4 * size`` pixels, so that the resize decides, and begin and end between pixels. Only a half,
+    a quarter and an eighth are fast; at other scales decoding takes longer than at full size.
     """
     smallest_side = min(min(crop.width, crop.height) for crop in crops)
+    edges = math.gcd(*(number for crop in crops for number in (crop.x, crop.y, crop.width, crop.height)))
     reduction = 1
-    while reduction < _LARGEST_REDUCTION and smallest_side >= 4 * reduction * size:
+    while reduction < _LARGEST_REDUCTION and smallest_side >= 8 * reduction * size and edges % (2 * reduction) == 0:
         reduction *= 2
     return reduction
+
+
+def _reduced(frame_size: Size, reduction: int) -> Size:
+    return Size(-(-frame_size.width // reduction), -(-frame_size.height // reduction))
+
+
+def _divided(crop: Crop, reduction: int) -> Crop:
+    x, y, width, height = (number // reduction for number in (crop.x, crop.y, crop.width, crop.height))
+    return Crop(x, y, width, height, crop.flip)
 
 
 def _least_size(frame_size: Size, reduction: int) -> dict[str, int]:
     if reduction == 1:
         return {}
-    width, height = (-(-side // reduction) for side in frame_size)
+    width, height = _reduced(frame_size, reduction)
     return {"min_width": width, "min_height": height, "min_factor": reduction}
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, get_args
 
 import numpy as np
 import torch
@@ -85,6 +85,15 @@ def open_loader(
     Raises:
         ActcliError: when something asked for does not exist or does not fit together.
     """
+    _check_numbers(
+        num_frames=num_frames,
+        size=size,
+        batch_size=batch_size,
+        workers=workers,
+        num_clips=num_clips,
+        shuffle_buffer=shuffle_buffer,
+        seed=seed,
+    )
     opened = shards if isinstance(shards, ShardSet) else ShardSet.open(str(shards))
     training = split == "train" if training is None else training
     chosen = find_sampling(sampling, training, num_clips)
@@ -102,9 +111,10 @@ def open_loader(
         augmentation=augmentation or default_augmentation(chosen.original),
         seed=seed,
     )
-    _check(settings, opened)
+    place = _find_device(device)
+    backend = _choose_backend(backend, place)
+    _check(settings)
     drop_last = training if drop_last is None else drop_last
-    backend = _choose_backend(backend, device)
     plans: IndexedPlans | StreamPlans
     if shuffle_buffer is None:
         plans = IndexedPlans(opened, split, split_id, settings)
@@ -116,7 +126,7 @@ def open_loader(
     else:
         plans = StreamPlans(opened, split, split_id, settings, shuffle_buffer)
     order = Order(plans.num_clips, batch_size, training, drop_last, seed, rank, world_size)
-    return Loader(opened, plans, settings, order, workers, backend, device)
+    return Loader(opened, plans, settings, order, workers, backend, place)
 
 
 class IndexedPlans:
@@ -127,7 +137,8 @@ class IndexedPlans:
         self._rows = _usable_rows(index, settings.modality, split)
         self.num_clips = len(self._rows)
         self.num_without_flow = len(index.keys) - len(self._rows)
-        self.identity = hashlib.sha256(index.keys[self._rows].tobytes()).hexdigest()[:16]
+        keys = hashlib.sha256(index.keys[self._rows].tobytes()).hexdigest()
+        self.identity = f"{shards.card.source_digest[:16]} {keys[:16]}"
         self._planner = Planner(index, FlipPolicy.of(shards.card), settings, video=shards.card.payload == "mp4")
 
     def epoch(self, order: Order, epoch: int, first_step: int) -> Iterator[BatchPlan]:
@@ -140,36 +151,53 @@ def _usable_rows(index: ShardIndex, modality: Modality, split: str) -> NDArray[n
     """The rows of the clips that have what ``modality`` needs."""
     if not len(index.keys):
         raise ActcliError(f"split {split} has no clips. Look at dataset.json, or extract and shard that split.")
-    if modality == "rgb":
-        return np.arange(len(index.keys))
-    rows = np.flatnonzero(index.flow_num_frames > 0)
-    if not len(rows):
+    if modality != "flow" and not index.num_frames.any():
+        raise ActcliError(f"no clip of split {split} has RGB frames. Use --modality flow, or extract and shard them.")
+    if modality != "rgb" and not index.flow_num_frames.any():
         raise ActcliError(
             f"no clip of split {split} has flow. Extract it with --modality flow and shard again, or use "
             "--modality rgb."
         )
-    return rows
+    if modality == "rgb":
+        return np.flatnonzero(index.num_frames > 0)
+    return np.flatnonzero((index.flow_num_frames > 0) & ((index.num_frames > 0) | (modality == "flow")))
 
 
-def _check(settings: ViewSettings, shards: ShardSet) -> None:
+_LEAST = {"num_frames": 1, "size": 1, "batch_size": 1, "workers": 0, "num_clips": 1, "shuffle_buffer": 1, "seed": 0}
+
+
+def _check_numbers(**numbers: int | None) -> None:
+    for name, number in numbers.items():
+        if number is not None and number < _LEAST[name]:
+            raise ActcliError(f"{name} is {number}; it must be at least {_LEAST[name]}.")
+
+
+def _check(settings: ViewSettings) -> None:
     augmentation = settings.augmentation
+    if settings.modality not in get_args(Modality):
+        raise ActcliError(f"unknown modality {settings.modality!r}. Choose {', '.join(get_args(Modality))}.")
     if settings.training and settings.modality != "rgb" and (augmentation.rand_augment or augmentation.erasing):
         raise ActcliError("RandAugment and erasing work on RGB clips only; leave them out for flow.")
-    if settings.modality != "rgb" and shards.card.payload == "mp4":
-        raise ActcliError("video shards hold no flow; use --modality rgb, or shard with --payload frames.")
     if settings.size > settings.scale_size:
         raise ActcliError(
             f"an input of {settings.size} pixels cannot be cut from a short side of {settings.scale_size}. "
-            "Raise --scale-size or lower --size."
+            "Raise scale_size or lower the size."
         )
     if not settings.training:
         square = Size(settings.scale_size, settings.scale_size)
         evaluation_crops(square, settings.size, settings.num_crops, settings.rule)  # refuses an unknown number of crops
 
 
-def _choose_backend(backend: str, device: torch.device | str | None) -> str:
+def _find_device(device: torch.device | str | None) -> torch.device | None:
+    try:
+        return None if device is None else torch.device(device)
+    except RuntimeError as error:
+        raise ActcliError(f"unknown device {device!r}. Choose cpu, cuda or cuda:0.") from error
+
+
+def _choose_backend(backend: str, device: torch.device | None) -> str:
     if backend == "auto":
-        return "dali" if device is not None and torch.device(device).type == "cuda" else "cpu"
+        return "dali" if device is not None and device.type == "cuda" else "cpu"
     if backend not in ("cpu", "dali"):
         raise ActcliError(f"unknown loader {backend!r}. Choose cpu, dali or auto.")
     return backend
@@ -198,13 +226,13 @@ class Loader:
         order: Order,
         workers: int,
         backend: str,
-        device: torch.device | str | None,
+        device: torch.device | None,
     ) -> None:
         self.shards = shards
         self.settings = settings
         self.order = order
         self.backend = backend
-        self.device = torch.device(device) if device is not None else None
+        self.device = device
         self.num_bytes_read = 0
         """Bytes that the batches handed out so far took from the shards."""
         self._plans = plans
@@ -212,6 +240,7 @@ class Loader:
         self._progress = _Progress()
         self._resume_step = 0
         self._engine: _CpuEngine | Any = None
+        self._current: object = None
 
     @property
     def num_clips(self) -> int:
@@ -242,16 +271,24 @@ class Loader:
         """The batches of the epoch that are left."""
         epoch, first_step, self._resume_step = self._progress.epoch, self._resume_step, 0
         self._progress = progress = _Progress(epoch, first_step)
+        self._current = this = object()
         try:
             for plan, batch in self._start().batches(self._plans.epoch(self.order, epoch, first_step)):
                 progress.step += 1
                 self.num_bytes_read += plan.num_bytes
                 yield batch
+                if self._current is not this:  # the batches that were read ahead are gone
+                    break
         except GeneratorExit:
             raise
         except BaseException:  # a broken sample, a dead worker, Ctrl-C: no process stays behind
             self.close()
             raise
+        if self._current is not this and progress.step < len(self):
+            raise ActcliError(
+                "this iteration was cut off: another one was begun on the same loader, or the loader was closed. "
+                "Finish one before the next, or open a second loader."
+            )
 
     def _start(self) -> Any:
         if self._engine is None:
@@ -279,7 +316,7 @@ class Loader:
         """
         if state.get("version") != _STATE_VERSION:
             raise ActcliError(f"loader state of version {state.get('version')}; this one reads {_STATE_VERSION}.")
-        saved, current = state["setup"], self._setup()
+        saved, current = state.get("setup", {}), self._setup()
         changed = [
             f"{name} (was {saved.get(name)}, is {value})" for name, value in current.items() if saved.get(name) != value
         ]
@@ -315,6 +352,7 @@ class Loader:
 
     def close(self) -> None:
         """Ends the workers and frees their memory; batches handed out stay valid."""
+        self._current = None
         if self._engine is not None:
             self._engine.close()
             self._engine = None

@@ -15,7 +15,6 @@ from actcli.loaders.augment import Augmentation, Operation
 from actcli.loaders.sampling import Indices, Sampling, expand_stack, surrounding_stack
 from actcli.loaders.views import Crop, Size, ViewRule, evaluation_crops, resized_size, stored_box
 from actcli.shards import ShardCard, ShardIndex
-from actcli.shards.index import Extents
 
 Modality = Literal["rgb", "flow", "two_stream"]
 
@@ -30,7 +29,7 @@ class Stream(NamedTuple):
     sizes: NDArray[np.int64]
     """Bytes of each, ``[pictures]``."""
     crcs: NDArray[np.uint32]
-    """CRC-32 of each, ``[pictures]``; empty where none are known: video, and shards streamed without an index."""
+    """CRC-32 of each, ``[pictures]``, or of the one video; empty where shards are streamed without an index."""
     frames: NDArray[np.int64]
     """Frame number of each picture in its video, ``[pictures]``; what a video payload is decoded by."""
     slots: Indices
@@ -50,6 +49,14 @@ class ClipPlan(NamedTuple):
     """Changes of the RGB pixels, the same for every frame."""
     rgb: Stream | None
     flow: Stream | None
+
+
+def broken_clip(clip: ClipPlan, stream: Stream, error: Exception) -> ActcliError:
+    """The error for a clip that cannot be read or decoded."""
+    return ActcliError(
+        f"clip {clip.key:09d} in shard {stream.shard} cannot be read: {error}. "
+        "In a local folder `actcli verify` finds every damaged clip."
+    )
 
 
 class BatchPlan(NamedTuple):
@@ -162,11 +169,7 @@ class Planner:
     def _rgb(self, row: int, frames: Indices) -> Stream:
         """``frames [clips, T]``; a frame that several views share is read once."""
         unique, slots = np.unique(frames, return_inverse=True)
-        if self.video:
-            whole = slice(row, row + 1)
-            extents = Extents(self.index.offsets[whole], self.index.payload_bytes[whole], np.empty(0, np.uint32))
-        else:
-            extents = self.index.frame_extents(row, unique)
+        extents = self.index.frame_extents(row, [0] if self.video else unique)
         return Stream(self.index.shard_name(row), *extents, unique, slots.reshape(frames.shape))
 
     def _flow(self, row: int, fields: Indices) -> Stream:

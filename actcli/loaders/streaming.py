@@ -1,6 +1,7 @@
 """Batches from tars that are read through from front to back: no index, no random access, a shuffle buffer."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import islice
 from typing import Any
 
@@ -33,7 +34,7 @@ class StreamPlans:
         self._names = [shard.name for shard in card.shards if shard.name.startswith(prefix)]
         if not self._names:
             raise ActcliError(
-                f"{shards.root} lists no tars of split {split}. Write the shards again with: actcli shard"
+                f"{shards.root} lists no tars of split {split}. Write the shards again with: actcli shard --overwrite"
             )
 
     def epoch(self, order: Order, epoch: int, first_step: int) -> Iterator[BatchPlan]:
@@ -45,7 +46,9 @@ class StreamPlans:
         mine = islice(enumerate(self._clips(epoch)), order.rank, None, order.world_size)
         for step, (_, positions) in enumerate(order.batches(epoch)):
             batch = list(islice(mine, len(positions)))
-            if step >= first_step and (batch or not len(positions)):
+            if len(batch) < len(positions) and (order.drop_last or not batch):
+                return  # clips without flow were counted; now there are no more
+            if step >= first_step:
                 data = bytearray()
                 plans = tuple(self._plan(clip, position, epoch, data) for position, clip in batch)
                 yield BatchPlan(plans, bytes(data))
@@ -75,9 +78,20 @@ class StreamPlans:
             if not in_split:
                 continue
             if has_flow or self._settings.modality == "rgb":
-                yield clip
+                yield self._without_the_other_stream(clip)
             else:
                 self.num_without_flow += 1
+
+    def _without_the_other_stream(self, clip: StreamedClip) -> StreamedClip:
+        """The clip as it waits in the buffer: flow is not kept for RGB models, nor RGB for flow models."""
+        if self._settings.modality == "two_stream":
+            return clip
+        kept = {
+            suffix: data
+            for suffix, data in clip.payloads.items()
+            if suffix.startswith("flow") == (self._settings.modality == "flow")
+        }
+        return replace(clip, payloads=kept)
 
     def _plan(self, clip: StreamedClip, position: int, epoch: int, data: bytearray) -> ClipPlan:
         """The clip's plan; the pictures that it needs are appended to ``data`` and read from there."""
@@ -111,7 +125,7 @@ def _index_of(clip: StreamedClip) -> ShardIndex:
         widths=np.array([note["width"]]),
         heights=np.array([note["height"]]),
         fps=np.array([note["fps"]]),
-        rgb=_table(note["frame_sizes"]),
+        rgb=_table(note["frame_sizes"] or [payload_bytes]),
         flow=_table(note["flow_frame_sizes"]),
         flow_num_frames=np.array([note["flow_num_frames"]]),
         flow_bounds=np.array([note["flow_bound"]]),

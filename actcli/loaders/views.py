@@ -164,7 +164,7 @@ def multi_scale_sizes(frame: Size, input_size: int, scales: tuple[float, ...]) -
     Sides are ``scales`` times the short side; a side within two pixels of ``input_size`` becomes it. Width and height
     may come from neighbouring scales.
     """
-    sides = [int(min(frame) * scale) for scale in scales]
+    sides = [max(int(min(frame) * scale), 1) for scale in scales]
     sides = [input_size if abs(side - input_size) < _CLOSE_ENOUGH else side for side in sides]
     return [Size(w, h) for i, h in enumerate(sides) for j, w in enumerate(sides) if abs(i - j) <= 1]
 

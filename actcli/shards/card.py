@@ -114,7 +114,8 @@ class ShardCard:
             raise
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ActcliError(
-                f"{origin} is not a card of actcli shards ({error}). Write the shards again with: actcli shard"
+                f"{origin} is not a card of actcli shards ({error}). "
+                "Write the shards again with: actcli shard --overwrite"
             ) from error
 
 

@@ -61,7 +61,7 @@ class FrameTable:
     starts: Array
     """int64 ``[num_clips + 1]``: the clip's JPEGs are ``sizes[starts[row]:starts[row + 1]]``."""
     sizes: Array
-    """uint16 or uint32: bytes of each JPEG."""
+    """uint16 or uint32: bytes of each JPEG; a video is one entry."""
     crcs: Array
     """uint32: CRC-32 of each JPEG; empty where none are known."""
 
@@ -97,7 +97,7 @@ class ShardIndex:
     fps: Array
     """float32: frames per second of the stored frames, 0 where unknown."""
     rgb: FrameTable
-    """The RGB frames; without ``sizes`` where the payload is video."""
+    """The RGB frames; where the payload is video, the whole video as if it were one."""
     flow: FrameTable | None
     """The flow JPEGs (x, y, x, y, …), or None where the dataset has no flow."""
     flow_num_frames: Array
@@ -140,6 +140,7 @@ def write_index(path: str, rows: Sequence[dict[str, Any]], *, with_flow: bool) -
         row_group_size=ROW_GROUP_ROWS,
         compression="zstd",
         use_dictionary=["shard"],
+        write_page_checksum=True,
         column_encoding={
             f"{name}.list.element": "PLAIN" if name.endswith("crcs") else "DELTA_BINARY_PACKED"
             for name in _list_columns(schema)
@@ -154,9 +155,8 @@ def read_index(source: str | BinaryIO, origin: str) -> ShardIndex:
         ActcliError: The file is not a parquet index of actcli.
     """
     try:
-        file = pq.ParquetFile(source)
-        return _collect(file)
-    except (pa.ArrowException, KeyError, ValueError) as error:
+        return _collect(pq.ParquetFile(source, page_checksum_verification=True))
+    except (pa.ArrowException, OSError, LookupError, AttributeError, ValueError) as error:  # whatever damage gives
         raise ActcliError(
             f"{origin} is not a shard index ({error}). Write it again with: actcli shard --overwrite"
         ) from error

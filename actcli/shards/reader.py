@@ -1,14 +1,14 @@
 """Open a folder or URL of shards, and read byte ranges of its tars."""
 
 import io
-import mmap
 import os
+import time
+import weakref
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import fsspec
 from fsspec.core import url_to_fs
 
 from actcli.errors import ActcliError
@@ -17,7 +17,11 @@ from actcli.shards.index import ShardIndex, read_index
 
 CARD_NAME = "dataset.json"
 MAX_OPEN_SHARDS = 64
-"""Tars that one reader keeps mapped."""
+"""Tars that one reader keeps open."""
+ATTEMPTS = 4
+"""How often something is asked for over a connection before its failure counts."""
+FIRST_WAIT_SECONDS = 0.25
+"""Pause after the first failure; it doubles each time."""
 
 
 @dataclass(frozen=True)
@@ -50,36 +54,46 @@ class ShardSet:
         if is_local(self.root):
             if not os.path.exists(origin):
                 raise ActcliError(f"{origin} is missing. Write the shards again with: actcli shard --overwrite")
-            return read_index(origin, origin)
-        return read_index(io.BytesIO(read_whole(self.root, name)), origin)
+            index = read_index(origin, origin)
+        else:
+            index = read_index(io.BytesIO(read_whole(self.root, name)), origin)
+        listed = self.card.split_sets[split_id][split]
+        if len(index) != listed:
+            raise ActcliError(
+                f"{origin} has {len(index)} clips, the card says {listed}: it belongs to other shards. "
+                "Write the shards again with: actcli shard --overwrite"
+            )
+        return index
 
 
 class ShardReader:
-    """Reads byte ranges of tars: from the mapped file for a folder, by range request for a URL.
+    """Reads byte ranges of tars: from the file for a folder, by range request for a URL.
 
-    Not thread-safe; open one per process.
+    Files are read rather than mapped: of a mapped file that is cut short while it is in use, the next access kills the
+    process. Not thread-safe; open one per process.
     """
 
     def __init__(self, root: "str | os.PathLike[str]") -> None:
         self._root = os.fspath(root)
-        self._maps: OrderedDict[str, mmap.mmap] = OrderedDict()
+        self._files: OrderedDict[str, int] = OrderedDict()
+        self._closing = weakref.finalize(self, _close_all, self._files)
         self._filesystem: Any = None
         self._base = ""
         if not is_local(self._root):
             self._filesystem, self._base = _filesystem(self._root)
 
-    def read(self, shard_name: str, offset: int, size: int) -> bytes | memoryview:
-        """``size`` bytes of a tar from ``offset``, without a copy where the tar is a local file.
+    def read(self, shard_name: str, offset: int, size: int) -> bytes:
+        """``size`` bytes of a tar from ``offset``.
 
         Raises:
             ActcliError: The tar is missing or shorter than that.
         """
         if self._filesystem is None:
-            data = memoryview(self._map(shard_name))[offset : offset + size]
+            data = self._read_local(shard_name, offset, size)
         else:
             data = self._filesystem.cat_file(f"{self._base}/{shard_name}", start=offset, end=offset + size)
         if len(data) != size:
-            raise self._cut_short(shard_name, offset + size)
+            raise self._wrong_length(shard_name, offset + size, len(data) > size)
         return data
 
     def read_ranges(self, shard_name: str, offsets: Sequence[int], sizes: Sequence[int]) -> list[Any]:
@@ -96,35 +110,45 @@ class ShardReader:
         ends = [offset + size for offset, size in zip(offsets, sizes, strict=True)]
         pieces = self._filesystem.cat_ranges(paths, list(offsets), ends, on_error="return")
         return [
-            self._cut_short(shard_name, end) if isinstance(piece, bytes) and len(piece) != size else piece
+            self._wrong_length(shard_name, end, len(piece) > size)
+            if isinstance(piece, bytes) and len(piece) != size
+            else piece
             for piece, size, end in zip(pieces, sizes, ends, strict=True)
         ]
 
-    def _cut_short(self, shard_name: str, end: int) -> ActcliError:
-        return ActcliError(
-            f"{_join(self._root, shard_name)} ends before byte {end}: it was cut short. "
-            f"Check all shards with: actcli verify"
-        )
+    def _wrong_length(self, shard_name: str, end: int, too_long: bool) -> ActcliError:
+        path = _join(self._root, shard_name)
+        if too_long:
+            return ActcliError(
+                f"the server of {path} gives the whole file where a part is asked for: it knows no range requests. "
+                "Take one that does (nginx, S3), or copy the shards to a local folder."
+            )
+        return ActcliError(f"{path} ends before byte {end}: it was cut short")
 
     def close(self) -> None:
-        """Let go of all mapped tars."""
-        while self._maps:
-            self._maps.popitem()
+        """Close all tars."""
+        _close_all(self._files)
 
-    def _map(self, shard_name: str) -> mmap.mmap:
-        mapped = self._maps.get(shard_name)
-        if mapped is None:
+    def _read_local(self, shard_name: str, offset: int, size: int) -> bytes:
+        try:
+            return os.pread(self._open(shard_name), size, offset)
+        except OSError as error:
             path = os.path.join(self._root, shard_name)
-            try:
-                with open(path, "rb") as file:
-                    mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-            except (OSError, ValueError) as error:
-                raise ActcliError(f"{path} cannot be read ({error}). Check all shards with: actcli verify") from error
-            self._maps[shard_name] = mapped
-            if len(self._maps) > MAX_OPEN_SHARDS:
-                self._maps.popitem(last=False)  # unmapped once no frame of it is in use
-        self._maps.move_to_end(shard_name)
-        return mapped
+            raise ActcliError(f"{path} cannot be read ({error.strerror})") from error
+
+    def _open(self, shard_name: str) -> int:
+        file = self._files.get(shard_name)
+        if file is None:
+            file = self._files[shard_name] = os.open(os.path.join(self._root, shard_name), os.O_RDONLY | os.O_CLOEXEC)
+            if len(self._files) > MAX_OPEN_SHARDS:
+                os.close(self._files.popitem(last=False)[1])
+        self._files.move_to_end(shard_name)
+        return file
+
+
+def _close_all(files: OrderedDict[str, int]) -> None:
+    while files:
+        os.close(files.popitem()[1])
 
 
 def is_local(root: str) -> bool:
@@ -136,19 +160,36 @@ def read_whole(root: str, name: str) -> bytes:
     """A small file of a shard folder or URL.
 
     Raises:
-        ActcliError: It is not there, or the URL's protocol is not available.
+        ActcliError: It is not there, could not be had, or the URL's protocol is not available.
     """
     path = _join(root, name)
-    try:
-        with fsspec.open(path if not is_local(root) else os.path.abspath(path), "rb") as file:
-            return bytes(file.read())
-    except (ImportError, ValueError) as error:
-        raise ActcliError(f"{root} cannot be opened: {error}") from error
-    except OSError as error:
-        raise ActcliError(
-            f"{path} cannot be read ({type(error).__name__}). "
-            f"Write shards with: actcli shard, or name the right folder or URL with --shards-dir"
-        ) from error
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            if is_local(root):
+                with open(path, "rb") as file:
+                    return file.read()
+            filesystem, base = _filesystem(root)
+            return bytes(filesystem.cat_file(f"{base}/{name}"))
+        except ActcliError:
+            raise
+        except FileNotFoundError as error:
+            raise ActcliError(
+                f"there is no {path}. Write shards with: actcli shard, or name the right folder or URL with "
+                "--shards-dir"
+            ) from error
+        except Exception as error:  # every protocol of fsspec has exceptions of its own
+            if is_local(root) or attempt == ATTEMPTS:
+                raise ActcliError(
+                    f"{path} cannot be read ({type(error).__name__}: {error}). "
+                    "Check that it is a folder or URL of shards, and that the connection works."
+                ) from error
+            pause(attempt)
+    raise AssertionError("unreachable")
+
+
+def pause(attempt: int) -> None:
+    """Waits after a failed attempt, the first being 1."""
+    time.sleep(FIRST_WAIT_SECONDS * 2 ** (attempt - 1))
 
 
 def _filesystem(root: str) -> tuple[Any, str]:

@@ -3,21 +3,16 @@
 import io
 import json
 import tarfile
-import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 from actcli.errors import ActcliError
-from actcli.shards.reader import ShardReader, ShardSet, is_local
+from actcli.shards.reader import ATTEMPTS, ShardReader, ShardSet, is_local, pause
 
 CHUNK_BYTES = 8 << 20
 """Bytes of one request when a tar is read through."""
-ATTEMPTS = 4
-"""How often a request is made before its failure counts."""
-FIRST_WAIT_SECONDS = 0.25
-"""Pause after the first failure; it doubles each time."""
 
 
 class RetryingReader:
@@ -44,19 +39,19 @@ class RetryingReader:
         left = list(range(len(offsets)))
         for attempt in range(self._attempts):
             if attempt:
-                time.sleep(FIRST_WAIT_SECONDS * 2 ** (attempt - 1))
+                pause(attempt)
             found = self._reader.read_ranges(shard_name, [offsets[i] for i in left], [sizes[i] for i in left])
             for number, piece in zip(left, found, strict=True):
+                if isinstance(piece, ActcliError):  # the answer came, and asking again will not change it
+                    raise piece
                 pieces[number] = piece
             left = [number for number in left if isinstance(pieces[number], BaseException)]
             if not left:
                 return pieces
         error, offset, size = pieces[left[0]], offsets[left[0]], sizes[left[0]]
-        if isinstance(error, ActcliError):
-            raise error
         raise ActcliError(
             f"bytes {offset} to {offset + size} of shard {shard_name} could not be read in {self._attempts} attempts: "
-            f"{type(error).__name__} {error}. Check the connection, then go on with --resume."
+            f"{type(error).__name__} {error}"
         ) from error
 
 

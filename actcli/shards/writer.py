@@ -40,7 +40,7 @@ OUR_FILES = re.compile(r"(\w+-\d{6}\.(tar|idx)|\w+\.index\.parquet|\.\w+-\d{6}\.
 SETTINGS = ("seed", "shard_bytes", "payload", "short_side")
 
 Crcs = dict[str, NDArray[np.uint32]]
-"""CRC-32 of each JPEG by member name."""
+"""CRC-32 of each JPEG, or of the one video, by member name."""
 
 
 @dataclass(frozen=True)
@@ -232,7 +232,7 @@ def _write_shard(shard: _PlannedShard, folder: Path) -> tuple[ShardFile, Crcs]:
             for _, name, content, _ in shard.members():
                 data = _load(content) if isinstance(content, Payload) else content
                 if isinstance(content, Payload):
-                    crcs[name] = _frame_crcs(data, content.frame_sizes)
+                    crcs[name] = _frame_crcs(data, content)
                 member = tarfile.TarInfo(name)
                 member.size = len(data)
                 member.mode = 0o644
@@ -250,14 +250,19 @@ def _crcs_of(shard: _PlannedShard, folder: Path) -> Crcs:
         for _, name, content, offset in shard.members():
             if isinstance(content, Payload):
                 tar.seek(offset)
-                crcs[name] = _frame_crcs(tar.read(content.bytes), content.frame_sizes)
+                crcs[name] = _frame_crcs(tar.read(content.bytes), content)
     return crcs
 
 
-def _frame_crcs(data: bytes, frame_sizes: Sequence[int]) -> NDArray[np.uint32]:
-    view, ends = memoryview(data), itertools.accumulate(frame_sizes)
-    crcs = [zlib.crc32(view[end - size : end]) for size, end in zip(frame_sizes, ends, strict=True)]
-    return np.array(crcs, np.uint32)
+def _frame_crcs(data: bytes, payload: Payload) -> NDArray[np.uint32]:
+    sizes = _index_sizes(payload)
+    view, ends = memoryview(data), itertools.accumulate(sizes)
+    return np.array([zlib.crc32(view[end - size : end]) for size, end in zip(sizes, ends, strict=True)], np.uint32)
+
+
+def _index_sizes(payload: Payload) -> tuple[int, ...]:
+    """Bytes of each JPEG; a video counts as one."""
+    return payload.frame_sizes or (payload.bytes,)
 
 
 def _load(payload: Payload) -> bytes:
@@ -396,7 +401,7 @@ def _index_rows(shard: _PlannedShard, crcs: Mapping[str, NDArray[np.uint32]]) ->
             "width": clip.width,
             "height": clip.height,
             "fps": clip.fps,
-            "frame_sizes": rgb.frame_sizes if rgb else (),
+            "frame_sizes": _index_sizes(rgb) if rgb else (),
             "frame_crcs": crcs[f"{clip.key}.{rgb.suffix}"] if rgb else (),
             "flow_offset": offsets[clip.key, f"{clip.key}.flow.mjpeg"] if flow else 0,
             "flow_num_frames": flow.num_frames if flow else 0,

@@ -1,7 +1,9 @@
 """A checkpoint is whole or absent, and nothing in it can run."""
 
+import io
 import os
 import pickle
+from pathlib import Path
 
 import pytest
 import torch
@@ -60,3 +62,21 @@ def test_a_failed_write_leaves_the_file_that_was_there(tmp_path):
     with pytest.raises(Exception, match="pickle"):
         save_checkpoint(path, {"epoch": lambda: 2})
     assert load_checkpoint(path)["epoch"] == 1
+
+
+class Interrupted(io.BytesIO):
+    """A file whose third write is interrupted by Ctrl-C."""
+
+    num_writes = 0
+
+    def write(self, data):
+        self.num_writes += 1
+        if self.num_writes == 3:
+            raise KeyboardInterrupt
+        return super().write(data)
+
+
+def test_ctrl_c_while_writing_stays_ctrl_c(tmp_path, monkeypatch):
+    monkeypatch.setattr(Path, "open", lambda path, mode: Interrupted())
+    with pytest.raises(KeyboardInterrupt):
+        save_checkpoint(tmp_path / "last.ckpt", {"weights": torch.zeros(100_000)})

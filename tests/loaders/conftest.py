@@ -63,7 +63,8 @@ class ShardMaker:
             sizes = [len(data) for data in flow_jpegs]
             row |= {"flow_num_frames": len(sizes) // 2, "flow_bound": 20.0, "flow_frame_sizes": sizes}
         self._member(tar, f"{key:09d}.json", json.dumps(row).encode())
-        row |= {"frame_crcs": [zlib.crc32(data) for data in jpegs]}
+        pictures = jpegs if payload is None else [payload[0]]
+        row |= {"frame_sizes": [len(data) for data in pictures], "frame_crcs": [zlib.crc32(data) for data in pictures]}
         row |= {"flow_frame_crcs": [zlib.crc32(data) for data in flow_jpegs]} if self.flow else {}
         if self.flow:
             row["flow_offset"] = 0

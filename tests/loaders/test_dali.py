@@ -16,6 +16,7 @@ from actcli.loaders import Augmentation, open_loader
 from actcli.loaders.augment import ColourJitter
 
 from .conftest import ShardMaker, jpeg, picture
+from .test_video import encode, video_shards
 
 TOLERANCE = 1.5
 """Mean absolute difference in grey levels of 255."""
@@ -49,6 +50,8 @@ CASES = {
     "evaluation": {"training": False, "num_clips": 2, "num_crops": 3},
     "ten crops": {"training": False, "num_crops": 10},
     "cubic": {"sampling": "tokshift"},
+    "small": {"training": False, "size": 32},
+    "small, cubic": {"training": False, "size": 56, "sampling": "tokshift"},
     "random resized": {"augmentation": Augmentation(crop="random_resized", erasing=1.0)},
     "colour": {
         "augmentation": Augmentation(colour_jitter=ColourJitter((0.5, 2), (0.5, 2), (0, 2), (0.5, 2), (-0.5, 0.5)))
@@ -144,3 +147,22 @@ def test_a_missing_dali_is_said_in_one_sentence(make_shards, monkeypatch):
 
 def test_auto_takes_the_cpu_backend_without_a_gpu(make_shards):
     assert open_loader(make_shards(), backend="auto", **SETUP | {"size": 40}).backend == "cpu"
+
+
+@pytest.mark.parametrize("modality", ["rgb", "flow", "two_stream"])
+def test_a_rank_without_clips_gets_empty_batches(make_shards, modality):
+    root = make_shards(num_clips=2, flow=True)
+    setup = {"num_frames": 2, "size": 40, "batch_size": 1, "training": False, "rank": 3, "world_size": 4}
+    shapes = []
+    for backend in ("cpu", "dali"):
+        with open_loader(root, backend=backend, modality=modality, **setup) as loader:
+            [batch] = loader
+        shapes.append([None if stream is None else stream.shape for stream in (batch.rgb, batch.flow, batch.keys)])
+    assert shapes[0] == shapes[1]
+
+
+def test_h264_on_the_cpu_is_refused_in_one_sentence(tmp_path):
+    root = video_shards(tmp_path, [(encode(10), 10)] * 2)
+    message = r"^DALI decodes H.264 video on a GPU only\. Use --loader cpu"
+    with open_loader(root, backend="dali", **SETUP | {"size": 40}) as loader, pytest.raises(ActcliError, match=message):
+        next(iter(loader))

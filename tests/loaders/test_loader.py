@@ -18,7 +18,7 @@ from actcli.errors import ActcliError
 from actcli.loaders import Augmentation, open_loader
 from actcli.loaders.sampling import find_sampling
 
-from .conftest import CLASSES, flow_picture, jpeg, picture
+from .conftest import CLASSES, ShardMaker, flow_picture, jpeg, picture
 
 SMALL = {"num_frames": 4, "size": 40, "scale_size": 40, "batch_size": 2, "workers": 0}
 
@@ -370,3 +370,109 @@ def test_classes_and_lengths_are_told(make_shards):
 def test_a_wrong_request_is_refused_at_once(make_shards, wrong, message):
     with pytest.raises(ActcliError, match=message):
         open_loader(make_shards(), **SMALL | wrong)
+
+
+def test_an_iteration_that_was_cut_off_says_so(make_shards):
+    for workers in (0, 2):
+        with open_loader(make_shards(num_clips=12), training=False, **SMALL | {"workers": workers}) as loader:
+            one, other = iter(loader), iter(loader)
+            next(one), next(other)
+            with pytest.raises(ActcliError, match="cut off: another one was begun"):
+                next(one)
+            assert len(list(other)) == 5  # the newer one goes on undisturbed
+            held = iter(loader)
+            next(held)
+            loader.close()
+            with pytest.raises(ActcliError, match="cut off"):
+                next(held)
+            assert len(list(loader)) == 6
+            for number, _ in enumerate(loader, 1):
+                if number == 6:
+                    loader.close()  # nothing was left to lose
+
+
+@pytest.mark.parametrize("backend", ["cpu", "dali"])
+def test_a_tar_cut_short_while_it_is_read_is_an_error(make_shards, backend):
+    if backend == "dali":
+        pytest.importorskip("nvidia.dali")
+    root = make_shards(num_clips=30, num_shards=1)
+    with open_loader(root, training=False, backend=backend, **SMALL) as loader:
+        batches = iter(loader)
+        next(batches)
+        os.truncate(root / "train-000000.tar", 20_000)
+        with pytest.raises(ActcliError, match=r"clip 0000000\d\d in shard train-000000\.tar.*was cut short"):
+            list(batches)
+
+
+def test_a_state_of_another_dataset_is_refused(make_shards):
+    with open_loader(make_shards(num_clips=6), **SMALL) as loader:
+        state = loader.state_dict()
+    other = make_shards(num_clips=6, name="other")
+    card = (other / "dataset.json").read_text().replace('"6 clips"', '"six other clips"')
+    (other / "dataset.json").write_text(card)
+    with open_loader(other, **SMALL) as loader, pytest.raises(ActcliError, match="another setup: clip list"):
+        loader.load_state_dict(state)
+
+
+def test_a_forked_child_leaves_the_workers_alone(make_shards):
+    with open_loader(make_shards(num_clips=20), training=False, **SMALL | {"workers": 2}) as loader:
+        batches = iter(loader)
+        next(batches)
+        child = multiprocessing.get_context("fork").Process(target=loader.close)
+        child.start()
+        child.join(30)
+        assert child.exitcode == 0
+        assert len(list(batches)) == 9
+
+
+def _in_a_daemon(root, answers):
+    try:
+        with open_loader(root, **SMALL | {"workers": 1}) as loader:
+            answers.put(len(list(loader)))
+    except ActcliError as error:
+        answers.put(str(error))
+
+
+def test_a_loader_in_a_worker_process_says_what_to_do(make_shards):
+    context = multiprocessing.get_context("fork")
+    answers = context.SimpleQueue()
+    process = context.Process(target=_in_a_daemon, args=(make_shards(), answers), daemon=True)
+    process.start()
+    assert "workers=0" in answers.get()
+    process.join(30)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"num_clips": 0, "training": False}, "num_clips is 0; it must be at least 1"),
+        ({"workers": -2}, "workers is -2"),
+        ({"size": 0}, "size is 0"),
+        ({"shuffle_buffer": 0}, "shuffle_buffer is 0"),
+        ({"seed": -1}, "seed is -1"),
+        ({"modality": "depth"}, "unknown modality 'depth'"),
+        ({"device": "gpu"}, "unknown device 'gpu'"),
+    ],
+)
+def test_numbers_and_words_are_checked(make_shards, wrong, message):
+    with pytest.raises(ActcliError, match=message):
+        open_loader(make_shards(), **SMALL | wrong)
+
+
+def test_rgb_is_not_asked_of_shards_of_flow(tmp_path):
+    maker = ShardMaker(tmp_path, flow=True)
+    maker.add([], [jpeg(flow_picture(0, field, axis)) for field in range(5) for axis in (0, 1)])
+    root = maker.finish()
+    for modality in ("rgb", "two_stream"):
+        with pytest.raises(ActcliError, match=r"no clip of split train has RGB frames.*--modality flow"):
+            open_loader(root, modality=modality, **SMALL)
+    with open_loader(root, modality="flow", training=False, **SMALL) as loader:
+        assert len(list(loader)) == 1
+
+
+def test_the_smallest_clips_can_be_trained_on(tmp_path):
+    maker = ShardMaker(tmp_path)
+    for _ in range(2):
+        maker.add([jpeg(picture(0, 0, 1, 1))], width=1, height=1)
+    with open_loader(maker.finish(), **SMALL) as loader:
+        assert [batch.clips.shape for batch in loader] == [(2, 1, 4, 3, 40, 40)]

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+import actcli.shards.reader as reader
 import actcli.shards.stream as stream
 from actcli.errors import ActcliError
 from actcli.loaders import open_loader
@@ -25,6 +26,8 @@ class RangeServer(http.server.ThreadingHTTPServer):
     def __init__(self, folder):
         self.folder, self.requests, self.fail = folder, [], lambda name, number: False
         self.together = None
+        self.num_asked = 0
+        self.refuse, self.knows_ranges = lambda name, number: 0, True
         super().__init__(("127.0.0.1", 0), RangeHandler)
 
     @property
@@ -47,7 +50,12 @@ class RangeHandler(http.server.BaseHTTPRequestHandler):
         if not path.is_file():
             self.send_error(404)
             return
-        data, wanted = path.read_bytes(), self.headers.get("Range")
+        self.server.num_asked += 1
+        status = self.server.refuse(name, self.server.num_asked)
+        if status:
+            self.send_error(status)
+            return
+        data, wanted = path.read_bytes(), self.headers.get("Range") if self.server.knows_ranges else None
         begin, end = 0, len(data)
         if wanted:
             first, last = re.fullmatch(r"bytes=(\d+)-(\d*)", wanted).groups()
@@ -87,7 +95,7 @@ def served(folder):
 
 @pytest.fixture(autouse=True)
 def short_waits(monkeypatch):
-    monkeypatch.setattr(stream, "FIRST_WAIT_SECONDS", 0.01)
+    monkeypatch.setattr(reader, "FIRST_WAIT_SECONDS", 0.01)
 
 
 def batches(root, **setup):
@@ -211,3 +219,39 @@ def test_the_frames_of_a_clip_are_requested_at_the_same_time(make_shards):
         server.together = threading.Barrier(SMALL["num_frames"], timeout=20)
         assert same(batches(server.url), batches(root))
         assert not server.together.broken
+
+
+def test_card_and_index_are_asked_for_again_too(make_shards):
+    root = make_shards(num_clips=6)
+    with served(root) as server:
+        server.fail = lambda name, number: number in (1, 3)
+        server.refuse = lambda name, number: 503 if number in (2, 6) else 0
+        assert same(batches(server.url), batches(root))
+
+
+def test_a_server_that_refuses_is_quoted(make_shards):
+    root = make_shards(num_clips=6)
+    with served(root) as server:
+        server.refuse = lambda name, number: 403
+        with pytest.raises(ActcliError, match=r"dataset\.json cannot be read \(.*403"):
+            batches(server.url)
+    with pytest.raises(ActcliError, match=r"dataset\.json cannot be read \(.*connect"):
+        batches(server.url)
+
+
+def test_a_server_without_range_requests_is_called_that(make_shards):
+    root = make_shards(num_clips=6)
+    with served(root) as server:
+        server.knows_ranges = False
+        with pytest.raises(ActcliError, match="knows no range requests"):
+            batches(server.url)
+        assert sum(name.endswith(".tar") for name, *_ in server.requests) <= SMALL["num_frames"]  # asked once
+
+
+def test_a_streamed_epoch_of_training_has_full_batches_only(make_shards):
+    root = make_shards(num_clips=9, flow=True)  # two of them without flow
+    setup = SMALL | {"modality": "flow", "shuffle_buffer": 3, "batch_size": 4}
+    with open_loader(root, **setup) as loader:
+        assert [len(batch) for batch in loader] == [4]
+    with open_loader(root, training=False, **setup) as loader:
+        assert [len(batch) for batch in loader] == [4, 3]

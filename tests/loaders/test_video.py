@@ -13,7 +13,7 @@ from actcli.errors import ActcliError
 from actcli.loaders import open_loader
 from actcli.loaders.video import decode_frames
 
-from .conftest import ShardMaker, picture
+from .conftest import ShardMaker, flow_picture, jpeg, picture
 
 
 def encode(num_frames, codec="libx264", width=96, height=64, **options):
@@ -96,6 +96,31 @@ def test_a_broken_video_names_shard_and_clip(tmp_path, video):
     root = video_shards(tmp_path, [(video[0], 40), (bytes(3000), 40)])
     with open_loader(root, workers=0, **SETUP) as loader, pytest.raises(ActcliError, match="clip 000000001 in shard"):
         list(loader)
+
+
+def test_one_changed_byte_of_a_video_is_found(tmp_path, video):
+    """H.264 decoders conceal most damage."""
+    root = video_shards(tmp_path, [(video[0], 40)])
+    data = bytearray((root / "train-000000.tar").read_bytes())
+    data[len(data) // 2] ^= 1
+    (root / "train-000000.tar").write_bytes(data)
+    with open_loader(root, workers=0, **SETUP) as loader, pytest.raises(ActcliError, match="bytes of the video have"):
+        list(loader)
+
+
+def test_flow_beside_a_video_is_read_as_ever(tmp_path, video):
+    maker = ShardMaker(tmp_path, flow=True)
+    fields = [jpeg(flow_picture(0, field, axis)) for field in range(39) for axis in (0, 1)]
+    maker.add([], fields, payload=(video[0], 40))
+    root = maker.finish(payload="mp4")
+    with open_loader(root, modality="two_stream", workers=0, **SETUP) as loader:
+        both = next(iter(loader))
+    for name, backend in (("rgb", "cpu"), ("flow", "cpu"), ("flow", "dali")):
+        with open_loader(root, modality=name, workers=1, backend=backend, flow_stack=10, **SETUP) as loader:
+            alone = next(iter(loader)).clips
+        assert alone.shape == getattr(both, name).shape
+        if name == "rgb":
+            np.testing.assert_array_equal(alone.numpy(), both.rgb.numpy())
 
 
 def check_same_frames(cpu, dali):

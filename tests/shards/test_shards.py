@@ -4,6 +4,7 @@ import gc
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -274,6 +275,40 @@ def test_an_index_without_checksums_is_refused(shards_dir, tmp_path):
     (tmp_path / "dataset.json").write_text((shards_dir / "dataset.json").read_text())
     with pytest.raises(ActcliError, match=r"columns frame_crcs are missing.*actcli shard --overwrite"):
         ShardSet.open(tmp_path).index("val")
+
+
+def test_an_index_of_other_shards_is_refused(shards_dir, tmp_path):
+    shutil.copytree(shards_dir, tmp_path / "mixed")
+    shutil.copy(shards_dir / "train.index.parquet", tmp_path / "mixed" / "val.index.parquet")
+    with pytest.raises(ActcliError, match=r"val\.index\.parquet has \d+ clips, the card says \d+"):
+        ShardSet.open(tmp_path / "mixed").index("val")
+
+
+def test_a_damaged_index_is_an_error_or_reads_as_before(shards_dir, tmp_path):
+    """Every part that holds values has a checksum; what may change unnoticed is what nobody reads."""
+    shutil.copytree(shards_dir, tmp_path / "damaged")
+    path, shards = tmp_path / "damaged" / "val.index.parquet", ShardSet.open(tmp_path / "damaged")
+    whole, data = shards.index("val"), path.read_bytes()
+    num_refused = 0
+    for position in range(0, len(data), max(len(data) // 150, 1)):
+        changed = bytearray(data)
+        changed[position] ^= 16
+        path.write_bytes(changed)
+        try:
+            index = shards.index("val")
+        except ActcliError as error:
+            num_refused += 1
+            assert "val.index.parquet" in str(error)
+            continue
+        for name in ("keys", "labels", "widths", "num_frames"):
+            assert np.array_equal(getattr(index, name), getattr(whole, name))
+        assert np.array_equal(index.rgb.sizes, whole.rgb.sizes)
+        assert np.array_equal(index.rgb.crcs, whole.rgb.crcs)
+    assert num_refused > 30
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(ActcliError, match="not a shard index"):
+        shards.index("val")
 
 
 def test_the_card_survives_its_text(shards_dir):
