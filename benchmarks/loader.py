@@ -5,9 +5,9 @@
     python benchmarks/loader.py --only index memory
 
 Every contender takes the same 8 segments of 224 pixels in batches of 8 with two processes (DALI: two threads), training
-augmentation included. They take turns for several rounds; a figure is the median of the rounds, and only the ratios
-between contenders of one run mean anything. On a machine with other work the clips per second of processor time are the
-steadier figure.
+augmentation included. They take turns for several rounds; a speed is the median of the rounds, and a ratio the median
+of the ratios within each round, since a shared machine is faster in one minute than in the next. Only the ratios mean
+anything elsewhere.
 """
 
 import argparse
@@ -166,11 +166,12 @@ def _decode_forever(jpegs: list[bytes], counts: multiprocessing.Queue) -> None:
             counts.put(BATCH)
 
 
-PIL, OURS, FLOOR = "PIL, a JPEG file per frame", "actcli, CPU", "floor: decoding alone"
+PIL, DALI, OURS = "PIL, a JPEG file per frame", "actcli, DALI on the CPU", "actcli, CPU"
+FLOOR = "floor: decoding alone"
 CONTENDERS = {
     PIL: pil_folders,
     "stock WebDataset": stock_webdataset,
-    "actcli, DALI on the CPU": ours("dali"),
+    DALI: ours("dali"),
     OURS: ours("cpu"),
     FLOOR: decode_floor,
 }
@@ -229,18 +230,19 @@ def measure_speed(folder: Path, rounds: int, seconds: float) -> dict[str, object
             "clips_per_second": by_clock,
             "clips_per_processor_second": by_processor,
             "rounds": speeds,
-            "ours_by_pil": _ratios(by_clock, by_processor, PIL),
-            "ours_by_floor": _ratios(by_clock, by_processor, FLOOR),
+            "by_pil": {contender: _ratio(speeds, contender, PIL) for contender in CONTENDERS},
+            "ours_by_floor": _ratio(speeds, OURS, FLOOR),
+            "ours_by_dali": _ratio(speeds, OURS, DALI),
             "bytes_read_by_bytes_used": bytes_ratio(shards),
         }
     return results
 
 
-def _ratios(by_clock: dict[str, float], by_processor: dict[str, float], other: str) -> dict[str, float]:
-    return {
-        "by_clock": round(by_clock[OURS] / by_clock[other], 2),
-        "by_processor": round(by_processor[OURS] / by_processor[other], 2),
-    }
+def _ratio(speeds: dict[str, list[tuple[float, float]]], one: str, other: str) -> dict[str, float]:
+    """How many times as fast ``one`` is: the median over the rounds, by the clock and by processor time."""
+    ratios = np.array(speeds[one]) / np.array(speeds[other])
+    by_clock, by_processor = np.median(ratios, axis=0).round(2).tolist()
+    return {"by_clock": by_clock, "by_processor": by_processor}
 
 
 def _mean_jpeg(shards: Path) -> float:
@@ -367,7 +369,7 @@ def measure_memory(folder: Path, num_batches: int = 10_000) -> dict[str, object]
 
 
 def _resident_megabytes() -> float:
-    """Memory of this process and its children, apart from the mapped tars, which the system can drop at any time."""
+    """Memory of this process and its children, apart from files, which the system can drop at any time."""
     pids = [os.getpid(), *(child.pid for child in multiprocessing.active_children())]
     lines = [line for pid in pids for line in Path(f"/proc/{pid}/status").read_text().splitlines()]
     return sum(int(line.split()[1]) for line in lines if line.startswith(("RssAnon", "RssShmem"))) / 1e3
@@ -380,10 +382,9 @@ def speed_table(speed: dict[str, dict]) -> str:
         lines.append(f"\n{name}: JPEGs of {row['jpeg_kilobytes']} kB{'clips/s':>23}{'per CPU second':>17}{'x PIL':>14}")
         for contender in CONTENDERS:
             values = [row[key][contender] for key in ("clips_per_second", "clips_per_processor_second")]
-            multiples = [
-                row[key][contender] / row[key][PIL] for key in ("clips_per_second", "clips_per_processor_second")
-            ]
-            lines.append(f"  {contender:<40}{values[0]:>9}{values[1]:>17}{multiples[0]:>9.2f}{multiples[1]:>6.2f}")
+            multiples = row["by_pil"][contender].values()
+            lines.append("  {:<40}{:>9}{:>17}{:>9.2f}{:>6.2f}".format(contender, *values, *multiples))
+        lines.append(f"  of the floor: {row['ours_by_floor']}; of DALI: {row['ours_by_dali']}")
         lines.append(f"  bytes read by bytes used: {row['bytes_read_by_bytes_used']}")
     return "\n".join(lines)
 
@@ -394,8 +395,8 @@ PARTS = ("speed", "start", "index", "memory")
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=4.0)
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--seconds", type=float, default=1.5)
     parser.add_argument("--results", type=Path, default=RESULTS)
     options = parser.parse_args()
     torch.set_num_threads(1)

@@ -1,4 +1,4 @@
-"""Carries out plans on the CPU: libjpeg-turbo from the mapped tar, one resize per frame straight into the batch.
+"""Carries out plans on the CPU: libjpeg-turbo straight from the tar, one resize per frame into the batch.
 
 RGB batches lie in memory as ``[B, V, T, H, W, C]`` and flow batches as ``[B, V, T, C, H, W]``, so that OpenCV writes
 each picture into its place and nothing is transposed.
@@ -83,8 +83,8 @@ class PictureSource:
 
         Raises ``ActcliError`` where they are not those that were packed.
         """
-        pictures = self._read(stream.shard, stream.offsets.tolist(), stream.sizes.tolist())
-        for number, crc in enumerate(stream.crcs.tolist()):
+        pictures = self._read(stream.shard, stream.offsets, stream.sizes)
+        for number, crc in enumerate(stream.crcs):
             if zlib.crc32(pictures[number]) != crc:
                 what = f"frame {stream.frames[number]}" if len(pictures) == len(stream.frames) else "the video"
                 raise ActcliError(f"the bytes of {what} have changed since they were packed")
@@ -175,8 +175,8 @@ class CpuBackend:
             yield Picture(pixels, crops_on(stored, clip.crops, clip.frame_size))
 
     def _decoded(self, decoder: JpegDecoder, clip: ClipPlan, stream: Stream, size: int) -> Iterator[Picture]:
-        for data in self.source.pictures(stream):
-            yield decoder.decode(data, clip.crops, clip.frame_size, size, checked=len(stream.crcs) > 0)
+        pictures = self.source.pictures(stream)
+        return decoder.decode(pictures, clip.crops, clip.frame_size, size, checked=len(stream.crcs) > 0)
 
     def _resize(self, picture: Pixels, crop: Crop, out: Pixels) -> None:
         x, y, width, height, _ = crop

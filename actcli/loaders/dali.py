@@ -195,7 +195,7 @@ class _StreamPipeline:
             pictures = self._read(clip, stream)
             encoded += pictures
             counts.append(len(pictures))
-            frames.append(stream.frames[stream.slots.reshape(-1)].astype(np.int32))
+            frames.append(np.array(stream.frames, np.int32)[stream.slots.reshape(-1)])
         return [encoded, *([frames] if self._video else []), *self._crop_inputs(plan, counts)]
 
     def _streams(self, plan: BatchPlan) -> list[tuple[ClipPlan, Stream]]:

@@ -2,7 +2,8 @@
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -44,46 +45,44 @@ class JpegDecoder:
         self._region_decoder: Any = None
         self._process = -1
 
-    def decode(self, data: Any, crops: Sequence[Crop], frame_size: Size, size: int, checked: bool) -> Picture:
-        """Decodes what ``crops`` need.
+    def decode(
+        self, pictures: Iterable[Any], crops: tuple[Crop, ...], frame_size: Size, size: int, checked: bool
+    ) -> Iterator[Picture]:
+        """Decodes what ``crops`` need of each picture.
 
         Args:
-            data: the JPEG.
+            pictures: JPEGs, as bytes or views.
             crops: boxes on a frame of ``frame_size``, in pixels.
             frame_size: may differ from what is stored; the crops are scaled then.
             size: pixels that each side of a crop is resized to; much larger pictures are decoded smaller.
             checked: whether the bytes are known to be those that were packed.
 
         Raises:
-            ValueError: The JPEG is damaged.
+            ValueError: A JPEG is damaged.
         """
         reduction = _reduction(crops, size)
-        if reduction == 1 and checked and nvimgcodec is not None:
-            picture = self._decode_region(data, crops, frame_size)
-            if picture is not None:
-                return picture
+        regions = reduction == 1 and checked and nvimgcodec is not None
+        for data in pictures:
+            picture = self._decode_region(data, crops, frame_size) if regions else None
+            yield picture or self._decode_whole(data, crops, frame_size, reduction)
+
+    def _decode_whole(self, data: Any, crops: tuple[Crop, ...], frame_size: Size, reduction: int) -> Picture:
         pixels = simplejpeg.decode_jpeg(data, self._colour, **_least_size(frame_size, reduction))
         stored = Size(pixels.shape[1], pixels.shape[0])
         if reduction > 1 and stored == _reduced(frame_size, reduction):
             return Picture(pixels, [_divided(crop, reduction) for crop in crops])
         return Picture(pixels, crops_on(stored, crops, frame_size))
 
-    def _decode_region(self, data: Any, crops: Sequence[Crop], frame_size: Size) -> Picture | None:
+    def _decode_region(self, data: Any, crops: tuple[Crop, ...], frame_size: Size) -> Picture | None:
         """The region, or ``None`` for the rare JPEG that nvImageCodec does not take."""
         stream = nvimgcodec.CodeStream(np.frombuffer(data, np.uint8))
         try:
             stored = Size(stream.width, stream.height)
         except RuntimeError:  # the header is not understood
             return None
-        crops = crops_on(stored, crops, frame_size)
-        top, bottom = min(crop.y for crop in crops), max(crop.y + crop.height for crop in crops)
-        left = max(min(crop.x for crop in crops) - _NEIGHBOURS, 0)
-        right = min(max(crop.x + crop.width for crop in crops) + _NEIGHBOURS, stored.width)
-        region = stream.get_sub_code_stream(region=nvimgcodec.Region(top, left, bottom, right))
-        image = self._decoder().decode(region, params=self._params)
-        if image is None:
-            return None
-        return Picture(np.asarray(image), [crop._replace(x=crop.x - left, y=crop.y - top) for crop in crops])
+        region, crops_there = _find_region(stored, crops, frame_size)
+        image = self._decoder().decode(stream.get_sub_code_stream(region=region), params=self._params)
+        return None if image is None else Picture(np.asarray(image), crops_there)
 
     def _decoder(self) -> Any:
         """The decoder of this process: its threads do not outlive a fork."""
@@ -94,6 +93,17 @@ class JpegDecoder:
             self._params = nvimgcodec.DecodeParams(apply_exif_orientation=False, color_spec=colour)
             self._process = os.getpid()
         return self._region_decoder
+
+
+@lru_cache(maxsize=64)
+def _find_region(stored: Size, crops: tuple[Crop, ...], frame_size: Size) -> tuple[Any, Sequence[Crop]]:
+    """The region that holds all crops, and the crops as boxes on it; the same for all pictures of a clip."""
+    crops = crops_on(stored, crops, frame_size)
+    top, bottom = min(crop.y for crop in crops), max(crop.y + crop.height for crop in crops)
+    left = max(min(crop.x for crop in crops) - _NEIGHBOURS, 0)
+    right = min(max(crop.x + crop.width for crop in crops) + _NEIGHBOURS, stored.width)
+    region = nvimgcodec.Region(top, left, bottom, right)
+    return region, [crop._replace(x=crop.x - left, y=crop.y - top) for crop in crops]
 
 
 def _reduction(crops: Sequence[Crop], size: int) -> int:
@@ -126,7 +136,7 @@ def _least_size(frame_size: Size, reduction: int) -> dict[str, int]:
     return {"min_width": width, "min_height": height, "min_factor": reduction}
 
 
-def crops_on(stored: Size, crops: Sequence[Crop], frame_size: Size) -> Sequence[Crop]:
+def crops_on(stored: Size, crops: tuple[Crop, ...], frame_size: Size) -> tuple[Crop, ...]:
     """The crops on a picture that was decoded smaller, or stored in another size, than planned."""
     if stored == frame_size:
         return crops

@@ -15,6 +15,7 @@ from actcli.loaders.augment import Augmentation, Operation
 from actcli.loaders.sampling import Indices, Sampling, expand_stack, surrounding_stack
 from actcli.loaders.views import Crop, Size, ViewRule, evaluation_crops, resized_size, stored_box
 from actcli.shards import ShardCard, ShardIndex
+from actcli.shards.index import Extents
 
 Modality = Literal["rgb", "flow", "two_stream"]
 
@@ -24,13 +25,13 @@ class Stream(NamedTuple):
 
     shard: str
     """Name of the tar."""
-    offsets: NDArray[np.int64]
-    """First byte of each picture, or the one of the clip's video, ``[pictures]``."""
-    sizes: NDArray[np.int64]
+    offsets: list[int]
+    """First byte of each picture, or the one of the clip's video, ``[pictures]``; lists travel to workers faster."""
+    sizes: list[int]
     """Bytes of each, ``[pictures]``."""
-    crcs: NDArray[np.uint32]
+    crcs: list[int]
     """CRC-32 of each, ``[pictures]``, or of the one video; empty where shards are streamed without an index."""
-    frames: NDArray[np.int64]
+    frames: list[int]
     """Frame number of each picture in its video, ``[pictures]``; what a video payload is decoded by."""
     slots: Indices
     """Which picture goes where: RGB ``[clips, T]``, flow ``[clips, T, C]``."""
@@ -69,7 +70,7 @@ class BatchPlan(NamedTuple):
     @property
     def num_bytes(self) -> int:
         """Bytes that this batch reads from the shards."""
-        return sum(int(s.sizes.sum()) for clip in self.clips for s in (clip.rgb, clip.flow) if s is not None)
+        return sum(sum(s.sizes) for clip in self.clips for s in (clip.rgb, clip.flow) if s is not None)
 
 
 @dataclass(frozen=True)
@@ -170,12 +171,15 @@ class Planner:
         """``frames [clips, T]``; a frame that several views share is read once."""
         unique, slots = np.unique(frames, return_inverse=True)
         extents = self.index.frame_extents(row, [0] if self.video else unique)
-        return Stream(self.index.shard_name(row), *extents, unique, slots.reshape(frames.shape))
+        return self._stream(row, extents, unique, slots.reshape(frames.shape))
 
     def _flow(self, row: int, fields: Indices) -> Stream:
         """``fields [clips, T, stack]``; each field is two pictures, x and y, so ``slots [clips, T, 2 stack]``."""
         unique, slots = np.unique(fields, return_inverse=True)
         extents = self.index.flow_extents(row, unique)
         pictures = 2 * slots.reshape(*fields.shape, 1) + np.arange(2)
-        frames = np.repeat(unique, 2)
-        return Stream(self.index.shard_name(row), *extents, frames, pictures.reshape(*fields.shape[:-1], -1))
+        return self._stream(row, extents, np.repeat(unique, 2), pictures.reshape(*fields.shape[:-1], -1))
+
+    def _stream(self, row: int, extents: Extents, frames: NDArray[np.int64], slots: Indices) -> Stream:
+        offsets, sizes, crcs = (column.tolist() for column in extents)
+        return Stream(self.index.shard_name(row), offsets, sizes, crcs, frames.tolist(), slots)

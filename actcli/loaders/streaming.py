@@ -105,10 +105,10 @@ class StreamPlans:
 
 def _inline(stream: Stream, payload: bytes, data: bytearray) -> Stream:
     begins = []
-    for offset, size in zip(stream.offsets.tolist(), stream.sizes.tolist(), strict=True):
+    for offset, size in zip(stream.offsets, stream.sizes, strict=True):
         begins.append(len(data))
         data += payload[offset : offset + size]
-    return stream._replace(offsets=np.array(begins, np.int64))
+    return stream._replace(offsets=begins)
 
 
 def _index_of(clip: StreamedClip) -> ShardIndex:

@@ -12,6 +12,7 @@ Sources: TSM ``ops/transforms.py`` (GSM, GSF and MAS-Net share its boxes), TokSh
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -158,7 +159,8 @@ _GRID = (
 _CLOSE_ENOUGH = 3
 
 
-def multi_scale_sizes(frame: Size, input_size: int, scales: tuple[float, ...]) -> list[Size]:
+@lru_cache(maxsize=1024)
+def multi_scale_sizes(frame: Size, input_size: int, scales: tuple[float, ...]) -> tuple[Size, ...]:
     """Crop sizes of the multi-scale corner crop, in TSM's order (height outer, width inner).
 
     Sides are ``scales`` times the short side; a side within two pixels of ``input_size`` becomes it. Width and height
@@ -166,7 +168,7 @@ def multi_scale_sizes(frame: Size, input_size: int, scales: tuple[float, ...]) -
     """
     sides = [max(int(min(frame) * scale), 1) for scale in scales]
     sides = [input_size if abs(side - input_size) < _CLOSE_ENOUGH else side for side in sides]
-    return [Size(w, h) for i, h in enumerate(sides) for j, w in enumerate(sides) if abs(i - j) <= 1]
+    return tuple(Size(w, h) for i, h in enumerate(sides) for j, w in enumerate(sides) if abs(i - j) <= 1)
 
 
 def multi_scale_offsets(frame: Size, crop: Size) -> list[tuple[int, int]]:

@@ -15,6 +15,11 @@ needs_regions = pytest.mark.skipif(jpeg.nvimgcodec is None, reason="nvImageCodec
 SETUP = {"training": True, "num_frames": 8, "size": 40, "scale_size": 46, "batch_size": 2, "workers": 0}
 
 
+def decode(decoder, data, crops, *settings):
+    [picture] = decoder.decode([data], tuple(crops), *settings)
+    return picture
+
+
 def noisy(height, width, channels=3):
     rng = np.random.default_rng(height * 1000 + width)
     smooth = np.add.outer(np.arange(height) * 2.0, np.arange(width) * 1.5)[..., None]
@@ -40,7 +45,7 @@ def test_a_region_has_the_pixels_of_the_whole_picture(subsampling, width, height
 
     @given(st.lists(boxes_within(width, height), min_size=1, max_size=3))
     def check(crops):
-        picture = decoder.decode(data, crops, Size(width, height), 200, checked=True)
+        picture = decode(decoder, data, crops, Size(width, height), 200, True)
         for crop, box in zip(crops, picture.crops, strict=True):
             x, y, w, h, _ = box
             there = whole[crop.y : crop.y + crop.height, crop.x : crop.x + crop.width]
@@ -52,7 +57,7 @@ def test_a_region_has_the_pixels_of_the_whole_picture(subsampling, width, height
 @needs_regions
 def test_only_the_region_is_decoded():
     data = simplejpeg.encode_jpeg(noisy(96, 190), quality=90)
-    picture = JpegDecoder("RGB").decode(data, [Crop(10, 20, 50, 40), Crop(30, 50, 60, 40)], Size(190, 96), 40, True)
+    picture = decode(JpegDecoder("RGB"), data, [Crop(10, 20, 50, 40), Crop(30, 50, 60, 40)], Size(190, 96), 40, True)
     assert picture.pixels.shape == (70, 84, 3)  # two columns more on either side
     assert picture.crops == [Crop(2, 0, 50, 40), Crop(22, 30, 60, 40)]
 
@@ -60,7 +65,7 @@ def test_only_the_region_is_decoded():
 @pytest.mark.parametrize("checked", [True, False])
 def test_grey_pictures(checked):
     data = simplejpeg.encode_jpeg(noisy(64, 96, 1), quality=90, colorspace="GRAY")
-    pixels, [crop] = JpegDecoder("GRAY").decode(data, [Crop(9, 7, 50, 41)], Size(96, 64), 40, checked)
+    pixels, [crop] = decode(JpegDecoder("GRAY"), data, [Crop(9, 7, 50, 41)], Size(96, 64), 40, checked)
     x, y, w, h, _ = crop
     assert np.array_equal(pixels[y : y + h, x : x + w], simplejpeg.decode_jpeg(data, "GRAY")[7:48, 9:59])
 
@@ -68,7 +73,7 @@ def test_grey_pictures(checked):
 @pytest.mark.parametrize("checked", [True, False])
 def test_crops_follow_a_picture_that_is_stored_in_another_size(checked):
     data = simplejpeg.encode_jpeg(noisy(32, 48, 1), quality=90, colorspace="GRAY")
-    pixels, [crop] = JpegDecoder("GRAY").decode(data, [Crop(24, 16, 48, 32)], Size(96, 64), 16, checked)
+    pixels, [crop] = decode(JpegDecoder("GRAY"), data, [Crop(24, 16, 48, 32)], Size(96, 64), 16, checked)
     x, y, w, h, _ = crop
     assert np.array_equal(pixels[y : y + h, x : x + w], simplejpeg.decode_jpeg(data, "GRAY")[8:24, 12:36])
 
@@ -78,7 +83,7 @@ def test_what_is_no_whole_jpeg_is_refused(checked):
     data = simplejpeg.encode_jpeg(noisy(64, 96), quality=90)
     for broken in (b"", b"no picture at all" * 9, data[:10], data[:300], data[: len(data) // 2]):
         with pytest.raises(ValueError):
-            JpegDecoder("RGB").decode(broken, [Crop(0, 0, 96, 64)], Size(96, 64), 48, checked)
+            decode(JpegDecoder("RGB"), broken, [Crop(0, 0, 96, 64)], Size(96, 64), 48, checked)
 
 
 def test_batches_are_the_same_without_nvimagecodec(make_shards, monkeypatch):
