@@ -230,5 +230,17 @@ def _frame_table(offsets: Array, sizes: list[tuple[Array, Array]], crcs: list[tu
 
 def _joined(pieces: list[tuple[Array, Array]]) -> tuple[Array, Array]:
     """Lengths and values of a list column from those of its row groups."""
-    lengths = np.concatenate([lengths for lengths, _ in pieces] or [np.empty(0, np.int64)])
-    return lengths, np.concatenate([values for _, values in pieces] or [np.empty(0, np.uint16)])
+    lengths, values = [lengths for lengths, _ in pieces], [values for _, values in pieces]
+    pieces.clear()
+    return _concatenated(lengths, np.int64), _concatenated(values, np.uint16)
+
+
+def _concatenated(parts: list[Array], empty_type: type) -> Array:
+    """All parts in one array; each is freed once it is copied, so that this takes no memory twice."""
+    whole = np.empty(sum(len(part) for part in parts), np.result_type(*parts) if parts else empty_type)
+    end = len(whole)
+    while parts:
+        part = parts.pop()
+        whole[end - len(part) : end] = part
+        end -= len(part)
+    return whole
