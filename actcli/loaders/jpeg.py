@@ -22,6 +22,8 @@ _ON_THE_CPU = -99999
 """nvImageCodec's device number for no GPU."""
 _NEIGHBOURS = 2
 """Columns decoded on either side of the crops: a region one pixel wide has no neighbours to interpolate colour from."""
+_LARGEST_REGION = 0.8
+"""Part of the picture up to which its region is decoded faster than the whole by simplejpeg."""
 
 
 class Picture(NamedTuple):
@@ -61,7 +63,9 @@ class JpegDecoder:
             ValueError: A JPEG is damaged.
         """
         reduction = _reduction(crops, size)
-        regions = reduction == 1 and checked and nvimgcodec is not None
+        regions = (
+            reduction == 1 and checked and nvimgcodec is not None and _covered(crops, frame_size) < _LARGEST_REGION
+        )
         for data in pictures:
             picture = self._decode_region(data, crops, frame_size) if regions else None
             yield picture or self._decode_whole(data, crops, frame_size, reduction)
@@ -104,6 +108,13 @@ def _find_region(stored: Size, crops: tuple[Crop, ...], frame_size: Size) -> tup
     right = min(max(crop.x + crop.width for crop in crops) + _NEIGHBOURS, stored.width)
     region = nvimgcodec.Region(top, left, bottom, right)
     return region, [crop._replace(x=crop.x - left, y=crop.y - top) for crop in crops]
+
+
+def _covered(crops: Sequence[Crop], frame_size: Size) -> float:
+    """Part of the frame that the rectangle around all crops takes."""
+    width = max(crop.x + crop.width for crop in crops) - min(crop.x for crop in crops)
+    height = max(crop.y + crop.height for crop in crops) - min(crop.y for crop in crops)
+    return width * height / (frame_size.width * frame_size.height)
 
 
 def _reduction(crops: Sequence[Crop], size: int) -> int:

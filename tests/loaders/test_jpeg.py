@@ -60,6 +60,10 @@ def test_only_the_region_is_decoded():
     picture = decode(JpegDecoder("RGB"), data, [Crop(10, 20, 50, 40), Crop(30, 50, 60, 40)], Size(190, 96), 40, True)
     assert picture.pixels.shape == (70, 84, 3)  # two columns more on either side
     assert picture.crops == [Crop(2, 0, 50, 40), Crop(22, 30, 60, 40)]
+    corners = [Crop(0, 0, 90, 90), Crop(100, 6, 90, 90)]  # nearly all of it: not worth a region
+    picture = decode(JpegDecoder("RGB"), data, corners, Size(190, 96), 40, True)
+    assert picture.pixels.shape == (96, 190, 3)
+    assert list(picture.crops) == corners
 
 
 @pytest.mark.parametrize("checked", [True, False])
