@@ -145,11 +145,11 @@ def _stop_workers(connections: list[Connection], processes: list[BaseProcess], c
 def _obituary(process: BaseProcess, plan: BatchPlan) -> str:
     code = process.exitcode
     how = f"by {signal.Signals(-code).name}" if code and code < 0 else f"with exit code {code}"
+    first = plan.clips[0] if plan.clips else None
+    stream = first and (first.rgb or first.flow)
     where = "a batch"
-    for clip in plan.clips[:1]:
-        stream = clip.rgb or clip.flow
-        assert stream is not None
-        where = f"shard {stream.shard}, clip {clip.key:09d} and the next {len(plan.clips) - 1}"
+    if first and stream:
+        where = f"shard {stream.shard}, clip {first.key:09d} and the next {len(plan.clips) - 1}"
     return (
         f"a loader worker was ended {how} while it read {where}. If memory ran out, lower --workers or --batch-size; "
         "if a shard changed while it was read, run `actcli verify`."

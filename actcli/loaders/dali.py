@@ -21,6 +21,7 @@ from actcli.errors import ActcliError
 from actcli.loaders._pixels import apply_torch
 from actcli.loaders.batch import Batch
 from actcli.loaders.cpu import PictureSource
+from actcli.loaders.loader import batch_layout, make_batch
 from actcli.loaders.plan import BatchPlan, ClipPlan, Stream, ViewSettings, broken_clip
 from actcli.shards import ShardSet
 
@@ -55,7 +56,8 @@ class DaliEngine:
             pipeline.start(plan for plan in copy if plan.clips)
         for plan in ours:
             if not plan.clips:  # a rank for which no clip is left; DALI takes no empty batch
-                yield plan, self._empty_batch()
+                arrays = batch_layout(self._settings, 1).views(np.empty(0, np.uint8), num_clips=0)
+                yield plan, make_batch(plan, *arrays).to(self._device)
                 continue
             with torch.cuda.stream(self._stream):  # nothing on the CPU; on a GPU, beside the training step
                 outputs = {name: pipeline.run(plan, self._stream) for name, pipeline in self._pipelines.items()}
@@ -76,16 +78,6 @@ class DaliEngine:
             for name in ("label", "key")
         )
         return Batch(None if rgb is None else rgb.movedim(-1, -3), flow, labels, keys)
-
-    def _empty_batch(self) -> Batch:
-        settings = self._settings
-        shape = (0, settings.num_views, settings.num_frames)
-        pixels = (settings.size, settings.size)
-        options: dict[str, Any] = {"dtype": torch.uint8, "device": self._device}
-        rgb = torch.empty(*shape, 3, *pixels, **options) if "rgb" in self._pipelines else None
-        flow = torch.empty(*shape, 2 * settings.flow_stack, *pixels, **options) if "flow" in self._pipelines else None
-        none = torch.empty(0, dtype=torch.int64, device=self._device)
-        return Batch(rgb, flow, none, none)
 
     def close(self) -> None:
         """Frees the pipelines, at once: a process forked later must not inherit them."""

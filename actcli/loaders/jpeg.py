@@ -103,18 +103,22 @@ class JpegDecoder:
 def _find_region(stored: Size, crops: tuple[Crop, ...], frame_size: Size) -> tuple[Any, Sequence[Crop]]:
     """The region that holds all crops, and the crops as boxes on it; the same for all pictures of a clip."""
     crops = crops_on(stored, crops, frame_size)
-    top, bottom = min(crop.y for crop in crops), max(crop.y + crop.height for crop in crops)
-    left = max(min(crop.x for crop in crops) - _NEIGHBOURS, 0)
-    right = min(max(crop.x + crop.width for crop in crops) + _NEIGHBOURS, stored.width)
+    left, top, right, bottom = _rectangle_around(crops)
+    left, right = max(left - _NEIGHBOURS, 0), min(right + _NEIGHBOURS, stored.width)
     region = nvimgcodec.Region(top, left, bottom, right)
     return region, [crop._replace(x=crop.x - left, y=crop.y - top) for crop in crops]
 
 
 def _covered(crops: Sequence[Crop], frame_size: Size) -> float:
     """Part of the frame that the rectangle around all crops takes."""
-    width = max(crop.x + crop.width for crop in crops) - min(crop.x for crop in crops)
-    height = max(crop.y + crop.height for crop in crops) - min(crop.y for crop in crops)
-    return width * height / (frame_size.width * frame_size.height)
+    left, top, right, bottom = _rectangle_around(crops)
+    return (right - left) * (bottom - top) / (frame_size.width * frame_size.height)
+
+
+def _rectangle_around(crops: Sequence[Crop]) -> tuple[int, int, int, int]:
+    """Left, top, right and bottom, the latter two exclusive."""
+    left, top = min(crop.x for crop in crops), min(crop.y for crop in crops)
+    return left, top, max(crop.x + crop.width for crop in crops), max(crop.y + crop.height for crop in crops)
 
 
 def _reduction(crops: Sequence[Crop], size: int) -> int:

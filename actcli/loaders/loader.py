@@ -85,15 +85,9 @@ def open_loader(
     Raises:
         ActcliError: when something asked for does not exist or does not fit together.
     """
-    _check_numbers(
-        num_frames=num_frames,
-        size=size,
-        batch_size=batch_size,
-        workers=workers,
-        num_clips=num_clips,
-        shuffle_buffer=shuffle_buffer,
-        seed=seed,
-    )
+    _check_least(0, workers=workers, seed=seed)
+    _check_least(1, num_frames=num_frames, size=size, batch_size=batch_size)
+    _check_least(1, num_clips=num_clips, shuffle_buffer=shuffle_buffer)
     opened = shards if isinstance(shards, ShardSet) else ShardSet.open(str(shards))
     training = split == "train" if training is None else training
     chosen = find_sampling(sampling, training, num_clips)
@@ -158,18 +152,14 @@ def _usable_rows(index: ShardIndex, modality: Modality, split: str) -> NDArray[n
             f"no clip of split {split} has flow. Extract it with --modality flow and shard again, or use "
             "--modality rgb."
         )
-    if modality == "rgb":
-        return np.flatnonzero(index.num_frames > 0)
-    return np.flatnonzero((index.flow_num_frames > 0) & ((index.num_frames > 0) | (modality == "flow")))
+    has_rgb, has_flow = index.num_frames > 0, index.flow_num_frames > 0
+    return np.flatnonzero({"rgb": has_rgb, "flow": has_flow, "two_stream": has_rgb & has_flow}[modality])
 
 
-_LEAST = {"num_frames": 1, "size": 1, "batch_size": 1, "workers": 0, "num_clips": 1, "shuffle_buffer": 1, "seed": 0}
-
-
-def _check_numbers(**numbers: int | None) -> None:
+def _check_least(least: int, **numbers: int | None) -> None:
     for name, number in numbers.items():
-        if number is not None and number < _LEAST[name]:
-            raise ActcliError(f"{name} is {number}; it must be at least {_LEAST[name]}.")
+        if number is not None and number < least:
+            raise ActcliError(f"{name} is {number}; it must be at least {least}.")
 
 
 def _check(settings: ViewSettings) -> None:

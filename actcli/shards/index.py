@@ -1,5 +1,7 @@
 """The parquet index of one split: where each clip and each of its frames lies in the tars."""
 
+import itertools
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO, NamedTuple
@@ -8,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from actcli.errors import ActcliError
 
@@ -127,6 +130,14 @@ class ShardIndex:
             raise ActcliError(f"clip {self.keys[row]:09d} has no flow; extract it with: actcli extract --modality flow")
         fields = np.asarray(fields, dtype=np.int64)
         return self.flow.extents(row, (2 * fields[:, None] + np.arange(2)).ravel())
+
+
+def frame_crcs(data: bytes, frame_sizes: Sequence[int]) -> NDArray[np.uint32]:
+    """CRC-32 of each of the frames that make up ``data``."""
+    view, ends = memoryview(data), itertools.accumulate(frame_sizes)
+    return np.array(
+        [zlib.crc32(view[end - size : end]) for size, end in zip(frame_sizes, ends, strict=True)], np.uint32
+    )
 
 
 def write_index(path: str, rows: Sequence[dict[str, Any]], *, with_flow: bool) -> None:

@@ -76,7 +76,7 @@ class ShardReader:
     def __init__(self, root: "str | os.PathLike[str]") -> None:
         self._root = os.fspath(root)
         self._files: OrderedDict[str, int] = OrderedDict()
-        self._closing = weakref.finalize(self, _close_all, self._files)
+        weakref.finalize(self, _close_all, self._files)
         self._filesystem: Any = None
         self._base = ""
         if not is_local(self._root):
@@ -88,27 +88,25 @@ class ShardReader:
         Raises:
             ActcliError: The tar is missing or shorter than that.
         """
-        if self._filesystem is None:
-            data = self._read_local(shard_name, offset, size)
-        else:
-            data = self._filesystem.cat_file(f"{self._base}/{shard_name}", start=offset, end=offset + size)
-        if len(data) != size:
-            raise self._wrong_length(shard_name, offset + size, len(data) > size)
-        return data
+        [piece] = self.read_ranges(shard_name, [offset], [size])
+        if isinstance(piece, BaseException):
+            raise piece
+        return bytes(piece)
 
     def read_ranges(self, shard_name: str, offsets: Sequence[int], sizes: Sequence[int]) -> list[Any]:
         """Several ranges of a tar; over a connection they are asked for at the same time.
 
-        What goes wrong over a connection stands in place of the bytes, as an exception.
+        What goes wrong stands in place of the bytes, as an exception: an ``ActcliError`` where asking again is no use.
 
         Raises:
-            ActcliError: A local tar is missing or shorter than that.
+            ActcliError: A local tar cannot be opened.
         """
-        if self._filesystem is None:
-            return [self.read(shard_name, offset, size) for offset, size in zip(offsets, sizes, strict=True)]
-        paths = [f"{self._base}/{shard_name}"] * len(offsets)
         ends = [offset + size for offset, size in zip(offsets, sizes, strict=True)]
-        pieces = self._filesystem.cat_ranges(paths, list(offsets), ends, on_error="return")
+        if self._filesystem is None:
+            pieces = [self._read_local(shard_name, *where) for where in zip(offsets, sizes, strict=True)]
+        else:
+            paths = [f"{self._base}/{shard_name}"] * len(offsets)
+            pieces = self._filesystem.cat_ranges(paths, list(offsets), ends, on_error="return")
         return [
             self._wrong_length(shard_name, end, len(piece) > size)
             if isinstance(piece, bytes) and len(piece) != size

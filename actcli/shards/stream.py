@@ -35,8 +35,6 @@ class RetryingReader:
         Raises:
             ActcliError: Bytes could not be had; names the shard and the bytes.
         """
-        if self._attempts == 1:
-            return self._reader.read_ranges(shard_name, offsets, sizes)
         pieces: list[Any] = [None] * len(offsets)
         left = list(range(len(offsets)))
         for attempt in range(self._attempts):

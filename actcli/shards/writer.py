@@ -7,14 +7,12 @@ the result is the same to the byte as that of an undisturbed run.
 import fcntl
 import hashlib
 import io
-import itertools
 import json
 import os
 import re
 import shutil
 import tarfile
-import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -27,7 +25,7 @@ from numpy.typing import NDArray
 from actcli.errors import ActcliError
 from actcli.ingest.card import DatasetCard, write_atomically
 from actcli.shards.card import ShardCard, ShardFile, flip_policy
-from actcli.shards.index import write_index
+from actcli.shards.index import frame_crcs, write_index
 from actcli.shards.manifest import Clip, Payload, read_clips
 from actcli.shards.reader import CARD_NAME
 from actcli.shards.video import encode_video, video_size
@@ -232,7 +230,7 @@ def _write_shard(shard: _PlannedShard, folder: Path) -> tuple[ShardFile, Crcs]:
             for _, name, content, _ in shard.members():
                 data = _load(content) if isinstance(content, Payload) else content
                 if isinstance(content, Payload):
-                    crcs[name] = _frame_crcs(data, content)
+                    crcs[name] = frame_crcs(data, _index_sizes(content))
                 member = tarfile.TarInfo(name)
                 member.size = len(data)
                 member.mode = 0o644
@@ -250,14 +248,8 @@ def _crcs_of(shard: _PlannedShard, folder: Path) -> Crcs:
         for _, name, content, offset in shard.members():
             if isinstance(content, Payload):
                 tar.seek(offset)
-                crcs[name] = _frame_crcs(tar.read(content.bytes), content)
+                crcs[name] = frame_crcs(tar.read(content.bytes), _index_sizes(content))
     return crcs
-
-
-def _frame_crcs(data: bytes, payload: Payload) -> NDArray[np.uint32]:
-    sizes = _index_sizes(payload)
-    view, ends = memoryview(data), itertools.accumulate(sizes)
-    return np.array([zlib.crc32(view[end - size : end]) for size, end in zip(sizes, ends, strict=True)], np.uint32)
 
 
 def _index_sizes(payload: Payload) -> tuple[int, ...]:
@@ -386,7 +378,7 @@ def _finish(folder: Path, plan: list[_PlannedShard], crcs: Crcs, card: ShardCard
     write_atomically(folder / CARD_NAME, card.to_json())
 
 
-def _index_rows(shard: _PlannedShard, crcs: Mapping[str, NDArray[np.uint32]]) -> Iterator[dict[str, Any]]:
+def _index_rows(shard: _PlannedShard, crcs: Crcs) -> Iterator[dict[str, Any]]:
     offsets = {(clip.key, name): offset for clip, name, _, offset in shard.members()}
     for clip in shard.clips:
         rgb, flow = clip.rgb, clip.flow
