@@ -9,6 +9,7 @@ decoded planes are therefore resized and re-ranged one by one and go to the JPEG
 - Other pixel formats (10 bit, 4:2:2, 4:4:4, RGB, grey) go through swscale to 8 bit 4:2:0 first.
 """
 
+import errno
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -24,6 +25,8 @@ from av.video.reformatter import ColorRange, Colorspace
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
+from actcli.ingest.container import MAX_PIXELS, MAX_SIDE, open_container
+from actcli.ingest.coverage import Coverage, stream_seconds
 from actcli.ingest.failure import ClipFailure
 
 Plane = NDArray[np.uint8]
@@ -35,12 +38,7 @@ DECODER = f"pyav {av.__version__}"
 _KR_KB = {1: (0.2126, 0.0722), 4: (0.30, 0.11), 7: (0.212, 0.087), 9: (0.2627, 0.0593), 10: (0.2627, 0.0593)}
 """Luma weights of red and blue by the stream's matrix number (ITU-T H.273) where they are not BT.601's."""
 _KR_KB_601 = (0.299, 0.114)
-_ROTATIONS = {90: cv2.ROTATE_90_COUNTERCLOCKWISE, 180: cv2.ROTATE_180, 270: cv2.ROTATE_90_CLOCKWISE}
 _UNTRIMMED_SLACK_SECONDS = 2.0
-_DECLARING_CONTAINERS = frozenset({"mp4", "matroska", "avi", "asf", "flv"})
-"""Containers whose header states the length; for others libav estimates it from what is there."""
-_MISSING_FRAMES, _MISSING_SHARE = 4, 0.05
-"""A file counts as truncated if it lacks more than both of its declared length."""
 
 
 @dataclass(frozen=True)
@@ -86,22 +84,7 @@ class VideoClip:
         self, path: Path, settings: DecodeSettings, start: float | None = None, end: float | None = None
     ) -> None:
         self._settings = settings
-        if path.stat().st_size == 0:
-            raise ClipFailure("open", "EmptyFile", "the file is empty")
-        try:
-            # Tags in foreign encodings are common and must not stop a clip. Absolute paths keep a ':' in a relative
-            # name from being read as a protocol.
-            container = av.open(str(path.absolute()), metadata_errors="ignore")
-        except (av.FFmpegError, OSError) as error:
-            raise ClipFailure("open", type(error).__name__, getattr(error, "strerror", None) or str(error)) from None
-        assert isinstance(container, InputContainer)
-        self._container = container
-        stream = container.streams.best("video")  # not the cover picture
-        if not isinstance(stream, VideoStream):
-            container.close()
-            raise ClipFailure("open", "NoVideoStream", "the file holds no video stream")
-        self._stream = stream
-        self._stream.codec_context.thread_count = 1
+        self._container, self._stream = open_container(path)
         self._range = _untrimmed_range(self._container, self._stream, start, end)
         self.fps = float(settings.fps or self._stream.average_rate or self._stream.guessed_rate or 0)
         self._step = 1 / float(self._stream.average_rate or self._stream.guessed_rate or 25)
@@ -134,30 +117,33 @@ class VideoClip:
                 yield time, frame
 
     def _decode(self, seek_seconds: float) -> Iterator[VideoFrame]:
-        coverage = _Coverage(self._container, self._stream)
+        """All frames from the key frame before ``seek_seconds``; damage after the first key frame is a failure."""
+        coverage = Coverage(self._container, self._stream)
+        num_frames = 0
         try:
             if self._range:
                 self._container.seek(int(seek_seconds * av.time_base), backward=True)
-            for packet in self._container.demux(coverage.streams):
-                coverage.add(packet)
-                if packet.stream is self._stream:
-                    for frame in packet.decode():
-                        assert isinstance(frame, VideoFrame)
-                        yield frame
+            for frame in _sound_frames(self._packets(coverage), coverage):
+                num_frames += 1
+                yield frame
         except (av.FFmpegError, OSError) as error:
-            raise ClipFailure(
-                "decode", type(error).__name__, f"{getattr(error, 'strerror', error)} after {coverage}"
-            ) from None
+            raise _decode_failure(error, coverage) from None
         if not self._range:
-            coverage.check()
+            coverage.check(num_frames)
+
+    def _packets(self, coverage: Coverage) -> Iterator[Any]:
+        for packet in self._container.demux(coverage.streams):
+            coverage.add(packet)
+            if packet.stream is self._stream:
+                yield packet
 
     def _to_planes(self, frame: VideoFrame) -> Planes:
         is_full = frame.color_range == ColorRange.JPEG or frame.format.name.startswith("yuvj")
-        rotation = round(frame.rotation / 90) * 90 % 360
+        turn = _turn(frame)
         if frame.format.name not in ("yuv420p", "yuvj420p"):
             frame, is_full = _to_420(frame, is_full)
         planes = [_plane_array(frame, index) for index in range(3)]
-        width, height = self._unrotated_size(frame, rotation)
+        width, height = self._unturned_size(frame, turn)
         planes = [
             _resize(plane, (width // step, height // step)) for plane, step in zip(planes, (1, 2, 2), strict=True)
         ]
@@ -165,94 +151,100 @@ class VideoClip:
             planes = [_plane(cv2.LUT(plane, table)) for plane, table in zip(planes, _RANGE_TABLES, strict=True)]
         if (weights := _KR_KB.get(int(frame.colorspace))) and not frame.format.is_rgb:
             planes = _to_601(planes, weights)
-        if rotation:
-            planes = [_plane(cv2.rotate(plane, _ROTATIONS[rotation])) for plane in planes]
-        y, u, v = (np.ascontiguousarray(plane) for plane in planes)
+        y, u, v = (np.ascontiguousarray(turn.apply(plane)) for plane in planes)
         return y, u, v
 
-    def _unrotated_size(self, frame: VideoFrame, rotation: int) -> tuple[int, int]:
-        """Target width and height before rotation; the first frame decides for the clip."""
-        turned = rotation in (90, 270)
+    def _unturned_size(self, frame: VideoFrame, turn: "_Turn") -> tuple[int, int]:
+        """Target width and height before the picture is turned; the first frame decides for the clip."""
+        turned = turn.swaps_sides
         if self._size is None:
             aspect = float(self._stream.sample_aspect_ratio or 1) or 1.0
             width, height = (round(frame.width * aspect), frame.height)
             self._size = target_size(*((height, width) if turned else (width, height)), self._settings)
+            if max(self._size) > MAX_SIDE or self._size[0] * self._size[1] > MAX_PIXELS:
+                raise ClipFailure(
+                    "decode", "PictureTooLarge", f"frames of {self._size[0]}x{self._size[1]} pixels are refused"
+                )
         return (self._size[1], self._size[0]) if turned else self._size
 
 
-class _Coverage:
-    """How much of its declared length a file delivers.
+@dataclass(frozen=True)
+class _Turn:
+    """How a decoded picture is laid upright: its sides swapped, then mirrored."""
 
-    A file that was cut off often just ends: the demuxer reports nothing. AVI is the worst, its demuxer corrects the
-    declared length to what is there; the frame count in its header remains. Empty chunks make packets fewer than that
-    count in healthy AVIs, so time is compared, not packets.
+    swaps_sides: bool = False
+    """Rows become columns."""
+    mirrors_x: bool = False
+    """Left and right are exchanged."""
+    mirrors_y: bool = False
+    """Top and bottom are exchanged."""
+
+    def apply(self, plane: Plane) -> Plane:
+        """The plane as it is shown."""
+        upright = plane.T if self.swaps_sides else plane
+        return upright[:: -1 if self.mirrors_y else 1, :: -1 if self.mirrors_x else 1]
+
+
+def _turn(frame: VideoFrame) -> _Turn:
+    """What the display matrix asks for, rounded to quarter turns.
+
+    The matrix is ``[a b u; c d v; x y w]``: column p and row q of the picture are shown at (a p + c q, b p + d q).
     """
-
-    def __init__(self, container: InputContainer, stream: VideoStream) -> None:
-        self._stream = stream
-        self._step = 1 / float(stream.average_rate or stream.guessed_rate or 25)
-        containers = set(container.format.name.split(","))
-        self._declared = _declared_seconds(container, stream) if containers & _DECLARING_CONTAINERS else 0.0
-        self.streams: list[Any] = [stream]
-        if stream.duration is None:  # the container's length is that of its longest stream: look at all of them
-            self.streams = [other for other in container.streams if other.type in ("video", "audio")]
-        # MPEG-TS marks every jump of its packet counter, broadcast glitches and joined files included.
-        self._marks_glitches = "mpegts" in containers
-        self._num_listed = stream.frames if "mp4" in containers else 0
-        self._num_packets = 0
-        self._begin: float | None = None
-        self._end = 0.0
-        self._last_video = 0.0
-        self._longest_gap = self._step
-
-    def add(self, packet: Any) -> None:
-        """Count one packet.
-
-        Raises:
-            ClipFailure: The demuxer marked the packet as cut off.
-        """
-        time = packet.pts if packet.pts is not None else packet.dts
-        if packet.size and packet.is_corrupt and not self._marks_glitches:
-            raise ClipFailure("decode", "TruncatedVideo", f"the file breaks off inside a frame after {self}")
-        if time is None or not packet.size:
-            return
-        seconds = float(time * packet.time_base)
-        if packet.stream is self._stream:
-            self._num_packets += 1
-            order = float((time if packet.dts is None else packet.dts) * packet.time_base)
-            if self._begin is not None:
-                self._longest_gap = max(self._longest_gap, order - self._last_video)
-            self._last_video = order
-        self._begin = seconds if self._begin is None else min(self._begin, seconds)
-        length = packet.duration * packet.time_base if packet.duration else self._step
-        self._end = max(self._end, seconds + float(length))
-
-    def check(self) -> None:
-        """Raise ``ClipFailure`` if the end of the declared length is missing."""
-        missing = self._declared - (self._end - (self._begin or 0.0))
-        tolerated = 1.5 * max(self._longest_gap, self._step)
-        if self._num_packets >= self._num_listed:  # an mp4 lists its frames; edits may hide some, but not shorten it
-            tolerated = max(tolerated, _MISSING_FRAMES * self._step, _MISSING_SHARE * self._declared)
-        if missing > tolerated:
-            raise ClipFailure("decode", "TruncatedVideo", f"the file ends after {self}")
-
-    def __str__(self) -> str:
-        seconds = f"{self._end - (self._begin or 0.0):.2f}"
-        return f"{seconds} of {self._declared:.2f} seconds" if self._declared else f"{seconds} seconds"
+    side_data = frame.side_data.get("DISPLAYMATRIX")
+    if side_data is None:
+        return _Turn()
+    a, b, _, c, d = np.frombuffer(cast(Any, side_data), np.int32)[:5].tolist()
+    if abs(b) > abs(a):
+        return _Turn(True, c < 0, b < 0)
+    return _Turn(False, a < 0, d < 0)
 
 
-def _declared_seconds(container: InputContainer, stream: VideoStream) -> float:
-    """Length of the video as its header states it; 0 where it does not."""
-    if container.format.name == "avi" and stream.frames and stream.average_rate:
-        return stream.frames / float(stream.average_rate)
-    return _seconds(container, stream)
+def _sound_frames(packets: Iterator[Any], coverage: Coverage) -> Iterator[VideoFrame]:
+    """Decoded frames, up to the first damaged one after a key frame.
+
+    What stands before the first key frame (a recording that begins anywhere, an open group of pictures) cannot be
+    decoded, or not rightly, and is FFmpeg's to show or to drop. A recording may end inside its last picture.
+
+    Raises:
+        ClipFailure: A picture is damaged.
+    """
+    has_key_packet = has_key_frame = False
+    held: VideoFrame | None = None
+    for packet in packets:
+        has_key_packet = has_key_packet or packet.is_keyframe
+        try:
+            frames = packet.decode()
+        except av.FFmpegError:
+            if has_key_packet:
+                raise
+            continue
+        if held is not None and packet.size:
+            raise ClipFailure("decode", "DamagedPicture", f"a picture is damaged after {coverage}")
+        for frame in frames:
+            assert isinstance(frame, VideoFrame)
+            has_key_frame = has_key_frame or bool(frame.key_frame)
+            if held is not None:
+                yield held
+                held = None
+            if frame.is_corrupt and has_key_frame:
+                if not coverage.may_end_anywhere:
+                    raise ClipFailure("decode", "DamagedPicture", f"a picture is damaged after {coverage}")
+                held = frame
+            else:
+                yield frame
+    if held is not None:
+        yield held
 
 
-def _seconds(container: InputContainer, stream: VideoStream) -> float:
-    """Length of the stream, or else of its container, or else 0."""
-    if stream.duration is not None and stream.time_base is not None:
-        return float(stream.duration * stream.time_base)
-    return (container.duration or 0) / av.time_base
+def _decode_failure(error: Exception, coverage: Coverage) -> ClipFailure:
+    """FFmpeg's error in words; many of its decoders return a number of the operating system that means nothing."""
+    if isinstance(error, av.error.InvalidDataError):
+        return ClipFailure("decode", "InvalidDataError", f"Invalid data found after {coverage}")
+    if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
+        return ClipFailure("decode", "MemoryError", f"the memory did not suffice after {coverage}")
+    if getattr(error, "errno", None) == errno.EIO:
+        return ClipFailure("decode", "TruncatedVideo", f"the file breaks off or cannot be read after {coverage}")
+    return ClipFailure("decode", "DamagedPicture", f"the decoder gave up after {coverage}")
 
 
 def _untrimmed_range(
@@ -261,7 +253,7 @@ def _untrimmed_range(
     """The range to cut out, or None where the file is the clip."""
     if start is None or end is None:
         return None
-    return (start, end) if _seconds(container, stream) > end - start + _UNTRIMMED_SLACK_SECONDS else None
+    return (start, end) if stream_seconds(container, stream) > end - start + _UNTRIMMED_SLACK_SECONDS else None
 
 
 def _resample(

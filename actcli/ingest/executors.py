@@ -208,7 +208,7 @@ def _run_ray(
     import ray
 
     if not ray.is_initialized():
-        local = {} if "RAY_ADDRESS" in os.environ else {"num_cpus": workers, "include_dashboard": False}
+        local: dict[str, Any] = {} if "RAY_ADDRESS" in os.environ else {"num_cpus": workers, "include_dashboard": False}
         ray.init(log_to_driver=False, configure_logging=False, **local)
     remote = ray.remote(max_retries=0, runtime_env={"env_vars": _ONE_THREAD})(_call)
     running: dict[Any, tuple[Any, float]] = {}

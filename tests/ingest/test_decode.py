@@ -296,7 +296,7 @@ def test_an_empty_file_is_called_empty(tmp_path):
 
 
 def test_a_file_without_video_stream_says_so(tmp_path):
-    path = tmp_path / "sound.wav"
+    path = tmp_path / "sound.mkv"
     with av.open(str(path), "w") as container:
         stream = container.add_stream("pcm_s16le", rate=8000, layout="mono")
         frame = av.AudioFrame.from_ndarray(np.zeros((1, 8000), np.int16), format="s16", layout="mono")

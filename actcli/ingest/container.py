@@ -1,0 +1,92 @@
+"""Opening a video file: nothing but a file, nothing but a container of video, nothing that leads elsewhere.
+
+FFmpeg takes playlists, scripts and descriptions of streams (HLS, ffconcat, SDP, …) for videos, whatever their name ends
+in, and follows them to other files and hosts. Only containers that carry their pictures themselves are opened here.
+"""
+
+import stat
+from pathlib import Path
+
+import av
+from av.container import InputContainer
+from av.video.stream import VideoStream
+
+from actcli.ingest.failure import ClipFailure
+
+MAX_PIXELS = 8192 * 4608
+"""Largest picture that is decoded (8K video has 7680 × 4320): it bounds the memory that one clip can ask for."""
+MAX_SIDE = 65500
+"""Longest side of a JPEG."""
+
+_FORMATS = (
+    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,flv,live_flv,mpegts,mpeg,mpegvideo,m4v,h264,hevc,asf,ogg,rm,nut,mxf,dv,"
+    "ivf,wtv"
+)
+"""FFmpeg's names of what is opened."""
+_KINDS = {
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+    stat.S_IFDIR: "a folder",
+}
+
+
+def open_container(path: Path) -> tuple[InputContainer, VideoStream]:
+    """The container and its main video stream, which is not the cover picture.
+
+    Raises:
+        ClipFailure: The path is no regular file, or no video.
+    """
+    check_is_file(path)
+    if path.stat().st_size == 0:
+        raise ClipFailure("open", "EmptyFile", "the file is empty")
+    try:
+        container = av.open(
+            str(path.absolute()),  # a ':' in a relative name would be read as a protocol
+            container_options={"protocol_whitelist": "file", "format_whitelist": _FORMATS},
+            options={"max_pixels": str(MAX_PIXELS)},
+            metadata_errors="ignore",  # tags in foreign encodings are common and must not stop a clip
+        )
+    except (av.FFmpegError, OSError, ValueError) as error:
+        raise ClipFailure("open", type(error).__name__, opening_error(error)) from None
+    assert isinstance(container, InputContainer)
+    try:
+        return container, _video_stream(container)
+    except BaseException:
+        container.close()
+        raise
+
+
+def check_is_file(path: Path) -> None:
+    """Raise ``ClipFailure`` for what is no regular file: opening a pipe would wait for ever."""
+    kind = stat.S_IFMT(path.stat().st_mode)
+    if kind != stat.S_IFREG:
+        raise ClipFailure("open", "NotAFile", f"{path.name} is {_KINDS.get(kind, 'no file')}, not a file")
+
+
+def opening_error(error: Exception) -> str:
+    """FFmpeg's reason in words that a user understands."""
+    if isinstance(error, av.error.InvalidDataError):
+        return "this is no video that FFmpeg can read, or its beginning or index is lost (Invalid data found)"
+    if isinstance(error, av.error.ArgumentError):
+        return "this is no container of video (playlists, scripts, pictures and sounds are not opened)"
+    return getattr(error, "strerror", None) or str(error)
+
+
+def _video_stream(container: InputContainer) -> VideoStream:
+    stream = container.streams.best("video")
+    if not isinstance(stream, VideoStream):
+        raise ClipFailure("open", "NoVideoStream", "the file holds no video stream")
+    context = stream.codec_context
+    if context is None:
+        raise ClipFailure("open", "UnknownCodec", "FFmpeg has no decoder for this video (it may be encrypted)")
+    if context.width * context.height > MAX_PIXELS:
+        raise ClipFailure(
+            "open",
+            "PictureTooLarge",
+            f"pictures of {context.width}x{context.height} pixels are refused; the limit is {MAX_PIXELS} pixels",
+        )
+    context.thread_count = 1
+    context.options = {"max_pixels": str(MAX_PIXELS)}
+    return stream
