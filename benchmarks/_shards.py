@@ -4,15 +4,16 @@ import io
 import json
 import tarfile
 import zlib
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 import simplejpeg
 
-from actcli.shards import ShardCard
+from actcli.shards import ShardCard, ShardFile
+from actcli.shards.checksum import FileSeal
 from actcli.shards.index import write_index
 
 CLIPS_PER_SHARD = 64
@@ -75,11 +76,20 @@ def make_shards(root: Path, shape: Shape, folders: Path | None = None) -> None:
                     _write_folder(folders / f"{key:09d}", jpegs)
     listed = [rows[number % len(rows)] | {"key": f"{number:09d}"} for number in range(LISTED)]
     write_index(str(root / "train.index.parquet"), listed, with_flow=False)
-    (root / "dataset.json").write_text(card(LISTED).to_json())
+    seal(root, {"train": LISTED})
 
 
-def card(num_clips: int) -> ShardCard:
-    """The card of a made shard set."""
+def seal(root: Path, splits: dict[str, int], made_up: Sequence[str] = ()) -> None:
+    """Writes the card of the tars and indexes that lie in a folder, and of tars that do not exist."""
+    tars = [ShardFile(**vars(FileSeal.of(path)), num_clips=0) for path in sorted(root.glob("*.tar"))]
+    tars += [ShardFile(name, 1 << 50, "0" * 64, 0) for name in made_up]
+    indexes = [FileSeal.of(root / f"{split}.index.parquet") for split in splits]
+    text = replace(card(splits), shards=tuple(tars), files=tuple(indexes)).to_json()
+    (root / "dataset.json").write_text(text)
+
+
+def card(splits: dict[str, int]) -> ShardCard:
+    """The card of a made shard set, without its files."""
     return ShardCard(
         name="made",
         classes=("left", "right"),
@@ -87,7 +97,7 @@ def card(num_clips: int) -> ShardCard:
         flip_swaps=(),
         payload="mjpeg",
         modalities=("rgb",),
-        split_sets={"1": {"train": num_clips}},
+        split_sets={"1": splits},
         coverage={},
         extraction={},
         settings={},

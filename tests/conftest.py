@@ -2,9 +2,13 @@
 
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+
+from actcli.shards import ShardCard
+from actcli.shards.checksum import FileSeal
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 """Reference numbers and footage that may lie beside a checkout; tests that use them skip without them."""
@@ -39,3 +43,19 @@ def clips_dir() -> Path:
 def corpus_script() -> Path:
     """``make_corpus.py``, which writes miniatures of the real datasets."""
     return _shared_folder("corpus") / "make_corpus.py"
+
+
+@pytest.fixture(scope="session")
+def reseal():
+    """Makes the card of a shard folder agree with its changed files, as whoever means harm would."""
+
+    def make(folder, **changes):
+        card = replace(ShardCard.from_json((folder / "dataset.json").read_bytes(), "card"), **changes)
+        seals = {
+            path.name: FileSeal.of(path) for path in folder.iterdir() if path.suffix in (".tar", ".parquet", ".idx")
+        }
+        shards = [replace(shard, **vars(seals.get(shard.name, shard))) for shard in card.shards]
+        files = [seals.get(file.name, file) for file in card.files]
+        (folder / "dataset.json").write_text(replace(card, shards=tuple(shards), files=tuple(files)).to_json())
+
+    return make

@@ -77,5 +77,8 @@ def _shard(name: str, options: Any) -> None:
     megabytes = sum(shard.bytes for shard in card.shards) / 1e6
     counts.add_row(name, *numbers, splits, str(len(card.shards)), f"{megabytes:.1f}")
     console.print(counts)
-    if not summary.num_written:
-        console.print("the shards were whole already; nothing was written")
+    if summary.was_whole:
+        console.print("the shards are there already and every checksum is right; nothing was written")
+    else:
+        kept = len(card.shards) - summary.num_written
+        console.print(f"{summary.num_written} tars were written, {kept} of an earlier run were kept")

@@ -124,7 +124,7 @@ class CpuBackend:
     def _guarded(self, step: Any, clip: ClipPlan, stream: Stream, out: Pixels) -> None:
         try:
             step(clip, stream, out)
-        except (ActcliError, ValueError, OSError, cv2.error, IndexError) as error:
+        except (ActcliError, ValueError, OSError, cv2.error, IndexError, MemoryError) as error:
             raise broken_clip(clip, stream, error) from error
 
     def _rgb(self, clip: ClipPlan, stream: Stream, out: Pixels) -> None:
@@ -170,7 +170,7 @@ class CpuBackend:
         from actcli.loaders.video import decode_frames
 
         [payload] = self.source.pictures(stream)
-        for pixels in decode_frames(payload, stream.frames):
+        for pixels in decode_frames(payload, stream.frames, clip.frame_size):
             stored = Size(pixels.shape[1], pixels.shape[0])
             yield Picture(pixels, crops_on(stored, clip.crops, clip.frame_size))
 

@@ -21,6 +21,7 @@ from actcli.errors import ActcliError
 from actcli.loaders._pixels import apply_torch
 from actcli.loaders.batch import Batch
 from actcli.loaders.cpu import PictureSource
+from actcli.loaders.jpeg import check_header
 from actcli.loaders.loader import batch_layout, make_batch
 from actcli.loaders.plan import BatchPlan, ClipPlan, Stream, ViewSettings, broken_clip
 from actcli.shards import ShardSet
@@ -195,8 +196,11 @@ class _StreamPipeline:
 
     def _read(self, clip: ClipPlan, stream: Stream) -> list[Any]:
         try:
-            return [np.frombuffer(picture, np.uint8) for picture in self._source.pictures(stream)]
-        except (ActcliError, OSError) as error:
+            pictures = self._source.pictures(stream)
+            for picture in [] if self._video else pictures:
+                check_header(picture, clip.frame_size if self._name == "rgb" else None)
+            return [np.frombuffer(picture, np.uint8) for picture in pictures]
+        except (ValueError, OSError) as error:
             raise broken_clip(clip, stream, error) from error
 
     def _crop_inputs(self, plan: BatchPlan, counts: list[int]) -> list[Any]:

@@ -11,6 +11,7 @@ import simplejpeg
 from numpy.typing import NDArray
 
 from actcli.loaders.views import Crop, Size, stored_box
+from actcli.shards.bounds import MAX_PIXELS
 
 try:
     import nvidia.nvimgcodec as nvimgcodec  # comes with DALI
@@ -34,6 +35,23 @@ class Picture(NamedTuple):
     crops: Sequence[Crop]
 
 
+def check_header(data: Any, size: Size | None) -> None:
+    """Refuse a JPEG whose header asks for other memory than the index says, before any is taken.
+
+    Args:
+        data: the JPEG.
+        size: what the index says; ``None`` where it says nothing (flow), which leaves the bound of any picture.
+
+    Raises:
+        ValueError: it is no JPEG, or is of another size.
+    """
+    height, width, *_ = simplejpeg.decode_jpeg_header(data)
+    if size is not None and (width, height) != size:
+        raise ValueError(f"a picture has {width} x {height} pixels, the index says {size.width} x {size.height}")
+    if width * height > MAX_PIXELS:
+        raise ValueError(f"a picture has {width} x {height} pixels, more than {MAX_PIXELS}")
+
+
 class JpegDecoder:
     """Decodes pictures in one colour space.
 
@@ -55,18 +73,19 @@ class JpegDecoder:
         Args:
             pictures: JPEGs, as bytes or views.
             crops: boxes on a frame of ``frame_size``, in pixels.
-            frame_size: may differ from what is stored; the crops are scaled then.
+            frame_size: that of flow may differ from what is stored; the crops are scaled then.
             size: pixels that each side of a crop is resized to; much larger pictures are decoded smaller.
             checked: whether the bytes are known to be those that were packed.
 
         Raises:
-            ValueError: A JPEG is damaged.
+            ValueError: A JPEG is damaged, or has another size than the index says.
         """
         reduction = _reduction(crops, size)
         regions = (
             reduction == 1 and checked and nvimgcodec is not None and _covered(crops, frame_size) < _LARGEST_REGION
         )
         for data in pictures:
+            check_header(data, frame_size if self._colour == "RGB" else None)
             picture = self._decode_region(data, crops, frame_size) if regions else None
             yield picture or self._decode_whole(data, crops, frame_size, reduction)
 
@@ -86,7 +105,8 @@ class JpegDecoder:
             return None
         region, crops_there = _find_region(stored, crops, frame_size)
         image = self._decoder().decode(stream.get_sub_code_stream(region=region), params=self._params)
-        return None if image is None else Picture(np.asarray(image), crops_there)
+        # np.asarray would ask for __array_interface__, each of which leaks 32 bytes: benchmarks/leak.py
+        return None if image is None else Picture(image.__array__(), crops_there)
 
     def _decoder(self) -> Any:
         """The decoder of this process: its threads do not outlive a fork."""

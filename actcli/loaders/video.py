@@ -12,23 +12,46 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from actcli.errors import ActcliError
+from actcli.loaders.views import Size
+
+_CODECS = ("h264", "vp9")
+"""H.264 is what we write; VP9 is what DALI decodes without a GPU too."""
+_MACROBLOCK = 32
+"""H.264 stores sides rounded up to macroblocks, or to pairs of them."""
 
 Pixels = NDArray[np.uint8]
 
 
-def decode_frames(payload: bytes | memoryview, frames: Iterable[int]) -> Iterator[Pixels]:
+def decode_frames(payload: bytes | memoryview, frames: Iterable[int], size: Size) -> Iterator[Pixels]:
     """RGB pictures ``[H, W, 3]`` of ``frames``, which are positions in presentation order, ascending.
 
-    Decoding starts at the nearest key frame before a wanted frame, unless the decoder is already past that.
+    Decoding starts at the nearest key frame before a wanted frame, unless the decoder is already past that. The bytes
+    are taken for MP4 and nothing else, whatever they look like.
 
     Raises:
-        ActcliError: The video is damaged or has fewer frames.
+        ActcliError: The video is damaged, has fewer frames or another size.
     """
     try:
-        with av.open(io.BytesIO(payload), "r") as container:
-            yield from _decode(container, container.streams.video[0], list(frames))
-    except av.FFmpegError as error:
+        with av.open(io.BytesIO(payload), "r", format="mp4") as container:
+            stream = _checked_stream(container, size)
+            yield from _decode(container, stream, list(frames))
+    except (av.FFmpegError, OverflowError, MemoryError) as error:
         raise ActcliError(f"the video cannot be decoded ({error})") from error
+
+
+def _checked_stream(container: InputContainer, size: Size) -> VideoStream:
+    """The video stream, which takes no more memory than ``size`` needs."""
+    if len(container.streams.video) != 1:
+        raise ActcliError(f"the video has {len(container.streams.video)} video streams")
+    stream = container.streams.video[0]
+    codec = stream.codec_context
+    if codec.name not in _CODECS or (codec.width, codec.height) != size:
+        raise ActcliError(
+            f"the video is {codec.name} of {codec.width} x {codec.height} pixels; {' or '.join(_CODECS)} of "
+            f"{size.width} x {size.height} is what the index allows"
+        )
+    codec.options = {"max_pixels": str((size.width + _MACROBLOCK) * (size.height + _MACROBLOCK))}
+    return stream
 
 
 def _decode(container: InputContainer, stream: VideoStream, frames: list[int]) -> Iterator[Pixels]:

@@ -1,30 +1,30 @@
 """``dataset.json``, the card that lies beside the tars and says what is in them."""
 
+import hashlib
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, cast
 
 from actcli.errors import ActcliError
+from actcli.shards.checksum import FileSeal
 
 SHARD_FORMAT = "actcli-shards"
-SHARD_FORMAT_VERSION = 2
-"""2: the indexes hold a CRC-32 for every frame."""
+SHARD_FORMAT_VERSION = 3
+"""2: the indexes have a CRC-32 of every frame. 3: each clip's JSON has one, the card a sha256 of indexes and itself."""
+SHARD_NAME = re.compile(r"\w+-\d{6}\.tar")
+_SPLIT_NAME = re.compile(r"\w+")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 FlipPolicy = Literal["allowed", "swap", "forbidden"]
 """Whether a mirrored clip keeps its class, takes its partner's class, or must not be made."""
 
 
 @dataclass(frozen=True)
-class ShardFile:
-    """One tar of the dataset."""
+class ShardFile(FileSeal):
+    """One tar of the dataset, such as ``train-000000.tar``."""
 
-    name: str
-    """File name, such as ``train-000000.tar``."""
-    bytes: int
-    """Size of the tar."""
-    checksum: str
-    """sha256 of the tar, in hex."""
     num_clips: int
     """Clips in the tar."""
 
@@ -57,6 +57,8 @@ class ShardCard:
     """sha256 over settings and manifest; equal digests mean equal shards."""
     shards: tuple[ShardFile, ...] = field(default=())
     """Every tar, in order."""
+    files: tuple[FileSeal, ...] = field(default=())
+    """The indexes, and DALI's index of each tar."""
 
     def index_name(self, split: str, split_id: str = "1") -> str:
         """File name of the index of one split, such as ``train.index.parquet`` or ``test2.index.parquet``.
@@ -74,7 +76,7 @@ class ShardCard:
                 f"{self.name} has no split {split!r}; it has {', '.join(self.split_sets[split_id])}. "
                 f"Choose one with --split."
             )
-        return f"{split}{split_id if len(self.split_sets) > 1 else ''}.index.parquet"
+        return _index_name(split, split_id, len(self.split_sets))
 
     def evaluation_split(self, split_id: str = "1") -> str:
         """The split that scores are reported on: ``val`` where there is one with clips, else ``test``."""
@@ -90,33 +92,131 @@ class ShardCard:
         pairs = [(position[a], position[b]) for a, b in self.flip_swaps if a in position and b in position]
         return {a: b for pair in pairs for a, b in (pair, pair[::-1])}
 
+    def file(self, name: str) -> FileSeal | None:
+        """The tar or index of that name, where the card lists it."""
+        return next((file for file in (*self.shards, *self.files) if file.name == name), None)
+
     def to_json(self) -> str:
         """The text of ``dataset.json``."""
-        return json.dumps({"format": SHARD_FORMAT, "version": SHARD_FORMAT_VERSION, **asdict(self)}, indent=1) + "\n"
+        value = {"format": SHARD_FORMAT, "version": SHARD_FORMAT_VERSION, **asdict(self)}
+        return json.dumps({**value, "checksum": _checksum(value)}, indent=1) + "\n"
 
     @staticmethod
     def from_json(text: str | bytes, origin: str) -> "ShardCard":
         """Read the text of ``dataset.json``; ``origin`` names it in errors.
 
         Raises:
-            ActcliError: The text is no card, or is of another version.
+            ActcliError: The text is no card, is damaged, or is of another version.
         """
         try:
             value = json.loads(text)
             if value.pop("format") != SHARD_FORMAT:
-                raise KeyError("format")
+                raise ValueError("its format is another")
             _check_version(int(value.pop("version")), origin)
-            value["shards"] = tuple(ShardFile(**shard) for shard in value["shards"])
-            value["flip_swaps"] = tuple((str(a), str(b)) for a, b in value["flip_swaps"])
-            value["classes"], value["modalities"] = tuple(value["classes"]), tuple(value["modalities"])
-            return ShardCard(**value)
+            checksum = value.pop("checksum")
+            card = _typed(value)
+            _check(card)
         except ActcliError:
             raise
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ActcliError(
-                f"{origin} is not a card of actcli shards ({error}). "
-                "Write the shards again with: actcli shard --overwrite"
+                f"{origin} is not a card of actcli shards ({error}). Name a folder of shards, or write them into an "
+                "empty one with: actcli shard"
             ) from error
+        if checksum != json.loads(card.to_json())["checksum"]:
+            raise ActcliError(
+                f"{origin} has changed since it was written: its checksum is not that of what it says. "
+                "Write the shards again with: actcli shard --overwrite"
+            )
+        return card
+
+
+def our_names(text: str | bytes) -> frozenset[str] | None:
+    """Names of the files that belong to the card with this text, whatever its version; ``None`` if it is no card."""
+    try:
+        value = json.loads(text)
+        if value["format"] != SHARD_FORMAT:
+            return None
+        tars = [shard["name"] for shard in value["shards"] if SHARD_NAME.fullmatch(shard["name"])]
+        sets = value["split_sets"]
+        indexes = [
+            _index_name(split, split_id, len(sets))
+            for split_id, splits in sets.items()
+            for split in splits
+            if _SPLIT_NAME.fullmatch(split_id) and _SPLIT_NAME.fullmatch(split)
+        ]
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
+    return frozenset([*tars, *(dali_index_name(tar) for tar in tars), *indexes])
+
+
+def dali_index_name(shard_name: str) -> str:
+    """Name of DALI's index of a tar."""
+    return f"{shard_name.removesuffix('.tar')}.idx"
+
+
+def _index_name(split: str, split_id: str, num_split_sets: int) -> str:
+    return f"{split}{split_id if num_split_sets > 1 else ''}.index.parquet"
+
+
+def _checksum(value: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def _typed(value: dict[str, Any]) -> ShardCard:
+    value["shards"] = tuple(ShardFile(**shard) for shard in value["shards"])
+    value["files"] = tuple(FileSeal(**file) for file in value["files"])
+    value["flip_swaps"] = tuple((a, b) for a, b in value["flip_swaps"])
+    value["classes"], value["modalities"] = tuple(value["classes"]), tuple(value["modalities"])
+    return ShardCard(**value)
+
+
+def _check(card: ShardCard) -> None:
+    """Names are names and numbers are counts; raises ``ValueError`` otherwise."""
+    _check_texts("class and dataset names", [card.name, card.source_digest, *card.classes])
+    _check_texts("flip_swaps", [name for pair in card.flip_swaps for name in pair])
+    flip_policy(card.flip)
+    if card.payload not in ("mjpeg", "mp4") or not set(card.modalities) <= {"rgb", "flow"}:
+        raise ValueError(f"payload {card.payload!r} or modalities {card.modalities!r} are unknown")
+    for split_id, splits in card.split_sets.items():
+        _check_counts("split_sets", splits)
+        if any(not _SPLIT_NAME.fullmatch(name) for name in (split_id, *splits)):
+            raise ValueError(f"split set {split_id!r} or a split of it is no name")
+    _check_counts("coverage", card.coverage)
+    if not isinstance(card.extraction, dict) or not isinstance(card.settings, dict):
+        raise ValueError("extraction and settings must be objects")
+    _check_files(card)
+
+
+def _check_files(card: ShardCard) -> None:
+    indexes = {_index_name(name, key, len(card.split_sets)) for key, names in card.split_sets.items() for name in names}
+    indexes |= {dali_index_name(shard.name) for shard in card.shards}
+    for shard in card.shards:
+        if not SHARD_NAME.fullmatch(shard.name):
+            raise ValueError(f"{shard.name!r} is no name of a tar")
+        _check_counts(shard.name, {"num_clips": shard.num_clips})
+    if wrong := {file.name for file in card.files} - indexes:
+        raise ValueError(f"{sorted(wrong)[0]!r} is no name of an index")
+    for file in (*card.shards, *card.files):
+        _check_counts(file.name, {"bytes": file.bytes})
+        if not _SHA256.fullmatch(file.checksum):
+            raise ValueError(f"the checksum of {file.name} is none")
+    names = [file.name for file in (*card.shards, *card.files)]
+    if len(set(names)) < len(names):
+        raise ValueError("a file is listed twice")
+
+
+def _check_texts(what: str, texts: Sequence[Any]) -> None:
+    for text in texts:
+        if not isinstance(text, str):
+            raise ValueError(f"{what}: {text!r} is no text")
+        text.encode()  # half a surrogate pair, which JSON can spell, raises ValueError
+
+
+def _check_counts(what: str, counts: Mapping[str, Any]) -> None:
+    for name, count in counts.items():
+        if type(count) is not int or count < 0:
+            raise ValueError(f"{what}: {name} is {count!r}")
 
 
 def _check_version(version: int, origin: str) -> None:

@@ -13,11 +13,17 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from actcli.errors import ActcliError
+from actcli.shards.bounds import check_index
+from actcli.shards.card import ShardCard
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
 ROW_GROUP_ROWS = 50_000
 """Rows per parquet row group; bounds what opening an index needs beside the result."""
+KEY_DIGITS = 9
+MAX_EXPANSION = 32
+FREE_EXPANSION_BYTES = 256 << 20
+"""An index may take this much memory, and ``MAX_EXPANSION`` times its size more."""
 
 INDEX_SCHEMA = pa.schema(
     [
@@ -140,14 +146,14 @@ def frame_crcs(data: bytes, frame_sizes: Sequence[int]) -> NDArray[np.uint32]:
     )
 
 
-def write_index(path: str, rows: Sequence[dict[str, Any]], *, with_flow: bool) -> None:
-    """Write ``rows`` (columns as in ``INDEX_SCHEMA``) to one parquet file."""
+def write_index(sink: str | pa.NativeFile, rows: Sequence[dict[str, Any]], *, with_flow: bool) -> None:
+    """Write ``rows`` (columns as in ``INDEX_SCHEMA``) to one parquet file, named or open."""
     schema = FLOW_SCHEMA if with_flow else INDEX_SCHEMA
     table = pa.Table.from_pylist(list(rows), schema=schema)
     # sizes of neighbouring frames differ little: delta packing is small and quick to read
     pq.write_table(
         table,
-        path,
+        sink,
         row_group_size=ROW_GROUP_ROWS,
         compression="zstd",
         use_dictionary=["shard"],
@@ -159,18 +165,43 @@ def write_index(path: str, rows: Sequence[dict[str, Any]], *, with_flow: bool) -
     )
 
 
-def read_index(source: str | BinaryIO, origin: str) -> ShardIndex:
-    """Read an index; ``origin`` names it in errors.
+def read_index(source: str | BinaryIO, origin: str, card: ShardCard, num_clips: int) -> ShardIndex:
+    """Read the index of ``num_clips`` clips; ``origin`` names it in errors.
 
     Raises:
-        ActcliError: The file is not a parquet index of actcli.
+        ActcliError: The file is not a parquet index of actcli, or says what cannot be.
     """
     try:
-        return _collect(pq.ParquetFile(source, page_checksum_verification=True))
-    except (pa.ArrowException, OSError, LookupError, AttributeError, ValueError) as error:  # whatever damage gives
+        file = pq.ParquetFile(source, page_checksum_verification=True, read_dictionary=["key"])
+        _check_before_reading(file, num_clips)
+        index = _collect(file)
+        check_index(index, card)
+    except (pa.ArrowException, OSError, LookupError, AttributeError, ValueError, MemoryError) as error:  # any damage
         raise ActcliError(
-            f"{origin} is not a shard index ({error}). Write it again with: actcli shard --overwrite"
+            f"{origin} is not a shard index of this card ({error}). Write it again with: actcli shard --overwrite"
         ) from error
+    return index
+
+
+def _check_before_reading(file: pq.ParquetFile, num_clips: int) -> None:
+    """Refuse columns that are missing, rows that are too many, and lists that take much more memory than the file."""
+    schema = file.schema_arrow
+    missing = [name for name in INDEX_SCHEMA.names if name not in schema.names]
+    if missing:
+        raise ValueError(f"columns {', '.join(missing)} are missing")
+    for field in schema:
+        if field.name != "key" and field.type != FLOW_SCHEMA.field(field.name).type:
+            raise ValueError(f"column {field.name} holds {field.type}")
+    metadata = file.metadata
+    if metadata.num_rows != num_clips:
+        raise ValueError(f"it has {metadata.num_rows} clips, the card says {num_clips}: it belongs to other shards")
+    columns = [
+        metadata.row_group(g).column(c) for g in range(metadata.num_row_groups) for c in range(metadata.num_columns)
+    ]
+    needed = sum(max(8 * column.num_values, column.total_uncompressed_size) for column in columns)
+    stored = sum(column.total_compressed_size for column in columns)
+    if needed > FREE_EXPANSION_BYTES + MAX_EXPANSION * stored:
+        raise ValueError(f"its {stored} bytes would take {needed / 1e9:.1f} GB of memory")
 
 
 def _list_columns(schema: pa.Schema) -> list[str]:
@@ -179,14 +210,13 @@ def _list_columns(schema: pa.Schema) -> list[str]:
 
 def _collect(file: pq.ParquetFile) -> ShardIndex:
     schema = file.schema_arrow
-    missing = [name for name in INDEX_SCHEMA.names if name not in schema.names]
-    if missing:
-        raise ValueError(f"columns {', '.join(missing)} are missing")
     scalars: dict[str, list[Array]] = {name: [] for name in schema.names if name not in _list_columns(schema)}
     lists: dict[str, list[tuple[Array, Array]]] = {name: [] for name in _list_columns(schema)}
     names: dict[str, int] = {}
     for group in range(file.num_row_groups):
         table = file.read_row_group(group)
+        if any(column.null_count for column in table.columns):
+            raise ValueError("a value is missing")
         for name, parts in scalars.items():
             parts.append(_column(table.column(name).combine_chunks(), name, names))
         for name, pieces in lists.items():
@@ -215,12 +245,20 @@ def _collect(file: pq.ParquetFile) -> ShardIndex:
 
 def _column(column: Any, name: str, names: dict[str, int]) -> Array:
     if name == "key":
-        column = pc.cast(column, pa.int64())
+        return _keys(column)
     if name == "shard":
         text = column.dictionary.to_pylist()
         ids = np.array([names.setdefault(value, len(names)) for value in text] or [0], dtype=np.int32)
         return np.asarray(ids[column.indices.to_numpy(zero_copy_only=False)])
     return np.asarray(column.to_numpy(zero_copy_only=False))
+
+
+def _keys(column: Any) -> Array:
+    """int64 from strings of nine digits; few long strings that stand for many rows are never spelled out."""
+    text = column.dictionary
+    if len(text) and not pc.all(pc.equal(pc.binary_length(text), KEY_DIGITS)).as_py():
+        raise ValueError("a key has not nine digits")
+    return np.asarray(pc.cast(text, pa.int64()).to_numpy()[column.indices.to_numpy(zero_copy_only=False)])
 
 
 def _ragged(column: Any) -> tuple[Array, Array]:

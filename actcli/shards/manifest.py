@@ -1,18 +1,27 @@
 """Turn the manifests of an extraction into the clips that go into shards."""
 
+import os
+import re
+import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from actcli.errors import ActcliError
-from actcli.ingest.manifest import payload_path
+from actcli.ingest.card import DatasetCard
+from actcli.ingest.manifest import MANIFEST_SCHEMA, payload_path
+from actcli.shards.bounds import MAX_PIXELS
+from actcli.shards.checksum import open_regular
 
 RGB_MANIFEST = "manifest.parquet"
 FLOW_MANIFEST = "manifest.flow.parquet"
 STATUSES = ("ok", "failed", "missing")
+_KEY = re.compile(r"[0-9]{9}")
 
 
 @dataclass(frozen=True)
@@ -56,18 +65,18 @@ class Clip:
         return [payload for payload in (self.rgb, self.flow) if payload is not None]
 
 
-def read_clips(frames_dir: Path) -> tuple[list[Clip], dict[str, int]]:
+def read_clips(frames_dir: Path, card: DatasetCard) -> tuple[list[Clip], dict[str, int]]:
     """Clips that were extracted, in key order, and how many were listed, ok, failed and missing.
 
     Where flow was extracted too it is joined on the key; a clip without flow keeps its RGB frames.
 
     Raises:
-        ActcliError: There is no manifest, or files on disk are not those of the manifest.
+        ActcliError: There is no manifest, it is damaged, or files on disk are not those that it lists.
     """
     tables = {
-        name: pd.read_parquet(frames_dir / name).sort_values("key")
+        name: _read_table(frames_dir / name)
         for name in (RGB_MANIFEST, FLOW_MANIFEST)
-        if (frames_dir / name).exists()
+        if os.path.lexists(frames_dir / name)
     }
     if not tables:
         raise ActcliError(
@@ -78,26 +87,55 @@ def read_clips(frames_dir: Path) -> tuple[list[Clip], dict[str, int]]:
     base = tables[RGB_MANIFEST if has_rgb else FLOW_MANIFEST]
     flows = _payloads(frames_dir, tables.get(FLOW_MANIFEST), "flow.mjpeg")
     frames = _payloads(frames_dir, tables.get(RGB_MANIFEST), "mjpeg")
-    clips = [
-        Clip(
-            key=row.key,
-            source_id=row.source_id,
-            label=int(row.label),
-            class_name=row.class_name,
-            splits=dict(row.splits),
-            width=int(row.width),
-            height=int(row.height),
-            fps=float(row.fps),
-            rgb=frames.get(row.key),
-            flow=flows.get(row.key),
-        )
-        for row in _ok_rows(base)
-    ]
-    _check_files(clips)
+    clips = [_clip(frames_dir, row, card, frames.get(row.key), flows.get(row.key)) for row in _ok_rows(base)]
+    _check_files(frames_dir, clips)
     counts = {"listed": len(base), **{status: int((base["status"] == status).sum()) for status in STATUSES}}
     if has_rgb and flows:
         counts["ok_flow"] = sum(clip.flow is not None for clip in clips)
     return clips, counts
+
+
+def _read_table(path: Path) -> pd.DataFrame:
+    try:
+        with open_regular(path) as file:
+            table = pq.read_table(file, schema=MANIFEST_SCHEMA, page_checksum_verification=True)
+        if any(column.null_count for column in table.columns):
+            raise ValueError("a value is missing")
+        frame: pd.DataFrame = table.to_pandas().sort_values("key")
+        if frame["key"].duplicated().any() or not frame["status"].isin(STATUSES).all():
+            raise ValueError("a key is there twice, or a status is unknown")
+        return frame
+    except (pa.ArrowException, OSError, LookupError, ValueError, TypeError) as error:
+        raise _damaged(path.parent, str(error)) from error
+
+
+def _damaged(frames_dir: Path, problem: str) -> ActcliError:
+    return ActcliError(
+        f"the manifest in {frames_dir} is damaged ({problem}). Make it again, which keeps the frames, with: "
+        f"actcli extract --dataset {frames_dir.name}"
+    )
+
+
+def _clip(frames_dir: Path, row: Any, card: DatasetCard, rgb: Payload | None, flow: Payload | None) -> Clip:
+    splits = dict(row.splits)
+    if not _KEY.fullmatch(row.key) or not -1 <= row.label < len(card.classes):
+        raise _damaged(frames_dir, f"clip {row.key!r} has label {row.label}, there are {len(card.classes)} classes")
+    if any(split not in card.split_sets.get(split_id, ()) for split_id, split in splits.items()):
+        raise _damaged(frames_dir, f"clip {row.key} is in the splits {splits}, the card has {dict(card.split_sets)}")
+    if min(row.width, row.height) < 1 or row.width * row.height > MAX_PIXELS:
+        raise _damaged(frames_dir, f"clip {row.key} has {row.width} x {row.height} pixels")
+    return Clip(
+        key=row.key,
+        source_id=row.source_id,
+        label=int(row.label),
+        class_name=row.class_name,
+        splits=splits,
+        width=int(row.width),
+        height=int(row.height),
+        fps=float(row.fps),
+        rgb=rgb,
+        flow=flow,
+    )
 
 
 def _payloads(frames_dir: Path, table: pd.DataFrame | None, suffix: str) -> dict[str, Payload]:
@@ -111,29 +149,41 @@ def _ok_rows(table: pd.DataFrame) -> Iterator[Any]:
 
 
 def _payload(frames_dir: Path, row: Any, suffix: str) -> Payload:
+    pictures_per_frame = 2 if suffix == "flow.mjpeg" else 1
+    sizes = tuple(int(size) for size in row.frame_sizes)
+    if not _KEY.fullmatch(row.key) or sum(sizes) != row.bytes or len(sizes) != pictures_per_frame * row.num_frames:
+        raise _damaged(
+            frames_dir,
+            f"clip {row.key!r} has {row.num_frames} frames of {row.bytes} bytes, listed are {len(sizes)} pictures of "
+            f"{sum(sizes)}",
+        )
     return Payload(
         suffix=suffix,
         path=payload_path(frames_dir, row.key, "flow" if suffix == "flow.mjpeg" else "rgb"),
         bytes=int(row.bytes),
         checksum=row.checksum,
-        frame_sizes=tuple(int(size) for size in row.frame_sizes),
+        frame_sizes=sizes,
         num_frames=int(row.num_frames),
         bound=float(row.bound),
     )
 
 
-def _check_files(clips: list[Clip]) -> None:
+def _check_files(frames_dir: Path, clips: list[Clip]) -> None:
     wrong = []
     for payload in (payload for clip in clips for payload in clip.payloads):
         try:
-            found = payload.path.stat().st_size
+            found = payload.path.stat()
         except OSError:
-            found = -1
-        if found != payload.bytes:
-            wrong.append(f"{payload.path} ({'gone' if found < 0 else f'{found} bytes, not {payload.bytes}'})")
+            wrong.append(f"{payload.path} (gone)")
+            continue
+        if not stat.S_ISREG(found.st_mode):
+            wrong.append(f"{payload.path} (no regular file)")
+        elif found.st_size != payload.bytes:
+            wrong.append(f"{payload.path} ({found.st_size} bytes, not {payload.bytes})")
     if wrong:
         more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
         raise ActcliError(
             f"frames are not those of the manifest: {', '.join(wrong[:5])}{more}. "
-            f"Delete the folder of the dataset and extract it again."
+            f"Delete what is left of these files, and this restores them alone: actcli extract --dataset "
+            f"{frames_dir.name}"
         )

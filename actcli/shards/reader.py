@@ -1,5 +1,6 @@
 """Open a folder or URL of shards, and read byte ranges of its tars."""
 
+import hashlib
 import io
 import os
 import time
@@ -7,21 +8,32 @@ import weakref
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 from fsspec.core import url_to_fs
+from fsspec.exceptions import FSTimeoutError
 
 from actcli.errors import ActcliError
 from actcli.shards.card import ShardCard
+from actcli.shards.checksum import FileSeal, difference, open_regular
 from actcli.shards.index import ShardIndex, read_index
 
 CARD_NAME = "dataset.json"
+REWRITE = "actcli shard --overwrite"
 MAX_OPEN_SHARDS = 64
 """Tars that one reader keeps open."""
 ATTEMPTS = 4
 """How often something is asked for over a connection before its failure counts."""
 FIRST_WAIT_SECONDS = 0.25
 """Pause after the first failure; it doubles each time."""
+SILENCE_SECONDS = 20.0
+"""How long a server may keep silent before the request counts as failed."""
+SLOWEST_BYTES_PER_SECOND = 50_000
+"""A request may take ``SILENCE_SECONDS`` and as long as this speed needs for what it asks for."""
+MAX_CARD_BYTES = 4 << 20
+"""Much more than the card of any dataset takes."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +52,7 @@ class ShardSet:
         Raises:
             ActcliError: There is no card, or the protocol of the URL needs a package that is not installed.
         """
-        root = os.fspath(root)
+        root = local_path(root)
         return ShardSet(root, ShardCard.from_json(read_whole(root, CARD_NAME), _join(root, CARD_NAME)))
 
     def index(self, split: str, split_id: str = "1") -> ShardIndex:
@@ -50,20 +62,25 @@ class ShardSet:
             ActcliError: No such split, or its index is missing or damaged.
         """
         name = self.card.index_name(split, split_id)
-        origin = _join(self.root, name)
-        if is_local(self.root):
-            if not os.path.exists(origin):
-                raise ActcliError(f"{origin} is missing. Write the shards again with: actcli shard --overwrite")
-            index = read_index(origin, origin)
-        else:
-            index = read_index(io.BytesIO(read_whole(self.root, name)), origin)
-        listed = self.card.split_sets[split_id][split]
-        if len(index) != listed:
+        origin, listed = _join(self.root, name), self.card.split_sets[split_id][split]
+        seal = self.card.file(name)
+        if seal is None:
+            raise ActcliError(f"the card of {self.root} lists no {name}. Write the shards again with: {REWRITE}")
+        if not is_local(self.root):
+            return read_index(io.BytesIO(self._remote(seal)), origin, self.card, listed)
+        problem = difference(Path(origin), seal.bytes, seal.checksum)
+        if problem:
+            raise ActcliError(f"{origin}: {problem}. Write the shards again with: {REWRITE}")
+        return read_index(origin, origin, self.card, listed)
+
+    def _remote(self, seal: FileSeal) -> bytes:
+        data = read_whole(self.root, seal.name, seal.bytes)
+        if len(data) != seal.bytes or hashlib.sha256(data).hexdigest() != seal.checksum:
             raise ActcliError(
-                f"{origin} has {len(index)} clips, the card says {listed}: it belongs to other shards. "
-                "Write the shards again with: actcli shard --overwrite"
+                f"{_join(self.root, seal.name)} is not the index that the card names: its sha256 differs. Copy the "
+                f"shards there again, or write them again with: {REWRITE}"
             )
-        return index
+        return data
 
 
 class ShardReader:
@@ -74,7 +91,7 @@ class ShardReader:
     """
 
     def __init__(self, root: "str | os.PathLike[str]") -> None:
-        self._root = os.fspath(root)
+        self._root = local_path(root)
         self._files: OrderedDict[str, int] = OrderedDict()
         weakref.finalize(self, _close_all, self._files)
         self._filesystem: Any = None
@@ -106,13 +123,20 @@ class ShardReader:
             pieces = [self._read_local(shard_name, *where) for where in zip(offsets, sizes, strict=True)]
         else:
             paths = [f"{self._base}/{shard_name}"] * len(offsets)
-            pieces = self._filesystem.cat_ranges(paths, list(offsets), ends, on_error="return")
+            pieces = self._ask(paths, list(offsets), ends, sum(sizes))
         return [
             self._wrong_length(shard_name, end, len(piece) > size)
             if isinstance(piece, bytes) and len(piece) != size
             else piece
             for piece, size, end in zip(pieces, sizes, ends, strict=True)
         ]
+
+    def _ask(self, paths: list[str], begins: list[int], ends: list[int], size: int) -> list[Any]:
+        try:
+            limit = _deadline(self._filesystem, size)
+            return list(self._filesystem.cat_ranges(paths, begins, ends, on_error="return", **limit))
+        except FSTimeoutError as error:
+            return [_too_slow(error)] * len(paths)
 
     def _wrong_length(self, shard_name: str, end: int, too_long: bool) -> ActcliError:
         path = _join(self._root, shard_name)
@@ -129,7 +153,9 @@ class ShardReader:
 
     def _read_local(self, shard_name: str, offset: int, size: int) -> bytes:
         try:
-            return os.pread(self._open(shard_name), size, offset)
+            file = self._open(shard_name)
+            left = max(os.fstat(file).st_size - offset, 0)  # no memory is taken for more than there is
+            return os.pread(file, min(size, left), offset)
         except OSError as error:
             path = os.path.join(self._root, shard_name)
             raise ActcliError(f"{path} cannot be read ({error.strerror})") from error
@@ -137,7 +163,8 @@ class ShardReader:
     def _open(self, shard_name: str) -> int:
         file = self._files.get(shard_name)
         if file is None:
-            file = self._files[shard_name] = os.open(os.path.join(self._root, shard_name), os.O_RDONLY | os.O_CLOEXEC)
+            with open_regular(os.path.join(self._root, shard_name)) as opened:
+                file = self._files[shard_name] = os.dup(opened.fileno())
             if len(self._files) > MAX_OPEN_SHARDS:
                 os.close(self._files.popitem(last=False)[1])
         self._files.move_to_end(shard_name)
@@ -149,13 +176,19 @@ def _close_all(files: OrderedDict[str, int]) -> None:
         os.close(files.popitem()[1])
 
 
+def local_path(root: "str | os.PathLike[str]") -> str:
+    """The folder that a ``file://`` URL names; any other root as it is."""
+    root = os.fspath(root)
+    return unquote(urlsplit(root).path) if root.startswith("file:///") else root
+
+
 def is_local(root: str) -> bool:
     """Whether ``root`` is a folder of this machine rather than a URL."""
     return "://" not in root and "::" not in root
 
 
-def read_whole(root: str, name: str) -> bytes:
-    """A small file of a shard folder or URL.
+def read_whole(root: str, name: str, size: int = MAX_CARD_BYTES) -> bytes:
+    """A small file of a shard folder or URL, of at most ``size`` bytes.
 
     Raises:
         ActcliError: It is not there, could not be had, or the URL's protocol is not available.
@@ -164,10 +197,9 @@ def read_whole(root: str, name: str) -> bytes:
     for attempt in range(1, ATTEMPTS + 1):
         try:
             if is_local(root):
-                with open(path, "rb") as file:
-                    return file.read()
+                return _read_local_whole(path, size)
             filesystem, base = _filesystem(root)
-            return bytes(filesystem.cat_file(f"{base}/{name}"))
+            return bytes(filesystem.cat_file(f"{base}/{name}", **_deadline(filesystem, size)))
         except ActcliError:
             raise
         except FileNotFoundError as error:
@@ -177,6 +209,7 @@ def read_whole(root: str, name: str) -> bytes:
             ) from error
         except Exception as error:  # every protocol of fsspec has exceptions of its own
             if is_local(root) or attempt == ATTEMPTS:
+                error = _too_slow(error) if isinstance(error, TimeoutError | FSTimeoutError) else error
                 raise ActcliError(
                     f"{path} cannot be read ({type(error).__name__}: {error}). "
                     "Check that it is a folder or URL of shards, and that the connection works."
@@ -190,9 +223,39 @@ def pause(attempt: int) -> None:
     time.sleep(FIRST_WAIT_SECONDS * 2 ** (attempt - 1))
 
 
+def _read_local_whole(path: str, size: int) -> bytes:
+    with open_regular(path) as file:
+        if os.fstat(file.fileno()).st_size > size:
+            raise ActcliError(f"{path} is larger than any card of shards ({size >> 20} MB)")
+        return file.read()
+
+
+def _deadline(filesystem: Any, size: int) -> dict[str, float]:
+    """The longest that a request for ``size`` bytes may take, for the protocols of fsspec that go over a network."""
+    return {"timeout": SILENCE_SECONDS + size / SLOWEST_BYTES_PER_SECOND} if filesystem.async_impl else {}
+
+
+def _too_slow(error: BaseException) -> TimeoutError:
+    return TimeoutError(str(error) or f"the server did not answer within {SILENCE_SECONDS:g} s")
+
+
+def _silence_limit(root: str) -> dict[str, Any]:
+    """Options by which a protocol gives up on a silent server sooner than after the minutes of its own."""
+    protocol = root.split("://")[0]
+    if protocol in ("http", "https"):
+        from aiohttp import ClientTimeout
+
+        limit = ClientTimeout(total=None, sock_connect=SILENCE_SECONDS, sock_read=SILENCE_SECONDS)
+        return {"client_kwargs": {"timeout": limit}}
+    if protocol in ("s3", "s3a"):  # s3fs asks five times by itself
+        limits = {"connect_timeout": SILENCE_SECONDS / 4, "read_timeout": SILENCE_SECONDS / 4}
+        return {"config_kwargs": limits}
+    return {}
+
+
 def _filesystem(root: str) -> tuple[Any, str]:
     try:
-        filesystem, base = url_to_fs(root)
+        filesystem, base = url_to_fs(root, **_silence_limit(root))
     except (ImportError, ValueError) as error:
         raise ActcliError(f"{root} cannot be opened: {error}") from error
     return filesystem, str(base).rstrip("/")

@@ -1,7 +1,7 @@
 """Reading shards over a connection: retried range requests, and whole tars read through from front to back."""
 
 import io
-import json
+import re
 import tarfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -9,10 +9,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from actcli.errors import ActcliError
-from actcli.shards.reader import ATTEMPTS, ShardReader, ShardSet, is_local, pause
+from actcli.shards.bounds import check_note
+from actcli.shards.card import ShardCard
+from actcli.shards.note import MAX_NOTE_BYTES, open_note
+from actcli.shards.reader import ATTEMPTS, ShardReader, ShardSet, is_local, local_path, pause
 
 CHUNK_BYTES = 8 << 20
 """Bytes of one request when a tar is read through."""
+MEMBER_NAME = re.compile(r"(\d{9})\.(json|mjpeg|mp4|flow\.mjpeg)", re.ASCII)
+DAMAGE = (tarfile.TarError, ValueError, LookupError, TypeError, ArithmeticError, EOFError, RecursionError)
+"""What ``tarfile`` raises for tars that no one wrote on purpose."""
 
 
 class RetryingReader:
@@ -23,7 +29,7 @@ class RetryingReader:
 
     def __init__(self, root: str) -> None:
         self._reader = ShardReader(root)
-        self._attempts = 1 if is_local(root) else ATTEMPTS
+        self._attempts = 1 if is_local(local_path(root)) else ATTEMPTS
 
     def read(self, shard_name: str, offset: int, size: int) -> Any:
         """``size`` bytes of a tar from ``offset``; raises as ``read_ranges`` does."""
@@ -84,42 +90,65 @@ def stream_clips(shards: ShardSet, shard_names: Sequence[str]) -> Iterator[Strea
         last, left = "none", files[name].num_clips
         try:
             with _TarBytes(reader, name, files[name].bytes) as file, tarfile.open(fileobj=file, mode="r|") as tar:
-                for clip in _group(name, tar):
+                for clip in _group(name, tar, shards.card):
                     yield clip
                     last, left = clip.key, left - 1
             if left:  # tarfile takes a damaged header for the end
                 raise tarfile.ReadError(f"{left} more clips were to come")
-        except (tarfile.TarError, ValueError, KeyError) as error:
+        except DAMAGE as error:
             raise ActcliError(
                 f"shard {name} broke off after clip {last}: {error}. Check all shards with: actcli verify"
             ) from error
 
 
-def _group(name: str, tar: tarfile.TarFile) -> Iterator[StreamedClip]:
+def _group(name: str, tar: tarfile.TarFile, card: ShardCard) -> Iterator[StreamedClip]:
     """Members of one clip are adjacent and share what stands before the first dot; the JSON comes first."""
-    clip: StreamedClip | None = None
+    key, note = "", b""
+    payloads: dict[str, bytes] = {}
     for member in tar:
-        file = tar.extractfile(member)
-        if file is None:
-            continue
-        key, _, suffix = member.name.partition(".")
-        data = file.read()
+        member_key, suffix, data = read_member(tar, member)
         if suffix == "json":
-            if clip is not None:
-                yield _whole(clip)
-            clip = StreamedClip(name, json.loads(data), {})
-        elif clip is not None and clip.key == key:
-            clip.payloads[suffix] = data
+            if key:
+                yield _whole(name, key, note, payloads, card)
+            key, note, payloads = member_key, data, {}
+        elif member_key == key and suffix not in payloads:
+            payloads[suffix] = data
         else:
             raise tarfile.ReadError(f"member {member.name} does not follow its JSON")
-    if clip is not None:
-        yield _whole(clip)
+    if key:
+        yield _whole(name, key, note, payloads, card)
 
 
-def _whole(clip: StreamedClip) -> StreamedClip:
-    if not clip.payloads:
-        raise tarfile.ReadError(f"clip {clip.key} has no frames")
-    return clip
+def read_member(tar: tarfile.TarFile, member: tarfile.TarInfo) -> tuple[str, str, bytes]:
+    """Key, suffix and bytes of a member.
+
+    Raises:
+        tarfile.ReadError: It is no member of a clip, or takes more memory than the tar has bytes.
+    """
+    name = MEMBER_NAME.fullmatch(member.name)
+    if name is None or not member.isreg() or member.issparse() or member.size < 0:
+        raise tarfile.ReadError(f"it holds {member.name!r}, which is no member of a clip")
+    if name[2] == "json" and member.size > MAX_NOTE_BYTES:
+        raise tarfile.ReadError(f"{member.name} is larger than any clip needs")
+    file = tar.extractfile(member)
+    data = file.read() if file else b""
+    if len(data) != member.size:
+        raise tarfile.ReadError(f"{member.name} ends early")
+    return name[1], name[2], data
+
+
+def _whole(name: str, key: str, sealed: bytes, payloads: dict[str, bytes], card: ShardCard) -> StreamedClip:
+    """The clip, when it is what was packed."""
+    try:
+        note = open_note(sealed, payloads.values())
+        if note["key"] != key:
+            raise ValueError(f"its JSON is of {note['key']!r}")
+        if not payloads:
+            raise ValueError("it has no frames")
+        check_note(note, {suffix: len(data) for suffix, data in payloads.items()}, card)
+    except (ValueError, LookupError, TypeError) as error:
+        raise tarfile.ReadError(f"clip {key}: {error}") from error
+    return StreamedClip(name, note, payloads)
 
 
 class _TarBytes(io.RawIOBase):

@@ -1,8 +1,6 @@
 """Check shards byte for byte against their card and indexes."""
 
-import hashlib
 import json
-import re
 import tarfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -11,12 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from actcli.errors import ActcliError
-from actcli.shards.card import ShardCard, ShardFile
+from actcli.shards.card import ShardCard, ShardFile, dali_index_name
+from actcli.shards.checksum import difference
 from actcli.shards.index import FrameTable, ShardIndex, frame_crcs
 from actcli.shards.reader import ShardSet
-
-MEMBER_NAME = re.compile(r"(\d{9})\.(json|mjpeg|mp4|flow\.mjpeg)")
-CHUNK_BYTES = 1 << 22
+from actcli.shards.stream import DAMAGE, read_member
 
 
 @dataclass(frozen=True)
@@ -30,7 +27,7 @@ class Finding:
 
 
 def verify_shards(folder: Path, *, progress: Callable[[int, int], None] | None = None) -> list[Finding]:
-    """Compare every tar with the card (size, sha256) and with the indexes (clips, offsets, checksum of every frame).
+    """Compare all files with the card (size, sha256), and tars with indexes (clips, offsets, checksum of every frame).
 
     Args:
         folder: A local shard folder.
@@ -40,7 +37,7 @@ def verify_shards(folder: Path, *, progress: Callable[[int, int], None] | None =
         What is wrong; empty when all is well.
 
     Raises:
-        ActcliError: The folder holds no shards.
+        ActcliError: The folder holds no shards, or the card itself is damaged.
     """
     shard_set = ShardSet.open(folder)
     report = progress or (lambda done, total: None)
@@ -49,7 +46,8 @@ def verify_shards(folder: Path, *, progress: Callable[[int, int], None] | None =
     done = 0
     rows = _rows_by_shard(shard_set, findings)
     for shard in shard_set.card.shards:
-        findings += _verify_shard(folder, shard, rows.get(shard.name, {}), shard_set.card)
+        findings += _verify_dali_index(folder, shard, shard_set.card)
+        findings += _verify_shard(folder, shard, rows.get(shard.name, {}))
         done += shard.bytes
         report(done, total)
     return findings
@@ -70,24 +68,27 @@ def _rows_by_shard(shard_set: ShardSet, findings: list[Finding]) -> dict[str, di
     return rows
 
 
-def _verify_shard(
-    folder: Path, shard: ShardFile, rows: dict[str, tuple[ShardIndex, int]], card: ShardCard
-) -> Iterator[Finding]:
+def _verify_dali_index(folder: Path, shard: ShardFile, card: ShardCard) -> Iterator[Finding]:
+    name = dali_index_name(shard.name)
+    seal = card.file(name)
+    problem = difference(folder / name, seal.bytes, seal.checksum) if seal else "is not listed in the card"
+    if problem:
+        yield Finding(name, problem)
+
+
+def _verify_shard(folder: Path, shard: ShardFile, rows: dict[str, tuple[ShardIndex, int]]) -> Iterator[Finding]:
     path = folder / shard.name
-    if not path.exists():
-        yield Finding(shard.name, "is missing")
-        return
-    if path.stat().st_size != shard.bytes:
-        yield Finding(shard.name, f"{path.stat().st_size} bytes, the card says {shard.bytes}")
-        return
-    if _checksum(path) != shard.checksum:
-        yield Finding(shard.name, "its sha256 is not the card's: bytes have changed")
+    problem = difference(path, shard.bytes, shard.checksum)
+    if problem:
+        yield Finding(shard.name, problem)
+        if "sha256" not in problem:
+            return
     seen: set[str] = set()
     try:
         with tarfile.open(path) as tar:
             for member in tar:
-                yield from _verify_member(tar, member, shard.name, rows, card, seen)
-    except (tarfile.TarError, OSError, ValueError, KeyError) as error:
+                yield from _verify_member(tar, member, shard.name, rows, seen)
+    except (*DAMAGE, OSError) as error:
         yield Finding(shard.name, f"cannot be read to its end ({error})")
     if len(seen) != shard.num_clips:
         yield Finding(shard.name, f"{len(seen)} clips, the card says {shard.num_clips}")
@@ -100,17 +101,10 @@ def _verify_member(
     member: tarfile.TarInfo,
     shard_name: str,
     rows: dict[str, tuple[ShardIndex, int]],
-    card: ShardCard,
     seen: set[str],
 ) -> Iterator[Finding]:
-    match = MEMBER_NAME.fullmatch(member.name)
-    if match is None or not member.isreg():
-        yield Finding(shard_name, f"holds {member.name!r}, which is no member of a clip")
-        return
-    key, suffix = match.groups()
+    key, suffix, data = read_member(tar, member)
     seen.add(key)
-    file = tar.extractfile(member)
-    data = file.read() if file else b""
     if suffix == "json":
         label = json.loads(data)["label"]
         if key in rows and label != rows[key][0].labels[rows[key][1]]:
@@ -134,11 +128,3 @@ def _verify_frames(data: bytes, table: FrameTable, row: int, shard_name: str, na
         return
     for number in np.flatnonzero(frame_crcs(data, sizes.tolist()) != crcs):
         yield Finding(shard_name, f"{name}: frame {number} is not the one that was packed (its CRC-32 differs)")
-
-
-def _checksum(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()

@@ -9,6 +9,8 @@ import imageio_ffmpeg
 
 from actcli.errors import ActcliError
 
+# "file:" keeps ffmpeg from taking a path for a URL or a list of files
+
 GOP_FRAMES = 16
 """Frames between key frames: reading one frame decodes at most this many."""
 QUALITY_CRF = 21
@@ -22,7 +24,7 @@ def encode_video(source: Path, target: Path, *, fps: float, num_frames: int, sho
 
     Args:
         source: ``<key>.mjpeg``.
-        target: The MP4, written to a temporary name and renamed.
+        target: The MP4; the caller removes it after an error, and renames it.
         fps: Frames per second.
         num_frames: Frames that have to come out.
         short_side: Pixels of the shorter side; 0 keeps the size, and smaller frames are never enlarged.
@@ -30,14 +32,12 @@ def encode_video(source: Path, target: Path, *, fps: float, num_frames: int, sho
     Raises:
         ActcliError: ffmpeg failed, or the number of frames changed.
     """
-    partial = target.with_name(f".{target.name}.tmp")
-    partial.parent.mkdir(parents=True, exist_ok=True)
-    stream = ffmpeg.input(os.fspath(source), format="mjpeg", framerate=fps or FALLBACK_FPS)
+    stream = ffmpeg.input(f"file:{os.fspath(source)}", format="mjpeg", framerate=fps or FALLBACK_FPS)
     if short_side:
         size = f"min({short_side},min(iw,ih))"
         stream = stream.filter("scale", f"if(gt(iw,ih),-2,{size})", f"if(gt(iw,ih),{size},-2)", flags="area")
     output = stream.output(
-        os.fspath(partial),
+        f"file:{os.fspath(target)}",
         format="mp4",
         vcodec="libx264",
         pix_fmt="yuv420p",
@@ -53,24 +53,21 @@ def encode_video(source: Path, target: Path, *, fps: float, num_frames: int, sho
     try:
         output.run(cmd=imageio_ffmpeg.get_ffmpeg_exe(), overwrite_output=True, capture_stdout=True, capture_stderr=True)
     except ffmpeg.Error as error:
-        partial.unlink(missing_ok=True)
         reason = error.stderr.decode(errors="replace").strip().splitlines() or ["no message"]
         raise ActcliError(f"{source} could not be encoded as H.264: {reason[-1]}") from error
-    found = count_packets(partial)
+    found = count_packets(target)
     if found != num_frames:
-        partial.unlink()
         raise ActcliError(f"{source}: {found} frames came out of the encoder, the manifest has {num_frames}")
-    partial.replace(target)
 
 
 def count_packets(path: Path) -> int:
     """Number of video packets, one per frame, in a file."""
-    with av.open(os.fspath(path)) as container:
+    with av.open(os.fspath(path), format="mp4") as container:
         return sum(1 for packet in container.demux(video=0) if packet.size)
 
 
 def video_size(path: Path) -> tuple[int, int]:
     """Width and height in pixels of a file's video stream."""
-    with av.open(os.fspath(path)) as container:
+    with av.open(os.fspath(path), format="mp4") as container:
         codec = container.streams.video[0].codec_context
         return codec.width, codec.height

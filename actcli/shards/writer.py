@@ -1,40 +1,42 @@
 """Write shards: a plan that fixes every byte, then one tar at a time, then indexes and card.
 
 The plan is a pure function of manifest and settings, so a run that was killed continues with the tars it lacks, and
-the result is the same to the byte as that of an undisturbed run.
+the result is the same to the byte as that of an undisturbed run. What an earlier run left is kept if its sha256 is the
+one that was noted when it was written.
 """
 
-import fcntl
 import hashlib
 import io
 import json
 import os
-import re
 import shutil
 import tarfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from actcli.errors import ActcliError
-from actcli.ingest.card import DatasetCard, write_atomically
-from actcli.shards.card import ShardCard, ShardFile, flip_policy
+from actcli.ingest.card import DatasetCard
+from actcli.shards import _folder
+from actcli.shards._folder import Journal
+from actcli.shards.card import ShardCard, ShardFile, dali_index_name, flip_policy
+from actcli.shards.checksum import FileSeal, sha256_of
 from actcli.shards.index import frame_crcs, write_index
 from actcli.shards.manifest import Clip, Payload, read_clips
+from actcli.shards.note import seal, write_note
 from actcli.shards.reader import CARD_NAME
 from actcli.shards.video import encode_video, video_size
 
 BLOCK = 512
 """Tar's block size: a header takes one block, data is padded to whole blocks."""
-JOURNAL_NAME = ".writing.jsonl"
-VIDEO_CACHE_NAME = ".video"
-OUR_FILES = re.compile(r"(\w+-\d{6}\.(tar|idx)|\w+\.index\.parquet|\.\w+-\d{6}\.tar\.tmp)")
+TAR_END = 10_240
+"""A tar ends with empty blocks that fill it up to a multiple of this."""
 SETTINGS = ("seed", "shard_bytes", "payload", "short_side")
 
 Crcs = dict[str, NDArray[np.uint32]]
@@ -67,7 +69,7 @@ class ShardOptions:
 class ShardProgress:
     """How far the writing is."""
 
-    stage: Literal["encode", "write"]
+    stage: Literal["check", "encode", "write"]
     done: int
     """Clips done."""
     total: int
@@ -82,6 +84,8 @@ class ShardSummary:
     """The card of the finished shards."""
     num_written: int
     """Tars written by this run; the others were whole already."""
+    was_whole: bool = False
+    """Whether every file was there already, with its checksum."""
 
 
 @dataclass(frozen=True)
@@ -99,35 +103,117 @@ class _PlannedShard:
                 yield clip, f"{clip.key}.{suffix}", content, position + BLOCK
                 position += BLOCK + _padded(size)
 
+    def num_bytes(self) -> int:
+        """Size of the tar."""
+        data = sum(BLOCK + _padded(size) for clip in self.clips for _, _, size in _contents(clip))
+        return -(-(data + 2 * BLOCK) // TAR_END) * TAR_END
+
+
+@dataclass(frozen=True)
+class _Source:
+    """What is packed: the extracted frames and what is known of them."""
+
+    card: DatasetCard
+    clips: list[Clip]
+    coverage: dict[str, int]
+    digest: str
+    """sha256 over frames and settings."""
+
 
 def write_shards(options: ShardOptions, *, progress: Callable[[ShardProgress], None] | None = None) -> ShardSummary:
     """Pack the extracted frames of one dataset into shards.
 
     Raises:
-        ActcliError: Frames are missing or changed, the disk is too small, or other shards are in the way.
+        ActcliError: Frames are missing or changed, the disk is too small or fails, or other files are in the way.
     """
     report = progress or (lambda _: None)
-    source = DatasetCard.read(options.frames_dir)
-    _check_layout(options.frames_dir, source)
-    clips, coverage = read_clips(options.frames_dir)
+    source = _read_source(options)
+    with _folder.plain_errors(options.shards_dir):
+        options.shards_dir.mkdir(parents=True, exist_ok=True)
+        with _folder.locked(options.shards_dir):
+            return _write(options, source, report)
+
+
+def _read_source(options: ShardOptions) -> _Source:
+    card = DatasetCard.read(options.frames_dir)
+    _check_layout(options.frames_dir, card)
+    clips, coverage = read_clips(options.frames_dir, card)
     if not clips:
         raise ActcliError(f"{options.frames_dir} has no extracted clip: see the reasons with: actcli inspect")
-    digest = _digest(options, source, clips, coverage)
-    options.shards_dir.mkdir(parents=True, exist_ok=True)
-    with _locked(options.shards_dir):
-        finished = _finished_card(options, digest)
-        if finished is not None:
-            return ShardSummary(finished, 0)
-        _check_disk(options.shards_dir, clips)
-        journal = _Journal(options.shards_dir, digest)
-        if options.payload == "video":
-            clips = _encode_all(options, clips, digest, report)
-        plan = _plan(clips, source, options)
-        files, crcs, num_written = _write_all(plan, journal, options, report)
-        card = _card(source, clips, coverage, options, digest, files)
-        _finish(options.shards_dir, plan, crcs, card)
-        journal.remove()
+    return _Source(card, clips, coverage, _digest(options, card, clips, coverage))
+
+
+def _write(options: ShardOptions, source: _Source, report: Callable[[ShardProgress], None]) -> ShardSummary:
+    folder = options.shards_dir
+    journal = Journal.read(folder)
+    owned = _folder.ours(folder, journal)
+    plan = _plan(source.clips, source.card, options)  # of video, what there is before it is encoded
+    _folder.refuse_foreign(folder, [CARD_NAME, *_names(plan, source.card)], owned)
+    finished = _finished_card(options, source.digest) if CARD_NAME in owned else None
+    known = {} if options.overwrite else _known_shards(finished, journal, source.digest)
+    whole = _whole_shards(folder, known, options.workers, report)
+    if finished is not None and _is_whole(folder, finished, whole):
+        return ShardSummary(finished, 0, was_whole=True)
+    _check_disk(folder, plan, whole)
+    if options.payload == "video":
+        source = replace(source, clips=_encode_all(options, source, report))
+        plan = _plan(source.clips, source.card, options)
+    names = {CARD_NAME, *_names(plan, source.card)}
+    _folder.refuse_foreign(folder, names, owned)
+    whole = {shard.name: whole[shard.name] for shard in plan if shard.name in whole}
+    Journal(source.digest, owned | names, whole).write(folder)
+    _folder.remove(folder, [CARD_NAME, *(owned - {CARD_NAME} - set(whole))])
+    files, crcs, num_written = _write_all(plan, whole, options, report)
+    card = _card(source, options, files)
+    card = replace(card, files=tuple(_write_indexes(folder, plan, crcs, card)))
+    with _folder.replacing(folder / CARD_NAME) as file:
+        file.write(card.to_json().encode())
+    _folder.remove_cache(folder)
+    _folder.remove(folder, [_folder.JOURNAL_NAME])
     return ShardSummary(card, num_written)
+
+
+def _is_whole(folder: Path, card: ShardCard, whole: Mapping[str, ShardFile]) -> bool:
+    return len(whole) == len(card.shards) and all(_folder.is_whole(folder, file) for file in card.files)
+
+
+def _names(plan: Sequence[_PlannedShard], source: DatasetCard) -> list[str]:
+    """Every file that the plan makes, apart from the card."""
+    tars = [shard.name for shard in plan]
+    return [*tars, *map(dali_index_name, tars), *_index_names(source).values()]
+
+
+def _index_names(source: DatasetCard) -> dict[tuple[str, str], str]:
+    """The index of each split set and split."""
+    several = len(source.split_sets) > 1
+    return {
+        (split_id, split): f"{split}{split_id if several else ''}.index.parquet"
+        for split_id, splits in source.split_sets.items()
+        for split in splits
+    }
+
+
+def _known_shards(finished: ShardCard | None, journal: Journal, digest: str) -> dict[str, ShardFile]:
+    """Tars of the same frames and settings that an earlier run says to have finished."""
+    if finished is not None:
+        return {shard.name: shard for shard in finished.shards}
+    return journal.shards if journal.digest == digest else {}
+
+
+def _whole_shards(
+    folder: Path, known: Mapping[str, ShardFile], workers: int, report: Callable[[ShardProgress], None]
+) -> dict[str, ShardFile]:
+    """Those of the tars that still are what was written."""
+    total, done = sum(shard.num_clips for shard in known.values()), 0
+    whole = {}
+    with ThreadPoolExecutor(workers) as pool:
+        checks = pool.map(lambda shard: _folder.is_whole(folder, shard), known.values())
+        for shard, good in zip(known.values(), checks, strict=True):
+            done += shard.num_clips
+            report(ShardProgress("check", done, total))
+            if good:
+                whole[shard.name] = shard
+    return whole
 
 
 def group_names(split_sets: Iterable[str], clip: Clip) -> str:
@@ -185,7 +271,7 @@ def _describe(clip: Clip) -> bytes:
         value["flow_num_frames"] = clip.flow.num_frames
         value["flow_bound"] = clip.flow.bound
         value["flow_frame_sizes"] = clip.flow.frame_sizes
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+    return write_note(value)
 
 
 def _padded(size: int) -> int:
@@ -193,23 +279,26 @@ def _padded(size: int) -> int:
 
 
 def _write_all(
-    plan: list[_PlannedShard], journal: "_Journal", options: ShardOptions, report: Callable[[ShardProgress], None]
+    plan: list[_PlannedShard],
+    whole: Mapping[str, ShardFile],
+    options: ShardOptions,
+    report: Callable[[ShardProgress], None],
 ) -> tuple[list[ShardFile], Crcs, int]:
     total = sum(len(shard.clips) for shard in plan)
-    known = journal.whole_shards()
     crcs: Crcs = {}
     done, files, num_written = 0, [], 0
 
     def write(shard: _PlannedShard) -> tuple[ShardFile, Crcs, bool]:
-        if shard.name in known:
-            return known[shard.name], _crcs_of(shard, options.shards_dir), False
+        kept = _crcs_of(shard, options.shards_dir) if shard.name in whole else None
+        if kept is not None:
+            return whole[shard.name], kept, False
         return *_write_shard(shard, options.shards_dir), True
 
     with ThreadPoolExecutor(options.workers) as pool:
         try:
             for shard, (file, shard_crcs, written) in zip(plan, pool.map(write, plan), strict=True):
                 if written:
-                    journal.add(file)
+                    Journal.add(options.shards_dir, file)
                 files.append(file)
                 crcs |= shard_crcs
                 num_written += written
@@ -222,33 +311,33 @@ def _write_all(
 
 
 def _write_shard(shard: _PlannedShard, folder: Path) -> tuple[ShardFile, Crcs]:
-    partial = folder / f".{shard.name}.tmp"
     crcs: Crcs = {}
-    with partial.open("wb") as raw:
+    with _folder.replacing(folder / shard.name) as raw:
         file = _HashingWriter(raw)
         with tarfile.open(fileobj=file, mode="w|", format=tarfile.USTAR_FORMAT) as tar:  # type: ignore[call-overload]
-            for _, name, content, _ in shard.members():
-                data = _load(content) if isinstance(content, Payload) else content
-                if isinstance(content, Payload):
-                    crcs[name] = frame_crcs(data, _index_sizes(content))
-                member = tarfile.TarInfo(name)
-                member.size = len(data)
-                member.mode = 0o644
-                tar.addfile(member, io.BytesIO(data))
-        raw.flush()
-        os.fsync(raw.fileno())
-    partial.replace(folder / shard.name)
+            for clip in shard.clips:
+                payloads = {f"{clip.key}.{payload.suffix}": _load(payload) for payload in clip.payloads}
+                for payload, (name, data) in zip(clip.payloads, payloads.items(), strict=True):
+                    crcs[name] = frame_crcs(data, _index_sizes(payload))
+                note = seal(_describe(clip), payloads.values())
+                for name, data in {f"{clip.key}.json": note, **payloads}.items():
+                    member = tarfile.TarInfo(name)
+                    member.size, member.mode = len(data), 0o644
+                    tar.addfile(member, io.BytesIO(data))
     return ShardFile(shard.name, file.size, file.digest(), len(shard.clips)), crcs
 
 
-def _crcs_of(shard: _PlannedShard, folder: Path) -> Crcs:
-    """The checksums of a tar that an earlier run wrote."""
+def _crcs_of(shard: _PlannedShard, folder: Path) -> Crcs | None:
+    """The checksums of a tar that an earlier run wrote; ``None`` where another encoder gave other videos."""
     crcs: Crcs = {}
     with (folder / shard.name).open("rb") as tar:
         for _, name, content, offset in shard.members():
             if isinstance(content, Payload):
                 tar.seek(offset)
-                crcs[name] = frame_crcs(tar.read(content.bytes), _index_sizes(content))
+                data = tar.read(content.bytes)
+                if content.checksum and hashlib.sha256(data).hexdigest() != content.checksum:
+                    return None
+                crcs[name] = frame_crcs(data, _index_sizes(content))
     return crcs
 
 
@@ -259,10 +348,10 @@ def _index_sizes(payload: Payload) -> tuple[int, ...]:
 
 def _load(payload: Payload) -> bytes:
     data = payload.path.read_bytes()
-    if payload.checksum and hashlib.sha256(data).hexdigest() != payload.checksum:
+    if len(data) != payload.bytes or (payload.checksum and hashlib.sha256(data).hexdigest() != payload.checksum):
         raise ActcliError(
-            f"{payload.path} changed since it was extracted. Delete it and extract again: "
-            f"actcli extract --dataset {payload.path.parents[1].name} --retry-failed"
+            f"{payload.path} changed since it was extracted. Delete that file, and this restores it alone: "
+            f"actcli extract --dataset {payload.path.parents[1].name}"
         )
     return data
 
@@ -284,98 +373,65 @@ class _HashingWriter:
         return self._hash.hexdigest()
 
 
-class _Journal:
-    """Names the tars of an unfinished run that are whole, so that the next run keeps them."""
-
-    def __init__(self, folder: Path, digest: str) -> None:
-        self._folder = folder
-        self._path = folder / JOURNAL_NAME
-        lines = self._read()
-        if not lines or lines[0].get("digest") != digest:
-            _remove_ours(folder, keep=set())
-            self._path.write_text(json.dumps({"digest": digest}) + "\n")
-
-    def whole_shards(self) -> dict[str, ShardFile]:
-        """Tars that are on disk with the size that was written."""
-        files = [ShardFile(**line) for line in self._read()[1:]]
-        return {file.name: file for file in files if _size(self._folder / file.name) == file.bytes}
-
-    def add(self, file: ShardFile) -> None:
-        with self._path.open("a") as journal:
-            journal.write(json.dumps(file.__dict__) + "\n")
-
-    def remove(self) -> None:
-        self._path.unlink()
-
-    def _read(self) -> list[dict[str, Any]]:
-        lines: list[dict[str, Any]] = []
-        if self._path.exists():
-            for line in self._path.read_text().splitlines():
-                try:
-                    lines.append(json.loads(line))
-                except json.JSONDecodeError:
-                    break  # the line that was being written when the run was killed
-        return lines
-
-
-def _size(path: Path) -> int:
-    return path.stat().st_size if path.exists() else -1
-
-
-def _remove_ours(folder: Path, keep: set[str]) -> None:
-    for path in folder.iterdir():
-        if OUR_FILES.fullmatch(path.name) and path.name not in keep:
-            path.unlink()
-
-
-def _encode_all(
-    options: ShardOptions, clips: list[Clip], digest: str, report: Callable[[ShardProgress], None]
-) -> list[Clip]:
-    cache = options.shards_dir / VIDEO_CACHE_NAME / digest[:16]
+def _encode_all(options: ShardOptions, source: _Source, report: Callable[[ShardProgress], None]) -> list[Clip]:
+    cache = options.shards_dir / _folder.CACHE_NAME / source.digest[:16]
 
     def encode(clip: Clip) -> Clip:
         if clip.rgb is None:
             return clip
-        target = cache / f"{int(clip.key) // 1000}" / f"{clip.key}.mp4"
-        if not target.exists():
-            _load(clip.rgb)
-            encode_video(
-                clip.rgb.path, target, fps=clip.fps, num_frames=clip.rgb.num_frames, short_side=options.short_side
-            )
+        target, checksum = _encoded(options, clip, clip.rgb, cache / f"{int(clip.key) // 1000}")
         width, height = video_size(target)
-        video = Payload("mp4", target, target.stat().st_size, "", (), clip.rgb.num_frames)
+        video = Payload("mp4", target, target.stat().st_size, checksum, (), clip.rgb.num_frames)
         return replace(clip, rgb=video, width=width, height=height)
 
     encoded = []
     with ThreadPoolExecutor(options.workers) as pool:
         try:
-            for clip in pool.map(encode, clips):
+            for clip in pool.map(encode, source.clips):
                 encoded.append(clip)
-                report(ShardProgress("encode", len(encoded), len(clips)))
+                report(ShardProgress("encode", len(encoded), len(source.clips)))
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
     return encoded
 
 
-def _finish(folder: Path, plan: list[_PlannedShard], crcs: Crcs, card: ShardCard) -> None:
-    """Write the indexes, remove what is left of earlier runs, and write the card last of all."""
+def _encoded(options: ShardOptions, clip: Clip, frames: Payload, folder: Path) -> tuple[Path, str]:
+    """The clip as video and its sha256, which is part of its name; that of a killed run is kept if it is unchanged."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in folder.glob(f"{clip.key}.*.mp4"):
+        checksum = path.name.split(".")[1]
+        if FileSeal.of(path).checksum == checksum:
+            return path, checksum
+        path.unlink()
+    _load(frames)
+    partial = _folder.temporary_name(folder / f"{clip.key}.mp4")
+    try:
+        encode_video(frames.path, partial, fps=clip.fps, num_frames=frames.num_frames, short_side=options.short_side)
+        with partial.open("rb") as file:
+            checksum = sha256_of(file)
+        return partial.replace(folder / f"{clip.key}.{checksum}.mp4"), checksum
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _write_indexes(folder: Path, plan: list[_PlannedShard], crcs: Crcs, card: ShardCard) -> Iterator[FileSeal]:
+    """Write DALI's index of each tar and the index of each split."""
     for shard in plan:
-        write_atomically(folder / f"{Path(shard.name).stem}.idx", _dali_index(shard))
-    rows = [row for shard in plan for row in _index_rows(shard, crcs)]
-    with_flow = "flow" in card.modalities
-    names = {f"{Path(shard.name).stem}.idx" for shard in plan} | {shard.name for shard in plan}
+        yield _write_small(folder / dali_index_name(shard.name), _dali_index(shard).encode())
+    rows = sorted((row for shard in plan for row in _index_rows(shard, crcs)), key=lambda row: str(row["key"]))
     for split_id, splits in card.split_sets.items():
         for split in splits:
-            name = card.index_name(split, split_id)
-            partial = folder / f".{name}.tmp"
+            sink = pa.BufferOutputStream()
             chosen = [row for row in rows if row["splits"].get(split_id) == split]
-            write_index(os.fspath(partial), sorted(chosen, key=lambda row: row["key"]), with_flow=with_flow)
-            partial.replace(folder / name)
-            names.add(name)
-    _remove_ours(folder, keep=names)
-    shutil.rmtree(folder / VIDEO_CACHE_NAME, ignore_errors=True)
-    write_atomically(folder / CARD_NAME, card.to_json())
+            write_index(sink, chosen, with_flow="flow" in card.modalities)
+            yield _write_small(folder / card.index_name(split, split_id), memoryview(sink.getvalue()))
+
+
+def _write_small(path: Path, data: bytes | memoryview) -> FileSeal:
+    with _folder.replacing(path) as file:
+        file.write(data)
+    return FileSeal(path.name, len(data), hashlib.sha256(data).hexdigest())
 
 
 def _index_rows(shard: _PlannedShard, crcs: Crcs) -> Iterator[dict[str, Any]]:
@@ -412,31 +468,25 @@ def _dali_index(shard: _PlannedShard) -> str:
     return f"v1.2 {len(lines)}\n" + "".join(f"{' '.join(parts)}\n" for parts in lines.values())
 
 
-def _card(
-    source: DatasetCard,
-    clips: list[Clip],
-    coverage: dict[str, int],
-    options: ShardOptions,
-    digest: str,
-    files: list[ShardFile],
-) -> ShardCard:
+def _card(source: _Source, options: ShardOptions, files: list[ShardFile]) -> ShardCard:
+    described, clips = source.card, source.clips
     counts = {
         split_id: {split: sum(clip.splits.get(split_id) == split for clip in clips) for split in splits}
-        for split_id, splits in source.split_sets.items()
+        for split_id, splits in described.split_sets.items()
     }
     modalities = {"rgb": any(clip.rgb for clip in clips), "flow": any(clip.flow for clip in clips)}
     return ShardCard(
-        name=source.name,
-        classes=tuple(source.classes),
-        flip=flip_policy(source.flip),
-        flip_swaps=tuple((a, b) for a, b in source.flip_swaps),
+        name=described.name,
+        classes=tuple(described.classes),
+        flip=flip_policy(described.flip),
+        flip_swaps=tuple((a, b) for a, b in described.flip_swaps),
         payload="mp4" if options.payload == "video" else "mjpeg",
         modalities=tuple(name for name, present in modalities.items() if present),
         split_sets=counts,
-        coverage=coverage,
-        extraction=dict(source.extraction),
+        coverage=source.coverage,
+        extraction=dict(described.extraction),
         settings={name: getattr(options, name) for name in SETTINGS},
-        source_digest=digest,
+        source_digest=source.digest,
         shards=tuple(files),
     )
 
@@ -453,19 +503,17 @@ def _digest(options: ShardOptions, source: DatasetCard, clips: list[Clip], cover
 
 
 def _finished_card(options: ShardOptions, digest: str) -> ShardCard | None:
+    """The card of finished shards of the same frames and settings."""
     path = options.shards_dir / CARD_NAME
-    if not path.exists():
+    if options.overwrite or not path.exists():
         return None
-    card = ShardCard.from_json(path.read_bytes(), os.fspath(path)) if not options.overwrite else None
-    if card is not None and card.source_digest == digest:
+    card = ShardCard.from_json(path.read_bytes(), os.fspath(path))
+    if card.source_digest == digest:
         return card
-    if not options.overwrite:
-        raise ActcliError(
-            f"{options.shards_dir} holds shards of other frames or settings. "
-            f"Write them anew with --overwrite, or elsewhere with --shards-dir."
-        )
-    path.unlink()
-    return None
+    raise ActcliError(
+        f"{options.shards_dir} holds shards of other frames or settings. "
+        f"Write them anew with --overwrite, or elsewhere with --shards-dir."
+    )
 
 
 def _check_layout(frames_dir: Path, source: DatasetCard) -> None:
@@ -477,21 +525,11 @@ def _check_layout(frames_dir: Path, source: DatasetCard) -> None:
             )
 
 
-def _check_disk(folder: Path, clips: list[Clip]) -> None:
-    needed = sum(payload.bytes for clip in clips for payload in clip.payloads)
+def _check_disk(folder: Path, plan: list[_PlannedShard], whole: Mapping[str, ShardFile]) -> None:
+    needed = sum(shard.num_bytes() for shard in plan if shard.name not in whole)
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise ActcliError(
-            f"{folder} has {free / 1e9:.1f} GB free, the shards need about {needed / 1e9:.1f} GB. "
+            f"{folder} has {free / 1e6:,.1f} MB free, the shards need about {needed / 1e6:,.1f} MB. "
             f"Make room or choose another disk with --shards-dir."
         )
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    with (folder / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise ActcliError(f"another run is writing to {folder}; wait for it to end.") from error
-        yield

@@ -1,7 +1,6 @@
 """Small shard sets of made clips, written file by file so that every byte is known."""
 
 import io
-import json
 import tarfile
 import zlib
 from pathlib import Path
@@ -14,7 +13,9 @@ import simplejpeg
 from hypothesis import settings
 
 from actcli.shards import ShardCard, ShardFile
+from actcli.shards.checksum import FileSeal
 from actcli.shards.index import write_index
+from actcli.shards.note import seal, write_note
 
 settings.register_profile("no deadline", deadline=None)  # a busy machine is not a failure
 settings.load_profile("no deadline")
@@ -62,7 +63,9 @@ class ShardMaker:
         if self.flow:
             sizes = [len(data) for data in flow_jpegs]
             row |= {"flow_num_frames": len(sizes) // 2, "flow_bound": 20.0, "flow_frame_sizes": sizes}
-        self._member(tar, f"{key:09d}.json", json.dumps(row).encode())
+        data = b"".join(jpegs) if payload is None else payload[0]
+        note = write_note(row)
+        self._member(tar, f"{key:09d}.json", seal(note, [b"".join(flow_jpegs), data]))
         pictures = jpegs if payload is None else [payload[0]]
         row |= {"frame_sizes": [len(data) for data in pictures], "frame_crcs": [zlib.crc32(data) for data in pictures]}
         row |= {"flow_frame_crcs": [zlib.crc32(data) for data in flow_jpegs]} if self.flow else {}
@@ -70,7 +73,6 @@ class ShardMaker:
             row["flow_offset"] = 0
             if flow_jpegs:
                 row["flow_offset"] = self._member(tar, f"{key:09d}.flow.mjpeg", b"".join(flow_jpegs))
-        data = b"".join(jpegs) if payload is None else payload[0]
         row["offset"] = self._member(tar, f"{key:09d}.{'mjpeg' if payload is None else 'mp4'}", data)
         row["bytes"] = len(data)
         self.rows.append(row)
@@ -83,7 +85,7 @@ class ShardMaker:
 
     def _shard_file(self, name):
         num_clips = sum(row["shard"] == name for row in self.rows)
-        return ShardFile(name, (self.root / name).stat().st_size, checksum="", num_clips=num_clips)
+        return ShardFile(**vars(FileSeal.of(self.root / name)), num_clips=num_clips)
 
     def finish(self, split="train", flip="allowed", payload="mjpeg"):
         for tar in self.tars:
@@ -102,6 +104,7 @@ class ShardMaker:
             settings={},
             source_digest=f"{len(self.rows)} clips",
             shards=tuple(self._shard_file(name) for name in self.names),
+            files=(FileSeal.of(self.root / f"{split}.index.parquet"),),
         )
         (self.root / "dataset.json").write_text(card.to_json())
         return self.root

@@ -404,12 +404,11 @@ def test_a_tar_cut_short_while_it_is_read_is_an_error(make_shards, backend):
             list(batches)
 
 
-def test_a_state_of_another_dataset_is_refused(make_shards):
+def test_a_state_of_another_dataset_is_refused(make_shards, reseal):
     with open_loader(make_shards(num_clips=6), **SMALL) as loader:
         state = loader.state_dict()
     other = make_shards(num_clips=6, name="other")
-    card = (other / "dataset.json").read_text().replace('"6 clips"', '"six other clips"')
-    (other / "dataset.json").write_text(card)
+    reseal(other, source_digest="six other clips")
     with open_loader(other, **SMALL) as loader, pytest.raises(ActcliError, match="another setup: clip list"):
         loader.load_state_dict(state)
 

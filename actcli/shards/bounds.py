@@ -1,0 +1,117 @@
+"""What an index or a clip's JSON may say: numbers are bounded by what the card says and by what a picture can be."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from actcli.shards.card import ShardCard
+
+if TYPE_CHECKING:
+    from actcli.shards.index import Array, FrameTable, ShardIndex
+
+MAX_PIXELS = 1 << 26
+"""Pixels of the largest picture that is decoded, twice those of 8K video; they take 200 MB in RGB."""
+MAX_KEYS = 10**9
+"""Keys have nine digits."""
+_BLOCK = 512
+_CLIPS_AT_A_TIME = 10_000
+
+
+def check_index(index: "ShardIndex", card: ShardCard) -> None:
+    """Compare every number of an index with the card.
+
+    Raises:
+        ValueError: One is impossible; names the clip.
+    """
+    tars = {shard.name: shard.bytes for shard in card.shards}
+    for name in index.shard_names:
+        if name not in tars:
+            raise ValueError(f"it names the tar {name!r}, which the card does not list")
+    if not np.diff(np.sort(index.keys)).all():
+        raise ValueError("a clip is listed twice")
+    tar_bytes = np.array([tars[name] for name in index.shard_names] or [0])[index.shard_ids]
+    one_per_frame = card.payload == "mjpeg"
+    has_rgb = index.num_frames > 0
+    _refuse(index, "its key", (index.keys < 0) | (index.keys >= MAX_KEYS))
+    _refuse(index, "its label", (index.labels < -1) | (index.labels >= len(card.classes)))
+    _refuse(index, "its number of frames", (index.num_frames < 0) | (index.num_frames > index.payload_bytes))
+    _refuse(index, "its width or height", ~_possible_sizes(index))
+    _refuse(index, "its frame rate", ~(np.isfinite(index.fps) & (index.fps >= 0)))
+    _check_places(index, index.rgb, np.where(one_per_frame, index.num_frames, 1) * has_rgb, tar_bytes, "frames")
+    _refuse(index, "its number of bytes", has_rgb & (_sums(index.rgb) != index.payload_bytes))
+    if index.flow is not None:
+        _refuse(index, "its number of flow fields", index.flow_num_frames < 0)
+        _refuse(index, "its flow bound", ~(np.isfinite(index.flow_bounds) & (index.flow_bounds >= 0)))
+        _check_places(index, index.flow, 2 * index.flow_num_frames.astype(np.int64), tar_bytes, "flow fields")
+
+
+def check_note(note: Mapping[str, Any], payload_bytes: Mapping[str, int], card: ShardCard) -> None:
+    """Compare every number of a clip's JSON with its payloads and the card.
+
+    Raises:
+        ValueError: One is impossible, or is not there.
+    """
+    counts = {"num_frames": 0, "flow_num_frames": 0} | {
+        name: note[name] for name in ("num_frames", "flow_num_frames", "width", "height") if name in note
+    }
+    for name, count in counts.items():
+        if type(count) is not int or count < 0:
+            raise ValueError(f"its {name} is {count!r}")
+    label = note["label"]
+    if type(label) is not int or not -1 <= label < len(card.classes):
+        raise ValueError(f"its label is {label!r}, there are {len(card.classes)} classes")
+    if not 0 < note["width"] * note["height"] <= MAX_PIXELS:
+        raise ValueError(f"its pictures have {note['width']} x {note['height']} pixels")
+    if not isinstance(note.get("splits", {}), dict):
+        raise ValueError(f"its splits are {note['splits']!r}")
+    for name in ("fps", "flow_bound"):
+        if not isinstance(note.get(name, 0.0), int | float) or not 0 <= note.get(name, 0.0) < 1e9:
+            raise ValueError(f"its {name} is {note[name]!r}")
+    if "mp4" in payload_bytes:
+        if not 0 < note["num_frames"] <= payload_bytes["mp4"]:
+            raise ValueError(f"its {note['num_frames']} frames cannot be in {payload_bytes['mp4']} bytes")
+    else:
+        _check_sizes(note.get("frame_sizes", []), counts["num_frames"], payload_bytes.get("mjpeg", 0))
+    _check_sizes(note.get("flow_frame_sizes", []), 2 * counts["flow_num_frames"], payload_bytes.get("flow.mjpeg", 0))
+
+
+def _check_sizes(sizes: Any, num_pictures: int, payload_bytes: int) -> None:
+    if not isinstance(sizes, list) or any(type(size) is not int or size < 1 for size in sizes):
+        raise ValueError("its frame sizes are no list of counts")
+    if len(sizes) != num_pictures or sum(sizes) != payload_bytes:
+        raise ValueError(
+            f"it has {len(sizes)} pictures of {sum(sizes)} bytes, where {num_pictures} of {payload_bytes} should be"
+        )
+
+
+def _refuse(index: "ShardIndex", what: str, wrong: "Array") -> None:
+    if wrong.any():
+        raise ValueError(f"clip {index.keys[np.flatnonzero(wrong)[0]]:09d}: {what} cannot be")
+
+
+def _possible_sizes(index: "ShardIndex") -> "Array":
+    widths, heights = index.widths.astype(np.int64), index.heights.astype(np.int64)
+    possible = (widths > 0) & (heights > 0) & (widths * heights <= MAX_PIXELS)
+    return np.asarray(possible)
+
+
+def _check_places(index: "ShardIndex", table: "FrameTable", num_pictures: Any, tar_bytes: "Array", what: str) -> None:
+    lengths, sums = np.diff(table.starts), _sums(table)
+    _refuse(index, f"its number of {what}", lengths != num_pictures)
+    if len(table.sizes) and not table.sizes.all():
+        raise ValueError(f"one of its {what} has no bytes")
+    begins, present = table.offsets, lengths > 0
+    _refuse(index, "its place in the tar", present & ((begins < _BLOCK) | (begins > tar_bytes - sums)))
+
+
+def _sums(table: "FrameTable") -> "Array":
+    """Bytes of each clip's pictures, int64; some clips at a time, because the sizes are widened on the way."""
+    sums = np.zeros(len(table.starts) - 1, np.int64)
+    for begin in range(0, len(sums), _CLIPS_AT_A_TIME):
+        starts = table.starts[begin : begin + _CLIPS_AT_A_TIME + 1]
+        present = np.flatnonzero(np.diff(starts))
+        if len(present):
+            sizes = table.sizes[starts[0] : starts[-1]]
+            sums[begin + present] = np.add.reduceat(sizes, starts[present] - starts[0], dtype=np.int64)
+    return sums

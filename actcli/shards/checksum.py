@@ -1,0 +1,68 @@
+"""Whole-file checksums: what a card or a journal says of a file, and whether the file still is that."""
+
+import hashlib
+import os
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from actcli.errors import ActcliError
+
+CHUNK_BYTES = 1 << 22
+
+
+@dataclass(frozen=True)
+class FileSeal:
+    """A file as it was written."""
+
+    name: str
+    """Name in its folder."""
+    bytes: int
+    """Size."""
+    checksum: str
+    """sha256, in hex."""
+
+    @staticmethod
+    def of(path: Path) -> "FileSeal":
+        """What a file is now."""
+        with open_regular(path) as file:
+            return FileSeal(path.name, path.stat().st_size, sha256_of(file))
+
+
+def sha256_of(file: BinaryIO) -> str:
+    """sha256 of what is left of a file, in hex."""
+    digest = hashlib.sha256()
+    while chunk := file.read(CHUNK_BYTES):
+        digest.update(chunk)
+    return digest.hexdigest()
+
+
+def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
+    """A file for reading; a pipe or a device in its place, which would hang or never end, is refused.
+
+    Raises:
+        ActcliError: It is no regular file.
+        OSError: It cannot be opened.
+    """
+    number = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(number).st_mode):
+        os.close(number)
+        raise ActcliError(f"{os.fspath(path)} is no regular file")
+    return open(number, "rb")
+
+
+def difference(path: Path, size: int, checksum: str) -> str | None:
+    """How a file differs from what was written, in words; ``None`` where it does not."""
+    try:
+        with open_regular(path) as file:
+            found = os.fstat(file.fileno()).st_size
+            if found != size:
+                return f"{found} bytes, the card says {size}"
+            return None if sha256_of(file) == checksum else "its sha256 is not the card's: bytes have changed"
+    except FileNotFoundError:
+        return "is missing"
+    except ActcliError:
+        return "is no regular file"
+    except OSError as error:
+        return f"cannot be read ({error.strerror})"
