@@ -7,15 +7,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
+from unicodedata import category
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 LINE_SECONDS = 5.0
 """Seconds between progress lines where the output is no terminal."""
 SETTLED_SECONDS = 0.3
 """Seconds before a rate means anything."""
 
+_STEERING = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # controls, directions, halves of characters, breaks of lines
 _RANK_VARIABLES = ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")
 
 console = Console(
@@ -26,16 +29,30 @@ console = Console(
 error_console = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
+def plain(text: str) -> str:
+    """The text with what steers a terminal, or cannot be printed, as escapes: names of files may hold anything."""
+    return "".join(c if c in "\n\t" or category(c) not in _STEERING else _escape(c) for c in text)
+
+
+def _escape(character: str) -> str:
+    return character.encode("unicode_escape", "backslashreplace").decode("ascii")
+
+
+def cell(text: str) -> Text:
+    """A name for a table, without mark-up."""
+    return Text(plain(text))
+
+
 def print_error(message: str) -> None:
     """One error, as plain text."""
     error_console.print("[bold red]error:[/]", end=" ")
-    error_console.print(message, markup=False)
+    error_console.print(plain(message), markup=False)
 
 
 def print_note(message: str) -> None:
     """Something the user should know."""
     console.print("[yellow]note:[/]", end=" ")
-    console.print(message, markup=False)
+    console.print(plain(message), markup=False)
 
 
 def table(*columns: str, title: str | None = None) -> Table:

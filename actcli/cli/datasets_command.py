@@ -11,11 +11,12 @@ def datasets_command(
     name: Annotated[str | None, typer.Argument(help="Show one dataset in full.")] = None,
 ) -> None:
     """List the datasets: class and clip counts, and which official files go where."""
-    from actcli.ingest import get_dataset, list_datasets
+    from actcli.ingest import describe_dataset, list_datasets
 
     if name is not None:
-        adapter = get_dataset(name)
-        console.print(f"{adapter.title} (--dataset {adapter.name}), under raw/{adapter.name}:\n", markup=False)
+        adapter = describe_dataset(name)
+        option = "any other name" if adapter.is_own else adapter.name
+        console.print(f"{adapter.title} (--dataset {option}), under raw/<name>:\n", markup=False)
         console.print(adapter.expects, markup=False)
         return
     listing = table("name", "dataset", "comes as", "mirror", "published counts")

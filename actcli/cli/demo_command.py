@@ -30,6 +30,8 @@ def demo_command(
     from actcli.ingest import make_synthetic
 
     raw = folder / "raw" / DATASET
+    if folder.exists() and not folder.is_dir():
+        raise ActcliError(f"{folder} is a file. Name a new folder: actcli demo FOLDER")
     if folder.exists() and any(folder.iterdir()) and not (raw / "flip.json").exists():
         raise ActcliError(f"{folder} is not empty. Name a new folder: actcli demo FOLDER")
     if not (raw / "flip.json").exists():

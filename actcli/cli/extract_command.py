@@ -1,54 +1,118 @@
 """``actcli extract``: raw videos to frames."""
 
+from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from actcli.cli._console import Progress, console, print_note, table
-from actcli.cli._options import HERE, DatasetOption, WorkersOption, WorkspaceOption, check_choice
+from actcli.cli._console import Progress, cell, console, plain, print_note, table
+from actcli.cli._options import HERE, DatasetOption, WorkersOption, WorkspaceOption
 from actcli.cli._workspace import Workspace
 
+if TYPE_CHECKING:
+    from actcli.ingest import Estimate, ExtractPlan, ExtractSummary, SplitCount
+
 MAX_FAILURES_SHOWN = 20
+MAX_CLASSES_SHOWN = 50
+
+DATA = "Data"
+PICTURES = "Pictures"
+FLOW = "Optical flow"
+SPLITS = "Own datasets that come without splits"
+RUN = "Run"
 
 
 def extract_command(
     dataset: DatasetOption = None,
     workspace: WorkspaceOption = HERE,
-    raw_dir: Annotated[Path | None, typer.Option(help="The downloaded dataset.", show_default="raw/<dataset>")] = None,
-    frames_dir: Annotated[Path | None, typer.Option(help="Where to write.", show_default="frames/<dataset>")] = None,
-    modality: Annotated[str, typer.Option(help="rgb or flow.")] = "rgb",
-    short_side: Annotated[int, typer.Option(min=0, help="Pixels of the shorter side; 0 keeps the size.")] = 256,
-    upscale: Annotated[bool, typer.Option("--upscale", help="Enlarge videos that are smaller.")] = False,
-    fps: Annotated[float | None, typer.Option(help="Frames per second.", show_default="every frame once")] = None,
-    quality: Annotated[int, typer.Option(min=1, max=100, help="JPEG quality.")] = 90,
-    layout: Annotated[str, typer.Option(help="mjpeg, or folders of img_00001.jpg for other tools.")] = "mjpeg",
-    keep_partial: Annotated[
-        bool, typer.Option("--keep-partial", help="Keep the frames before the place where a clip breaks.")
-    ] = False,
-    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Only take up failed clips again.")] = False,
-    flow_method: Annotated[
-        str,
+    raw_dir: Annotated[
+        Path | None,
+        typer.Option(help="The downloaded dataset.", show_default="raw/<dataset>", rich_help_panel=DATA),
+    ] = None,
+    frames_dir: Annotated[
+        Path | None, typer.Option(help="Where to write.", show_default="frames/<dataset>", rich_help_panel=DATA)
+    ] = None,
+    from_frames: Annotated[
+        list[Path] | None,
         typer.Option(
-            help="dis (3 to 9 ms a frame on one core at 340x256), farneback, tvl1 (500 to 800 ms; that of the "
-            "literature) or raft (needs weights)."
+            help="Pack the JPEG folders of an existing dump instead of decoding videos. May be given several times.",
+            rich_help_panel=DATA,
+        ),
+    ] = None,
+    modality: Annotated[
+        Literal["rgb", "flow"], typer.Option(help="Frames or optical flow.", rich_help_panel=DATA)
+    ] = "rgb",
+    short_side: Annotated[
+        int, typer.Option(min=0, help="Pixels of the shorter side; 0 keeps the size.", rich_help_panel=PICTURES)
+    ] = 256,
+    upscale: Annotated[
+        bool, typer.Option("--upscale", help="Enlarge videos that are smaller.", rich_help_panel=PICTURES)
+    ] = False,
+    fps: Annotated[
+        float | None,
+        typer.Option(help="Frames per second.", show_default="every frame once", rich_help_panel=PICTURES),
+    ] = None,
+    quality: Annotated[int, typer.Option(min=1, max=100, help="JPEG quality.", rich_help_panel=PICTURES)] = 90,
+    layout: Annotated[
+        Literal["mjpeg", "folders"],
+        typer.Option(
+            help="One file a clip, or folders of img_00001.jpg with lists in the form of TSN, for other tools.",
+            rich_help_panel=PICTURES,
+        ),
+    ] = "mjpeg",
+    flow_method: Annotated[
+        Literal["dis", "farneback", "tvl1", "raft"],
+        typer.Option(
+            help="dis takes 3 to 9 ms a frame on one core at 340x256, tvl1 (that of the literature) 500 to 800 ms; "
+            "raft needs weights.",
+            rich_help_panel=FLOW,
         ),
     ] = "dis",
-    flow_bound: Annotated[float, typer.Option(help="Motion in pixels that the largest byte stands for.")] = 20.0,
-    from_frames: Annotated[
-        Path | None, typer.Option(help="Pack the JPEG folders of an existing dump instead of decoding videos.")
-    ] = None,
-    executor: Annotated[str, typer.Option(help="processes, ray or serial.")] = "processes",
+    flow_bound: Annotated[
+        float, typer.Option(help="Motion in pixels that the largest byte stands for.", rich_help_panel=FLOW)
+    ] = 20.0,
+    val_fraction: Annotated[
+        float, typer.Option(help="Share of each class that goes to val.", rich_help_panel=SPLITS)
+    ] = 0.2,
+    group_by: Annotated[
+        str,
+        typer.Option(
+            help="Regular expression over the path; clips with the same match (of its group, if it has one) stay on "
+            r"one side, for example '(rec\d+)_'.",
+            show_default="each clip alone",
+            rich_help_panel=SPLITS,
+        ),
+    ] = "",
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Write nothing; show clips by split and class, and time, memory and disk, from trying a few clips.",
+            rich_help_panel=RUN,
+        ),
+    ] = False,
+    keep_partial: Annotated[
+        bool,
+        typer.Option(
+            "--keep-partial", help="Keep the frames before the place where a clip breaks.", rich_help_panel=RUN
+        ),
+    ] = False,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Only take up failed clips again.", rich_help_panel=RUN)
+    ] = False,
+    executor: Annotated[
+        Literal["processes", "ray", "serial"],
+        typer.Option(help="Where clips are done.", rich_help_panel=RUN),
+    ] = "processes",
     workers: WorkersOption = None,
 ) -> None:
     """Extract the frames (or optical flow) of a dataset: raw/<dataset> to frames/<dataset>.
 
     Stopped or killed, the same command continues. Broken clips become rows of manifest.parquet, with the reason.
     """
-    from actcli.ingest import ExtractOptions, extract_dataset
+    from actcli.ingest import ExtractOptions, SplitRule, extract_dataset, plan_extraction
 
-    check_choice("--modality", modality, "rgb", "flow")
-    check_choice("--executor", executor, "processes", "ray", "serial")
     space = Workspace(workspace)
     name = space.raw_dataset(dataset)
     extra: dict[str, Any] = {} if workers is None else {"workers": max(1, workers)}
@@ -56,37 +120,101 @@ def extract_command(
         dataset=name,
         raw_dir=raw_dir or space.raw / name,
         frames_dir=frames_dir or space.frames / name,
-        modality=modality,  # type: ignore[arg-type]
+        modality=modality,
         short_side=short_side,
         upscale=upscale,
         fps=fps,
         quality=quality,
-        layout=layout,  # type: ignore[arg-type]
+        layout=layout,
         keep_partial=keep_partial,
         retry_failed=retry_failed,
-        flow_method=flow_method,  # type: ignore[arg-type]
+        flow_method=flow_method,
         flow_bound=flow_bound,
-        from_frames=from_frames,
-        executor=executor,  # type: ignore[arg-type]
+        from_frames=tuple(from_frames or ()),
+        executor=executor,
+        split_rule=SplitRule(val_fraction, group_by),
         **extra,
     )
-    console.print(f"extracting {modality} of {options.raw_dir} to {options.frames_dir}", markup=False)
+    source = " and ".join(map(str, options.from_frames)) or options.raw_dir
+    console.print(plain(f"extracting {modality} of {source} to {options.frames_dir}"), markup=False)
+    if dry_run:
+        plan, estimate = plan_extraction(options)
+        _print_plan(plan)
+        _print_estimate(plan, estimate)
+        return
     with Progress("extract", "clips") as bar:
         summary = extract_dataset(
-            options, progress=lambda p: bar.update(p.done, p.total, f"{p.frames} frames, {p.failed} failed")
+            options,
+            progress=lambda p: bar.update(p.done, p.total, f"{p.frames} frames, {p.failed} failed"),
+            on_plan=lambda plan: _print_found(plan),
         )
-    for warning in summary.warnings:
-        print_note(warning)
     _print_summary(name, summary)
     if not summary.counts["ok"] + summary.counts["partial"]:
         raise typer.Exit(1)
+    if layout == "mjpeg":
+        console.print("next: actcli shard")
+    else:
+        console.print("the lists beside the frames name them for other tools; shards need --layout mjpeg")
 
 
-def _print_summary(name: str, summary: Any) -> None:
+def _split_names(counts: "tuple[SplitCount, ...]") -> list[str]:
+    """train, val; with several split sets train1, test1, …."""
+    is_single = len({count.split_set for count in counts}) == 1
+    return [count.split if is_single else f"{count.split}{count.split_set}" for count in counts]
+
+
+def _splits(counts: "tuple[SplitCount, ...]") -> str:
+    """``train 18, val 6``."""
+    return ", ".join(f"{name} {count.num_found}" for name, count in zip(_split_names(counts), counts, strict=True))
+
+
+def _print_found(plan: "ExtractPlan") -> None:
+    missing = f", {plan.num_missing} of {plan.num_listed} listed clips missing" if plan.num_missing else ""
+    console.print(f"{plan.num_classes} classes, clips found: {_splits(plan.splits)}{missing}", markup=False)
+    for warning in plan.warnings:
+        print_note(warning)
+
+
+def _print_plan(plan: "ExtractPlan") -> None:
+    names = _split_names(plan.splits)
+    splits = table("split", "#listed", "#found", "#missing", "#classes")
+    for name, count in zip(names, plan.splits, strict=True):
+        numbers = (count.num_clips, count.num_found, count.num_clips - count.num_found, count.num_classes)
+        splits.add_row(name, *map(str, numbers))
+    console.print(splits)
+    classes = table("class", *(f"#{name}" for name in names))
+    for entry in plan.classes[:MAX_CLASSES_SHOWN]:
+        classes.add_row(cell(entry.name), *map(str, entry.clips))
+    console.print(classes)
+    if len(plan.classes) > MAX_CLASSES_SHOWN:
+        print_note(f"{len(plan.classes) - MAX_CLASSES_SHOWN} more classes")
+    for warning in plan.warnings:
+        print_note(warning)
+
+
+def _print_estimate(plan: "ExtractPlan", estimate: "Estimate | None") -> None:
+    console.print(f"to do: {plan.num_to_do} of {plan.num_listed} listed clips", markup=False)
+    if estimate is not None:
+        console.print(
+            f"about {timedelta(seconds=round(estimate.seconds))} (h:mm:ss), {_size(estimate.bytes)} of disk and "
+            f"{_size(estimate.memory_bytes)} of memory, judging by {estimate.num_tried} clips",
+            markup=False,
+        )
+    elif plan.num_to_do:
+        print_note("none of the clips tried could be extracted, so there is no estimate")
+    console.print("nothing was written (--dry-run)")
+
+
+def _size(num_bytes: float) -> str:
+    return f"{num_bytes / 1e9:.1f} GB" if num_bytes >= 1e9 else f"{num_bytes / 1e6:.0f} MB"
+
+
+def _print_summary(name: str, summary: "ExtractSummary") -> None:
     if summary.failed:
         failures = table("key", "clip", "status", "stage", "reason", title="not extracted")
         for clip in summary.failed[:MAX_FAILURES_SHOWN]:
-            failures.add_row(clip.key, clip.source_id, clip.status, clip.stage, f"{clip.error}: {clip.message}")
+            reason = cell(f"{clip.error}: {clip.message}")
+            failures.add_row(clip.key, cell(clip.source_id), clip.status, clip.stage, reason)
         console.print(failures)
         if len(summary.failed) > MAX_FAILURES_SHOWN:
             print_note(f"{len(summary.failed) - MAX_FAILURES_SHOWN} more in {summary.frames_dir / 'manifest.parquet'}")
@@ -99,6 +227,6 @@ def _print_summary(name: str, summary: Any) -> None:
         f"{summary.seconds:.1f}",
     )
     console.print(counts)
+    console.print(f"{summary.num_classes} classes, clips extracted: {_splits(summary.splits)}", markup=False)
     if summary.already_done:
         print_note(f"{summary.already_done} clips were done by earlier runs")
-    console.print("next: actcli shard")

@@ -4,11 +4,20 @@
 """
 
 from actcli.ingest.card import DatasetCard
-from actcli.ingest.datasets import get_dataset, list_datasets
-from actcli.ingest.extract import ExtractOptions, ExtractProgress, ExtractSummary, FailedClip, extract_dataset
+from actcli.ingest.datasets import describe_dataset, get_dataset, list_datasets
+from actcli.ingest.extract import (
+    ExtractOptions,
+    ExtractProgress,
+    ExtractSummary,
+    FailedClip,
+    extract_dataset,
+    plan_extraction,
+)
 from actcli.ingest.flow import dequantise, flow_to_colour
 from actcli.ingest.manifest import MANIFEST_SCHEMA, payload_path, read_manifest
+from actcli.ingest.plan import Estimate, ExtractPlan, SplitCount
 from actcli.ingest.records import UNLABELLED, ClipRecord, DatasetAdapter, Listing
+from actcli.ingest.split import SplitRule
 from actcli.ingest.synthetic import make_synthetic
 
 __all__ = [
@@ -17,17 +26,23 @@ __all__ = [
     "ClipRecord",
     "DatasetAdapter",
     "DatasetCard",
+    "Estimate",
     "ExtractOptions",
+    "ExtractPlan",
     "ExtractProgress",
     "ExtractSummary",
     "FailedClip",
     "Listing",
+    "SplitCount",
+    "SplitRule",
     "dequantise",
+    "describe_dataset",
     "extract_dataset",
     "flow_to_colour",
     "get_dataset",
     "list_datasets",
     "make_synthetic",
     "payload_path",
+    "plan_extraction",
     "read_manifest",
 ]

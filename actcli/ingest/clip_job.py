@@ -10,10 +10,9 @@ import simplejpeg
 from actcli.ingest.decode import DECODER, DecodeSettings, Plane, VideoClip
 from actcli.ingest.failure import ClipFailure, failing_at
 from actcli.ingest.flow import FlowMethod, flow_fields, flow_version, quantise
-from actcli.ingest.frame_folders import FrameFolder, find_dump, find_flow_dump
+from actcli.ingest.frame_folders import FrameFolder, find_flow
 from actcli.ingest.manifest import Layout, Modality, payload_path
 from actcli.ingest.payload import PayloadWriter
-from actcli.ingest.records import Storage
 
 
 @dataclass(frozen=True)
@@ -22,7 +21,6 @@ class ClipJob:
 
     raw_dir: Path
     frames_dir: Path
-    storage: Storage
     modality: Modality
     layout: Layout
     decode: DecodeSettings
@@ -30,7 +28,8 @@ class ClipJob:
     keep_partial: bool
     flow_method: FlowMethod
     flow_bound: float
-    from_frames: Path | None
+    from_frames: tuple[Path, ...]
+    """Roots of the dump that takes the place of the videos, if any."""
     frames_fps: float
     """Frame rate to note down where the source is a folder of frames."""
 
@@ -41,7 +40,7 @@ class ClipTask(NamedTuple):
     key: str
     source_id: str
     path: str
-    class_name: str
+    """Relative to the raw folder; absolute where it is a dump's."""
     start: float | None
     end: float | None
 
@@ -104,12 +103,12 @@ def _guarded(jpegs: Iterator[bytes]) -> Iterator[bytes]:
 
 
 def _open_source(job: ClipJob, task: ClipTask) -> _Source:
-    if job.from_frames is not None:
-        return _dump_source(job, task, job.from_frames)
     path = job.raw_dir / task.path
     if not path.exists():
         raise ClipFailure("find", "FileNotFoundError", f"there is no {task.path}")
-    return _folder_source(job, path) if job.storage == "frames" else _video_source(job, task, path)
+    if job.from_frames and job.modality == "flow":
+        return _flow_dump_source(job, path)
+    return _folder_source(job, path) if path.is_dir() else _video_source(job, task, path)
 
 
 def _video_source(job: ClipJob, task: ClipTask, path: Path) -> _Source:
@@ -141,13 +140,8 @@ def _folder_source(job: ClipJob, path: Path) -> _Source:
     return source
 
 
-def _dump_source(job: ClipJob, task: ClipTask, root: Path) -> _Source:
-    if job.modality == "rgb":
-        folder = find_dump(root, task.source_id, task.path, task.class_name)
-        source = _Source(iter(()), "copied", job.frames_fps, note=folder.note)
-        source.jpegs = _copied(folder, source)
-        return source
-    x, y = find_flow_dump(root, task.source_id, task.path, task.class_name)
+def _flow_dump_source(job: ClipJob, path: Path) -> _Source:
+    x, y = find_flow(path, job.from_frames)
     source = _Source(iter(()), "copied", job.frames_fps)
     pairs = zip(_copied(x, source), _copied(y, source), strict=True)
     source.jpegs = (jpeg for pair in pairs for jpeg in pair)

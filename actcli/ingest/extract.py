@@ -26,6 +26,7 @@ from actcli.ingest.datasets import get_dataset
 from actcli.ingest.decode import DecodeSettings, target_size
 from actcli.ingest.executors import Crash, ExecutorName, check_executor, run_tasks
 from actcli.ingest.flow import FLOW_METHODS, FlowMethod, check_method
+from actcli.ingest.locate import DumpFinder, locate_in
 from actcli.ingest.manifest import (
     Layout,
     Ledger,
@@ -37,7 +38,10 @@ from actcli.ingest.manifest import (
     write_manifest,
 )
 from actcli.ingest.payload import payload_bytes
+from actcli.ingest.plan import Estimate, ExtractPlan, SplitCount, count_splits, estimate, make_plan
 from actcli.ingest.records import ClipRecord, DatasetAdapter, Listing
+from actcli.ingest.split import SplitRule, divide, split_problems, split_warnings, write_splits
+from actcli.ingest.video_lists import write_video_lists
 
 _BYTES_PER_PIXEL = 0.2
 """Upper estimate of a JPEG frame's bytes a pixel at the default quality, for the disk check."""
@@ -76,12 +80,14 @@ class ExtractOptions:
     """``dis`` (fast), ``farneback``, ``tvl1`` (that of the literature, about 140 times slower) or ``raft``."""
     flow_bound: float = 20.0
     """Motion in pixels that the largest byte of a flow picture stands for."""
-    from_frames: Path | None = None
-    """Pack the JPEG folders of an existing dump instead of decoding videos."""
+    from_frames: tuple[Path, ...] = ()
+    """Pack the JPEG folders of an existing dump instead of decoding videos; one root or several."""
     executor: ExecutorName = "processes"
     """Where clips are worked on: ``processes``, ``ray``, or ``serial`` (in this process)."""
     clip_timeout: float = 1800.0
     """Seconds after which a clip counts as hung and failed."""
+    split_rule: SplitRule = field(default_factory=SplitRule)
+    """How an own dataset that comes without splits is divided."""
 
     def settings(self) -> dict[str, Any]:
         """The options that decide what is written; a job continues only with the same ones."""
@@ -91,7 +97,10 @@ class ExtractOptions:
             "fps": self.fps,
             "quality": self.quality,
         }
-        shared |= {"layout": self.layout, "from_frames": self.from_frames and str(self.from_frames.absolute())}
+        shared |= {
+            "layout": self.layout,
+            "from_frames": " --from-frames ".join(str(root.absolute()) for root in self.from_frames) or None,
+        }
         if self.modality == "flow":
             shared |= {"flow_method": self.flow_method, "flow_bound": self.flow_bound}
         return shared
@@ -137,6 +146,10 @@ class ExtractSummary:
     """Clips in the official list."""
     counts: Mapping[str, int]
     """``ok``, ``partial`` (kept although broken), ``failed`` and ``missing``; they add up to ``listed``."""
+    num_classes: int
+    """Classes of the dataset."""
+    splits: tuple[SplitCount, ...]
+    """Clips by split set and split: listed, and found in the sense of kept."""
     failed: tuple[FailedClip, ...]
     """Every clip that failed or is missing."""
     already_done: int
@@ -153,8 +166,22 @@ class ExtractSummary:
     """What the user should know."""
 
 
+@dataclass(frozen=True)
+class _Checked:
+    """A job in which nothing is known to be wrong."""
+
+    adapter: DatasetAdapter
+    listing: Listing
+    located: Mapping[str, str]
+    """Source id to where the clip lies, of the clips that are there."""
+    warnings: tuple[str, ...]
+
+
 def extract_dataset(
-    options: ExtractOptions, *, progress: Callable[[ExtractProgress], None] | None = None
+    options: ExtractOptions,
+    *,
+    progress: Callable[[ExtractProgress], None] | None = None,
+    on_plan: Callable[[ExtractPlan], None] | None = None,
 ) -> ExtractSummary:
     """Extract a dataset, or continue where an earlier run stopped.
 
@@ -163,45 +190,106 @@ def extract_dataset(
     Args:
         options: What to do.
         progress: Called after every clip, in this process.
+        on_plan: Called once, when everything has been checked and before the first clip is read.
 
     Raises:
         ActcliError: Something is wrong with the folders, annotations or options (all problems at once, before any clip
             is read), or the disk is full. What has been done stays; the same call continues.
     """
     begin = time.monotonic()
-    adapter = get_dataset(options.dataset)
-    listing = _check(adapter, options)
+    checked = _check(options)
+    listing = checked.listing
     options.frames_dir.mkdir(parents=True, exist_ok=True)
     with _locked(options.frames_dir):
         _remove_leftovers(options.frames_dir)
+        if not listing.is_divided:
+            write_splits(options.frames_dir, listing.records, options.split_rule)
         keys = assign_keys(options.frames_dir, listing.records)
         with Ledger(modality_file(options.frames_dir, "extract", options.modality, ".jsonl")) as ledger:
             _write_card(listing, options)
             to_do = _to_do(listing, keys, ledger, options)
-            _extract_all(_clip_job(adapter, options), to_do, ledger, options, progress)
+            if on_plan:
+                on_plan(make_plan(listing, checked.located, _done(ledger), checked.warnings))
+            _extract_all(checked, to_do, ledger, options, progress)
         manifest = modality_file(options.frames_dir, "manifest", options.modality, ".parquet")
         write_manifest(manifest, listing.records, keys, ledger.rows)
     outcomes = [ledger.rows[keys[record.source_id]] for record in listing.records]
-    return _summary(listing, outcomes, len(to_do), time.monotonic() - begin, options, adapter)
+    if options.layout == "folders":
+        write_video_lists(options.frames_dir, listing, outcomes, options.modality)
+    return _summary(checked, outcomes, len(to_do), time.monotonic() - begin, options)
 
 
-def _check(adapter: DatasetAdapter, options: ExtractOptions) -> Listing:
-    """The listing, once everything that can be known beforehand is in order."""
-    problems = [*_option_problems(options), *_target_problems(options)]
+def plan_extraction(options: ExtractOptions) -> tuple[ExtractPlan, Estimate | None]:
+    """What ``extract_dataset`` would do with the same options, and what it would take; nothing is written.
+
+    The estimate is made by doing a few clips in a temporary folder; it is None where there is nothing to do, or where
+    none of them can be done.
+
+    Raises:
+        ActcliError: As ``extract_dataset``.
+    """
+    checked = _check(options)
+    done = _done(Ledger(modality_file(options.frames_dir, "extract", options.modality, ".jsonl")))
+    plan = make_plan(checked.listing, checked.located, done, checked.warnings)
+    to_do = [r for r in checked.listing.records if r.source_id in checked.located and r.source_id not in done]
+    tasks = [_task("", record, checked.located) for record in to_do]
+    return plan, estimate(_clip_job(checked.adapter, options), tasks, options.workers) if tasks else None
+
+
+def _done(ledger: Ledger) -> set[str]:
+    return {row["source_id"] for row in ledger.rows.values() if row["status"] == "ok"}
+
+
+def _check(options: ExtractOptions) -> _Checked:
+    """The listing and where its clips are, once everything that can be known beforehand is in order."""
+    adapter = get_dataset(options.dataset)
+    problems = [*_option_problems(options), *_target_problems(options), *options.split_rule.problems()]
     with _collected(problems):
         check_executor(options.executor)
-    if options.modality == "flow" and options.from_frames is None:
+    if options.modality == "flow" and not options.from_frames:
         with _collected(problems):
             check_method(options.flow_method)
-    listing = None
+    listing: Listing | None = None
+    located: dict[str, str] = {}
     with _collected(problems):
-        listing = adapter.read(options.raw_dir)
+        listing = adapter.read(_list_folder(adapter, options))
+        if not listing.is_divided:
+            listing = divide(listing, options.split_rule, options.frames_dir)
     if listing is not None:
-        problems += _absence_problems(listing, options)
-        problems += _disk_problems(adapter, listing, options)
+        located, unplaced = _locate(listing, options)
+        problems += unplaced
+        problems += split_problems(listing) if adapter.is_own else ()
+        here = replace(listing, records=tuple(r for r in listing.records if r.source_id in located))
+        problems += _disk_problems(adapter, here, options) if located else ()
     if problems or listing is None:
         raise ActcliError("\n".join(problems))
-    return listing
+    warnings = (*listing.warnings, *_unused_options(adapter, listing, options))
+    if adapter.is_own:
+        warnings += tuple(split_warnings(listing, options.split_rule))
+    return _Checked(adapter, listing, located, warnings)
+
+
+def _list_folder(adapter: DatasetAdapter, options: ExtractOptions) -> Path:
+    """Where the list of clips comes from: of an own dataset without a raw folder, the dump itself."""
+    if adapter.is_own and len(options.from_frames) == 1 and not options.raw_dir.exists():
+        return options.from_frames[0]
+    return options.raw_dir
+
+
+def _locate(listing: Listing, options: ExtractOptions) -> tuple[dict[str, str], list[str]]:
+    """Where the clips lie; a raw folder with annotations and no clip at all is a slip, not a list of missing clips."""
+    first, total = listing.records[0], len(listing.records)
+    if options.from_frames:
+        finder = DumpFinder(options.from_frames, listing.records, options.modality)
+        located = finder.locate()
+        tried = ", ".join(finder.looked_for(first))
+        roots = " ".join(map(str, options.from_frames))
+        problem = f"None of the {total} listed clips has a folder in {roots}; the first was looked for as {tried}."
+    else:
+        located = locate_in(options.raw_dir, listing.records)
+        expected = options.raw_dir / first.path
+        problem = f"None of the {total} listed clips is in {options.raw_dir}; the first is expected at {expected}."
+    return located, [] if located else [problem]
 
 
 @contextmanager
@@ -230,8 +318,9 @@ def _option_problems(options: ExtractOptions) -> Iterator[str]:
         yield f"--flow-method is {options.flow_method!r}; use one of {', '.join(FLOW_METHODS)}."
     if options.flow_bound <= 0:
         yield f"--flow-bound is {options.flow_bound:g}; use a positive number of pixels."
-    if options.from_frames is not None and not options.from_frames.is_dir():
-        yield f"There is no folder {options.from_frames}; --from-frames takes the folder of an existing dump."
+    for root in options.from_frames:
+        if not root.is_dir():
+            yield f"There is no folder {root}; --from-frames takes the folder of an existing dump."
 
 
 def _target_problems(options: ExtractOptions) -> Iterator[str]:
@@ -260,14 +349,6 @@ def _changed_options(card: DatasetCard, options: ExtractOptions) -> Iterator[str
                 f"{options.frames_dir} was extracted with {flag} {before[name]}, not {now}: "
                 f"continue with {flag} {before[name]}, or choose another folder with --frames-dir."
             )
-
-
-def _absence_problems(listing: Listing, options: ExtractOptions) -> Iterator[str]:
-    """A raw folder with annotations and no clip at all is a slip, not a list of missing clips."""
-    if options.from_frames or any((options.raw_dir / record.path).exists() for record in listing.records):
-        return
-    first = options.raw_dir / listing.records[0].path
-    yield f"None of the {len(listing.records)} listed clips is in {options.raw_dir}; the first is expected at {first}."
 
 
 def _disk_problems(adapter: DatasetAdapter, listing: Listing, options: ExtractOptions) -> Iterator[str]:
@@ -371,7 +452,6 @@ def _clip_job(adapter: DatasetAdapter, options: ExtractOptions) -> ClipJob:
     return ClipJob(
         raw_dir=options.raw_dir.absolute(),
         frames_dir=options.frames_dir.absolute(),
-        storage=adapter.storage,
         modality=options.modality,
         layout=options.layout,
         decode=_decode_settings(options),
@@ -379,25 +459,38 @@ def _clip_job(adapter: DatasetAdapter, options: ExtractOptions) -> ClipJob:
         keep_partial=options.keep_partial,
         flow_method=options.flow_method,
         flow_bound=options.flow_bound,
-        from_frames=options.from_frames and options.from_frames.absolute(),
+        from_frames=tuple(root.absolute() for root in options.from_frames),
         frames_fps=options.fps or adapter.fps or 0.0,
     )
 
 
+def _task(key: str, record: ClipRecord, located: Mapping[str, str]) -> ClipTask:
+    return ClipTask(key or "0", printable(record.source_id), located[record.source_id], record.start, record.end)
+
+
 def _extract_all(
-    job: ClipJob,
+    checked: _Checked,
     to_do: list[tuple[str, ClipRecord]],
     ledger: Ledger,
     options: ExtractOptions,
     progress: Callable[[ExtractProgress], None] | None,
 ) -> None:
-    tasks = (ClipTask(key, printable(r.source_id), r.path, r.class_name, r.start, r.end) for key, r in to_do)
-    state = ExtractProgress(0, len(to_do), 0, 0)
-    workers = max(1, min(options.workers, len(to_do)))
+    located = checked.located
+    here = [pair for pair in to_do if pair[1].source_id in located]
+    missing = [_missing_row(key, record, options) for key, record in to_do if record.source_id not in located]
+    tasks = (_task(key, record, located) for key, record in here)
+    state = ExtractProgress(len(missing), len(to_do), len(missing), 0)
     results = run_tasks(
-        options.executor, partial(extract_clip, job), tasks, workers=workers, timeout=options.clip_timeout
+        options.executor,
+        partial(extract_clip, _clip_job(checked.adapter, options)),
+        tasks,
+        workers=max(1, min(options.workers, len(here))),
+        timeout=options.clip_timeout,
     )
     try:
+        ledger.extend(missing)
+        if missing and progress:
+            progress(state)
         for task, result in results:
             row = _crash_row(task, result) if isinstance(result, Crash) else result
             ledger.append(row)
@@ -418,6 +511,18 @@ def _extract_all(
         results.close()
 
 
+def _missing_row(key: str, record: ClipRecord, options: ExtractOptions) -> dict[str, Any]:
+    what = "no folder of it in the dump" if options.from_frames else f"there is no {printable(record.path)}"
+    return {
+        "key": key,
+        "source_id": printable(record.source_id),
+        "status": "missing",
+        "stage": "find",
+        "error": "FileNotFoundError",
+        "message": what,
+    }
+
+
 def _crash_row(task: ClipTask, crash: Crash) -> dict[str, Any]:
     return {
         "key": task.key,
@@ -430,35 +535,34 @@ def _crash_row(task: ClipTask, crash: Crash) -> dict[str, Any]:
 
 
 def _summary(
-    listing: Listing,
-    outcomes: list[dict[str, Any]],
-    num_done_now: int,
-    seconds: float,
-    options: ExtractOptions,
-    adapter: DatasetAdapter,
+    checked: _Checked, outcomes: list[dict[str, Any]], num_done_now: int, seconds: float, options: ExtractOptions
 ) -> ExtractSummary:
     kinds = Counter("partial" if row.get("partial") else row["status"] for row in outcomes)
+    records = checked.listing.records
+    kept = {r.source_id for r, row in zip(records, outcomes, strict=True) if row["status"] == "ok"}
     return ExtractSummary(
-        listed=len(listing.records),
+        listed=len(records),
         counts={kind: kinds[kind] for kind in ("ok", "partial", "failed", "missing")},
+        num_classes=len(checked.listing.classes),
+        splits=tuple(count_splits(checked.listing, kept)),
         failed=tuple(
             FailedClip(row["key"], row["source_id"], row["status"], row["stage"], row["error"], row["message"])
             for row in outcomes
             if row["status"] != "ok"
         ),
-        already_done=len(listing.records) - num_done_now,
+        already_done=len(records) - num_done_now,
         frames=sum(row.get("num_frames", 0) for row in outcomes),
         bytes=sum(row.get("bytes", 0) for row in outcomes),
         seconds=seconds,
         frames_dir=options.frames_dir,
-        warnings=(*listing.warnings, *_unused_options(adapter, options)),
+        warnings=checked.warnings,
     )
 
 
-def _unused_options(adapter: DatasetAdapter, options: ExtractOptions) -> Iterator[str]:
+def _unused_options(adapter: DatasetAdapter, listing: Listing, options: ExtractOptions) -> Iterator[str]:
     """Settings that were given and have no effect."""
     default = ExtractOptions(options.dataset, options.raw_dir, options.frames_dir)
-    is_copied = options.from_frames is not None or (adapter.storage == "frames" and options.modality == "rgb")
+    is_copied = bool(options.from_frames) or (listing.storage == "frames" and options.modality == "rgb")
     names = ["short_side", "upscale", "quality"] if is_copied else []
     names += ["flow_method"] if options.modality == "rgb" or options.from_frames else []
     names += ["flow_bound"] if options.modality == "rgb" else []
@@ -467,5 +571,9 @@ def _unused_options(adapter: DatasetAdapter, options: ExtractOptions) -> Iterato
             yield f"--{name.replace('_', '-')} has no effect here" + (
                 ": frames are copied as they are." if is_copied else "."
             )
-    if adapter.storage == "frames" and options.fps:
+    if listing.storage == "frames" and options.fps:
         yield "--fps does not drop or repeat frames of a dataset that comes as frames; it is only noted down."
+    if options.split_rule != default.split_rule and not adapter.is_own:
+        yield f"--val-fraction and --group-by have no effect: {adapter.title} has official splits."
+    elif options.split_rule.val_fraction != default.split_rule.val_fraction and listing.is_divided:
+        yield "--val-fraction has no effect: the dataset comes with splits of its own."

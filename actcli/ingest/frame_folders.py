@@ -3,9 +3,7 @@
 The files are packed as they are, byte for byte, in the order of their numbers. They must be whole, of one size, and
 numbered without a gap; other files in the folder are passed over and mentioned in the clip's row.
 
-A dump's folder for a clip is looked for under the dump's root by the clip's official path without suffix
-(``Archery/v_Archery_g01_c01``), by ``<class>/<file stem>`` (spaces of the class as they are or as ``_``), and by the
-file stem alone; numeric ids also padded to six digits. File names understood, with any number of digits:
+Where a dump keeps the folder of a clip, ``locate`` finds out. File names understood, with any number of digits:
 
 - rgb: ``img_00001.jpg``, ``image_00001.jpg``, ``00001.jpg``, ``frame000001.jpg``, ``frames00001.jpg``;
 - flow: ``flow_x_00001.jpg`` with ``flow_y_…``, ``x_00001.jpg`` with ``y_…``, ``000001-x_00001.jpg`` with
@@ -14,8 +12,8 @@ file stem alone; numeric ids also padded to six digits. File names understood, w
 
 import os
 import re
-from collections.abc import Iterator, Sequence
-from pathlib import Path, PurePosixPath
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -100,36 +98,31 @@ class FrameFolder:
             yield np.ascontiguousarray(plane)
 
 
-def find_dump(root: Path, source_id: str, path: str, class_name: str) -> FrameFolder:
-    """The rgb frames of a clip in a dump.
+def holds_frames(names: Iterable[str]) -> bool:
+    """Whether there is a numbered JPEG, rgb or flow, among the names of a folder's files."""
+    patterns = (_RGB_NAME, *_FLOW_NAME.values())
+    return any(pattern.fullmatch(name) for name in names for pattern in patterns)
+
+
+def is_flow(folder: Path) -> bool:
+    """Whether a clip's folder in a dump holds flow, by itself or in ``u`` and ``v``."""
+    return _holds(folder, _FLOW_NAME["x"]) or _holds(folder / "u", _RGB_NAME)
+
+
+def find_flow(folder: Path, roots: Sequence[Path]) -> tuple[FrameFolder, FrameFolder]:
+    """The x and y flow pictures of a clip, equal in number, from its folder in a dump with the ``roots``.
 
     Raises:
-        ClipFailure: The dump has no folder for the clip, or it holds no usable frames.
+        ClipFailure: The folder holds no flow, or x and y differ in number.
     """
-    names = _dump_names(source_id, path, class_name)
-    for name in names:
-        if (root / name).is_dir():
-            return FrameFolder(root / name)
-    raise ClipFailure("find", "FileNotFoundError", f"the dump has none of the folders {', '.join(names)}")
-
-
-def find_flow_dump(root: Path, source_id: str, path: str, class_name: str) -> tuple[FrameFolder, FrameFolder]:
-    """The x and y flow pictures of a clip in a dump, equal in number.
-
-    Raises:
-        ClipFailure: The dump has no flow for the clip, or x and y differ in number.
-    """
-    names = _dump_names(source_id, path, class_name)
-    for name in names:
-        folder = root / name
-        for x_folder, y_folder, x_name, y_name in (
-            (folder / "u", folder / "v", _RGB_NAME, _RGB_NAME),
-            (root / "u" / name, root / "v" / name, _RGB_NAME, _RGB_NAME),
-            (folder, folder, _FLOW_NAME["x"], _FLOW_NAME["y"]),
-        ):
-            if _holds(x_folder, x_name):
-                return _equally_long(FrameFolder(x_folder, x_name), FrameFolder(y_folder, y_name))
-    raise ClipFailure("find", "FileNotFoundError", f"the dump has no flow in the folders {', '.join(names)}")
+    pairs = [(folder / "u", folder / "v", _RGB_NAME, _RGB_NAME), (folder, folder, _FLOW_NAME["x"], _FLOW_NAME["y"])]
+    for root in roots:
+        if folder.is_relative_to(root / "u"):
+            pairs.append((folder, root / "v" / folder.relative_to(root / "u"), _RGB_NAME, _RGB_NAME))
+    for x_folder, y_folder, x_name, y_name in pairs:
+        if _holds(x_folder, x_name):
+            return _equally_long(FrameFolder(x_folder, x_name), FrameFolder(y_folder, y_name))
+    raise ClipFailure("find", "NoFrames", f"the folder {folder.name} holds no flow")
 
 
 def _holds(folder: Path, pattern: re.Pattern[str]) -> bool:
@@ -140,13 +133,3 @@ def _equally_long(x: FrameFolder, y: FrameFolder) -> tuple[FrameFolder, FrameFol
     if len(x.paths) != len(y.paths):
         raise ClipFailure("find", "MissingFrame", f"{len(x.paths)} x pictures, {len(y.paths)} y pictures")
     return x, y
-
-
-def _dump_names(source_id: str, path: str, class_name: str) -> Sequence[str]:
-    """Folder names to try, most exact first."""
-    stem = PurePosixPath(path).name if "." not in PurePosixPath(path).name else PurePosixPath(path).stem
-    official = os.path.splitext(source_id)[0]
-    names = [official, f"{class_name}/{stem}", f"{class_name.replace(' ', '_')}/{stem}", stem]
-    if stem.isdecimal():
-        names.append(f"{int(stem):06d}")
-    return list(dict.fromkeys(name for name in names if not name.startswith("/")))

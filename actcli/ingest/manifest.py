@@ -143,6 +143,13 @@ class Ledger:
         if time.monotonic() - self._synced > _SYNC_SECONDS:
             self._sync()
 
+    def extend(self, rows: Iterable[dict[str, Any]]) -> None:
+        """Record many clips at once."""
+        for row in rows:
+            self._keep(row)
+            self._file.write(json.dumps(row, separators=(",", ":")).encode() + b"\n")
+        self._file.flush()
+
     def _keep(self, row: dict[str, Any]) -> None:
         """Remember a row; frame sizes as an array, since a million clips have hundreds each."""
         self.rows[row["key"]] = row | {"frame_sizes": np.array(row.get("frame_sizes", ()), np.int32)}
@@ -188,7 +195,10 @@ def read_manifest(frames_dir: Path | str, modality: Modality = "rgb") -> pa.Tabl
     path = modality_file(Path(frames_dir), "manifest", modality, ".parquet")
     if not path.is_file():
         raise ActcliError(f"There is no {path}: run actcli extract to its end first.")
-    return pq.read_table(path, schema=MANIFEST_SCHEMA)
+    try:
+        return pq.read_table(path, schema=MANIFEST_SCHEMA)
+    except (pa.ArrowException, OSError) as error:
+        raise ActcliError(f"{path} is damaged ({error}): run actcli extract again, it writes it anew.") from None
 
 
 def printable(name: str) -> str:

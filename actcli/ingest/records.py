@@ -1,8 +1,9 @@
 """What a dataset adapter promises: clips, classes and splits as the official annotations give them."""
 
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from actcli.errors import ActcliError
@@ -12,6 +13,8 @@ UNLABELLED = -1
 
 FlipPolicy = Literal["allowed", "swap", "forbidden"]
 Storage = Literal["video", "frames"]
+
+_NAMES_SHOWN = 5
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,8 @@ class ClipRecord:
     """First second of the clip, where the file is a longer video."""
     end: float | None = None
     """End of the clip in seconds, exclusive."""
+    other_names: tuple[str, ...] = ()
+    """Names besides the one in ``path`` under which dumps of frames keep the clip."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,10 @@ class Listing:
     """Clips in key order: the position here is the key of a new extraction."""
     split_sets: Mapping[str, tuple[str, ...]]
     """Split set to its splits."""
+    storage: Storage = "video"
+    """``"video"`` for encoded files, ``"frames"`` where every clip is a folder of JPEGs."""
+    is_divided: bool = True
+    """Whether the annotations say what is for training; if not, ``ingest.split.divide`` decides it."""
     flip: FlipPolicy = "allowed"
     """Whether mirroring keeps the class, exchanges some classes, or spoils it."""
     flip_swaps: tuple[tuple[str, str], ...] = ()
@@ -74,6 +83,12 @@ class DatasetAdapter:
     """Pairs of class names that mirroring exchanges."""
     fps: float | None = None
     """Frame rate of a dataset that comes as frames."""
+    is_own: bool = False
+    """Whether this is a user's own dataset, without an official list."""
+    marks: tuple[str, ...] = ()
+    """Glob patterns of files under the raw folder that tell this dataset from all others."""
+    refuse: Callable[[Path], None] = lambda raw_dir: None
+    """Raises ``ActcliError`` where the raw folder is plainly that of another dataset."""
 
     def read(self, raw_dir: Path | str) -> Listing:
         """Read the annotations under ``raw_dir``; clips are not opened.
@@ -84,12 +99,49 @@ class DatasetAdapter:
         raw_dir = Path(raw_dir)
         if not raw_dir.is_dir():
             raise ActcliError(f"There is no folder {raw_dir}. {self.title} is expected like this:\n{self.expects}")
+        self.refuse(raw_dir)
         try:
             listing = self.reader(raw_dir)
         except ActcliError as error:
             raise ActcliError(f"{error}\n{self.title} is expected like this:\n{self.expects}") from None
+        except OSError as error:
+            raise ActcliError(f"{error.filename or raw_dir} cannot be read: {error.strerror or error}.") from None
         if not listing.records:
             raise ActcliError(
                 f"The annotations in {raw_dir} list no clip. {self.title} is expected like this:\n{self.expects}"
             )
+        problems = list(_record_problems(listing))
+        if problems:
+            raise ActcliError("\n".join(problems))
         return listing
+
+
+def shown_names(names: Sequence[str]) -> str:
+    """The first five names, quoted, and that there are more."""
+    return ", ".join(map(repr, names[:_NAMES_SHOWN])) + (", …" if len(names) > _NAMES_SHOWN else "")
+
+
+def _record_problems(listing: Listing) -> Iterator[str]:
+    """What makes a list unusable: clips to learn from that have no class, names that are no file of the raw folder."""
+    unlabelled = [record for record in listing.records if record.label == UNLABELLED]
+    learnt = [r.source_id for r in unlabelled if not listing.is_divided or {"train", "val"} & set(r.splits.values())]
+    if learnt:
+        yield (
+            f"{len(learnt)} clips for training or validation have no class: {shown_names(learnt)}. "
+            "Only test clips may lack one: give them their class in the list, or take them out of it."
+        )
+    astray = [r.source_id for r in listing.records if not _is_inside(r.path)]
+    if astray:
+        yield (
+            f"{len(astray)} clips of the list name no file in the raw folder: {shown_names(astray)}. "
+            "Names are relative to it, and have no '..' in them."
+        )
+
+
+def _is_inside(path: str) -> bool:
+    try:
+        os.fsencode(path)
+    except UnicodeEncodeError:
+        return False
+    parts = PurePosixPath(path).parts
+    return bool(parts) and parts[0] != "/" and ".." not in parts and "\0" not in path

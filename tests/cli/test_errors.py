@@ -97,7 +97,18 @@ def test_the_workspace_can_come_from_the_environment(actcli, tmp_path, monkeypat
 
 
 @pytest.mark.parametrize(
-    "command", ["extract --no-such-flag", "fly", "train --epochs many", "train --epochs 0", "import", "ensemble"]
+    "command",
+    [
+        "extract --no-such-flag",
+        "extract --modality depth",
+        "extract --layout zip",
+        "extract --executor slurm",
+        "fly",
+        "train --epochs many",
+        "train --epochs 0",
+        "import",
+        "ensemble",
+    ],
 )
 def test_wrong_usage_exits_with_2(actcli, command):
     assert actcli(command).exit_code == 2
@@ -167,9 +178,6 @@ def test_a_wrong_evaluation_is_refused_in_one_sentence(actcli, done, flags, sent
     [
         ("shard --payload avi", "--payload avi is unknown; allowed are: mjpeg, video"),
         ("shard --short-side 64", "add --payload video"),
-        ("extract --dataset tiny --modality depth", "depth"),
-        ("extract --dataset tiny --layout zip", "zip"),
-        ("extract --dataset tiny --executor slurm", "slurm"),
         ("import absent.pth --from tsm", "there is no file absent.pth"),
         ("verify --shards-dir absent", "absent"),
     ],

@@ -1,11 +1,11 @@
 import json
+import os
 from pathlib import Path
 
 import pytest
 
 from actcli.errors import ActcliError
-from actcli.ingest import UNLABELLED, get_dataset, list_datasets
-from actcli.ingest.datasets.folder import _hashed_split
+from actcli.ingest import UNLABELLED, describe_dataset, get_dataset, list_datasets
 
 
 def write(path: Path, text: str = "") -> Path:
@@ -317,13 +317,141 @@ def test_folder_follows_links(tmp_path):
     assert [record.path for record in get_dataset("mine").read(tmp_path / "raw").records] == ["a/1.mp4"]
 
 
-def test_folder_without_splits_hashes_four_in_five_clips_into_train(tmp_path):
-    for number in range(400):
-        write(tmp_path / f"c{number % 2}" / f"{number}.mp4")
+def test_folder_takes_split_folders_inside_the_classes(tmp_path):
+    for name in ("wave/train/1.mp4", "wave/val/2.mp4", "clap/train/3.mp4"):
+        write(tmp_path / name)
     listing = get_dataset("mine").read(tmp_path)
-    share = sum(r.splits["1"] == "train" for r in listing.records) / 400
-    assert 0.74 < share < 0.86
-    assert all(r.splits["1"] == _hashed_split(r.path) for r in listing.records)
+    assert listing.classes == ("clap", "wave")
+    assert splits(listing)["wave/val/2.mp4"] == {"1": "val"}
+
+
+@pytest.mark.parametrize("word", ["val", "Valid", "validate", "validation"])
+def test_folder_knows_every_word_for_validation(tmp_path, word):
+    for name in ("train/a/1.mp4", f"{word}/a/2.mp4"):
+        write(tmp_path / name)
+    listing = get_dataset("mine").read(tmp_path)
+    assert (listing.classes, listing.split_sets) == (("a",), {"1": ("train", "val")})
+
+
+def test_split_folders_beside_other_folders_are_refused(tmp_path):
+    for name in ("train/a/1.mp4", "val/a/2.mp4", "extra/a/3.mp4"):
+        write(tmp_path / name)
+    with pytest.raises(ActcliError, match="split folders train, val and beside them 'extra'"):
+        get_dataset("mine").read(tmp_path)
+
+
+def test_folder_without_splits_is_left_undivided(tmp_path):
+    for name in ("a/1.mp4", "b/2.mp4"):
+        write(tmp_path / name)
+    listing = get_dataset("mine").read(tmp_path)
+    assert not listing.is_divided
+    assert splits(listing) == {"a/1.mp4": {}, "b/2.mp4": {}}
+
+
+def test_files_that_are_no_videos_are_counted_by_suffix(tmp_path):
+    for name in ("a/1.mp4", "a/2.xyz", "b/3.XYZ", "b/4.vob", "c/5.m2ts", "c/6.asf", "c/notes"):
+        write(tmp_path / name)
+    listing = get_dataset("mine").read(tmp_path)
+    assert [record.path for record in listing.records] == ["a/1.mp4", "b/4.vob", "c/5.m2ts", "c/6.asf"]
+    assert listing.warnings == ("Passed over 3 files that are no videos: 2 .xyz, 1 without suffix.",)
+
+
+def test_videos_in_no_class_folder_are_counted(tmp_path):
+    for name in ("a/1.mp4", "2.mp4", "3.mp4"):
+        write(tmp_path / name)
+    assert "Passed over 2 clips" in get_dataset("mine").read(tmp_path).warnings[0]
+
+
+def test_folders_of_numbered_jpegs_are_clips(tmp_path):
+    for name in ("a/one/img_00001.jpg", "a/one/img_00002.jpg", "b/two.x/00001.jpg", "b/flow/flow_x_00001.jpg"):
+        write(tmp_path / name)
+    listing = get_dataset("mine").read(tmp_path)
+    assert listing.storage == "frames"
+    assert [record.path for record in listing.records] == ["a/one", "b/flow", "b/two.x"]
+
+
+def test_folders_that_link_to_each_other_are_walked_once(tmp_path):
+    write(tmp_path / "a/1.mp4")
+    (tmp_path / "a/loop").symlink_to(tmp_path)
+    assert [record.path for record in get_dataset("mine").read(tmp_path).records] == ["a/1.mp4"]
+
+
+def test_a_named_pipe_is_no_clip(tmp_path):
+    write(tmp_path / "a/1.mp4")
+    os.mkfifo(tmp_path / "a/2.mp4")
+    assert [record.path for record in get_dataset("mine").read(tmp_path).records] == ["a/1.mp4"]
+
+
+# Lists of an own dataset
+
+
+def test_a_csv_names_paths_labels_and_splits(tmp_path):
+    write(tmp_path / "list.csv", "path,label,split\nv/1.mp4,wave,train\nv/2.mp4,clap,validation\n3.mp4,,test\n")
+    listing = get_dataset("mine").read(tmp_path)
+    assert listing.classes == ("clap", "wave")
+    assert labels(listing) == {"3.mp4": UNLABELLED, "v/1.mp4": 1, "v/2.mp4": 0}
+    assert splits(listing)["v/2.mp4"] == {"1": "val"}
+
+
+def test_a_csv_without_splits_is_left_undivided_and_numbers_sort_by_value(tmp_path):
+    write(tmp_path / "list.csv", "label;path\n10;b.mp4\n9;a.mp4\n")
+    listing = get_dataset("mine").read(tmp_path)
+    assert (listing.classes, listing.is_divided) == (("9", "10"), False)
+
+
+def test_one_csv_a_split_takes_the_split_from_the_file_name(tmp_path):
+    write(tmp_path / "train.csv", "path,label\n1.mp4,a\n")
+    write(tmp_path / "val.csv", "path,label\n2.mp4,a\n")
+    assert splits(get_dataset("mine").read(tmp_path)) == {"1.mp4": {"1": "train"}, "2.mp4": {"1": "val"}}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("path,label,split\n1.mp4,a,maybe\n", "line 2: '1.mp4,a,maybe'"),
+        ("path,label,split\n1.mp4,a,train\n2.mp4,a,\n", "1 clips have no split, others have: '2.mp4'"),
+        ("path,label\n1.mp4,a\n1.mp4,b\n", "1 clips are listed twice"),
+        ("path,label\n1.mp4,a\n2.mp4,\n", "1 clips for training or validation have no class: '2.mp4'"),
+        ("path,label\n../1.mp4,a\n", "name no file in the raw folder: '../1.mp4'"),
+        ("path,label\n/etc/1.mp4,a\n", "name no file in the raw folder: '/etc/1.mp4'"),
+    ],
+)
+def test_a_wrong_csv_is_refused_by_name(tmp_path, text, message):
+    write(tmp_path / "list.csv", text)
+    with pytest.raises(ActcliError) as error:
+        get_dataset("mine").read(tmp_path)
+    assert message in str(error.value)
+
+
+def test_lists_of_the_tsn_family_name_frames_and_labels(tmp_path):
+    write(tmp_path / "train_videofolder.txt", "wave/a b 12 1\nclap/c 9 0\n")
+    write(tmp_path / "val_videofolder.txt", "wave/d 12 1\n")
+    write(tmp_path / "notes.txt", "no list")
+    listing = get_dataset("mine").read(tmp_path)
+    assert (listing.classes, listing.storage) == (("clap", "wave"), "frames")
+    assert labels(listing) == {"clap/c": 0, "wave/a b": 1, "wave/d": 1}
+    assert splits(listing)["wave/d"] == {"1": "val"}
+
+
+def test_lists_take_class_names_from_the_category_file(tmp_path):
+    write(tmp_path / "train_videofolder.txt", "1 12 1\n2 9 0\n")
+    write(tmp_path / "val_videofolder.txt", "3 12 1\n")
+    assert get_dataset("mine").read(tmp_path).classes == ("class 0", "class 1")
+    write(tmp_path / "category.txt", "clap\nwave\n")
+    assert get_dataset("mine").read(tmp_path).classes == ("clap", "wave")
+
+
+def test_two_lists_for_one_split_are_refused(tmp_path):
+    write(tmp_path / "train_split_1.txt", "a 12 1\n")
+    write(tmp_path / "train_split_2.txt", "b 12 1\n")
+    with pytest.raises(ActcliError, match="keep one for each of train, val and test"):
+        get_dataset("mine").read(tmp_path)
+
+
+def test_a_damaged_list_line_is_named(tmp_path):
+    write(tmp_path / "train_videofolder.txt", "a 12 1\nb 12 x\n")
+    with pytest.raises(ActcliError, match=r"train_videofolder\.txt, line 2: 'b 12 x'"):
+        get_dataset("mine").read(tmp_path)
 
 
 def test_folder_reads_what_mirroring_does(tmp_path):
@@ -358,6 +486,127 @@ def test_every_dataset_says_what_it_expects_when_the_raw_folder_is_missing(tmp_p
 def test_an_unknown_name_is_said_to_be_unknown(tmp_path):
     with pytest.raises(ActcliError, match="sthv3, no known dataset and so one of your own videos, is expected like"):
         get_dataset("sthv3").read(tmp_path / "sthv3")
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("ssv2", "sthv2"),
+        ("SthSth-v2", "sthv2"),
+        ("something-something-v1", "sthv1"),
+        ("k400", "kinetics400"),
+        ("kinetics", "kinetics400, kinetics600 or kinetics700"),
+        ("Kinetics-700", "kinetics700"),
+        ("ucf", "ucf101"),
+        ("UCF-101", "ucf101"),
+        ("hmdb", "hmdb51"),
+        ("20bn-jester", "jester"),
+    ],
+)
+def test_other_names_of_known_datasets_are_understood(name, meant):
+    for look_up in (get_dataset, describe_dataset):
+        with pytest.raises(ActcliError, match=f"did you mean {meant}"):
+            look_up(name)
+
+
+def test_describing_an_unknown_dataset_lists_the_known():
+    with pytest.raises(ActcliError, match=r"There is no dataset 'nosuch'\. Known are: sthv2, sthv1"):
+        describe_dataset("nosuch")
+
+
+@pytest.mark.parametrize(
+    ("make", "meant"),
+    [
+        (lambda root: make_sthv2(root, "labels/"), "sthv2"),
+        (lambda root: write(root / "20bn-something-something-v2/1.webm"), "sthv2"),
+        (lambda root: make_semicolon(root, "something-something-v1"), "sthv1"),
+        (lambda root: make_semicolon(root, "jester-v1"), "jester"),
+        (lambda root: make_kinetics(root), "kinetics400"),
+        (lambda root: make_ucf(root), "ucf101"),
+        (lambda root: make_hmdb(root), "hmdb51"),
+    ],
+)
+def test_a_known_dataset_under_an_own_name_is_recognised(tmp_path, make, meant):
+    make(tmp_path)
+    with pytest.raises(ActcliError, match=f"did you mean {meant}"):
+        get_dataset("mine").read(tmp_path)
+
+
+# Lists that are wrong
+
+
+@pytest.mark.parametrize("split", ["train", "validation"])
+def test_a_row_without_its_class_is_refused_but_in_test_lists(tmp_path, split):
+    make_sthv2(tmp_path, "labels/")
+    rows = [{"id": str(number)} for number in range(7)]
+    write(tmp_path / f"labels/{split}.json", json.dumps(rows))
+    write(tmp_path / "labels/test.json", json.dumps([{"id": "70"}]))
+    with pytest.raises(ActcliError, match=r"7 clips .* have no class: '0', '1', '2', '3', '4', …"):
+        get_dataset("sthv2").read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "{}",
+        "[1]",
+        "[[]]",
+        "[null]",
+        '[{"label": "x"}]',
+        '[{"id": null}]',
+        '[{"id": "1", "template": 3}]',
+        "[" * 100_000,
+    ],
+    ids=str.__len__,
+)
+def test_sthv2_refuses_every_other_shape_of_list(tmp_path, value):
+    make_sthv2(tmp_path, "labels/")
+    write(tmp_path / "labels/train.json", value)
+    with pytest.raises(ActcliError, match=r"train\.json"):
+        get_dataset("sthv2").read(tmp_path)
+
+
+@pytest.mark.parametrize("source_id", ["../../outside", "a\\u0000b", "\\ud800"])
+def test_an_id_that_leads_out_of_the_raw_folder_is_refused(tmp_path, source_id):
+    make_sthv2(tmp_path, "labels/")
+    rows = f'[{{"id": "{source_id}", "template": "Juggling [something]"}}]'
+    write(tmp_path / "labels/train.json", rows)
+    with pytest.raises(ActcliError, match="name no file in the raw folder"):
+        get_dataset("sthv2").read(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["sthv2", "sthv1", "jester", "kinetics400", "ucf101", "hmdb51"])
+def test_folders_where_lists_are_expected_are_refused(tmp_path, name):
+    make = {
+        "sthv2": lambda root: make_sthv2(root, "labels/"),
+        "sthv1": lambda root: make_semicolon(root, "something-something-v1"),
+        "jester": lambda root: make_semicolon(root, "jester-v1"),
+        "kinetics400": make_kinetics,
+        "ucf101": make_ucf,
+        "hmdb51": make_hmdb,
+    }[name]
+    make(tmp_path)
+    for path in [path for path in tmp_path.rglob("*") if path.is_file()]:
+        path.unlink()
+        path.mkdir()
+    with pytest.raises(ActcliError):
+        get_dataset(name).read(tmp_path)
+
+
+@pytest.mark.parametrize("line", ["YoYo", "x YoYo", "1"])
+def test_ucf101_refuses_other_lines_in_class_ind(tmp_path, line):
+    write(make_ucf(tmp_path) / "ucfTrainTestlist/classInd.txt", f"{line}\n")
+    with pytest.raises(ActcliError, match=r"classInd\.txt has the line"):
+        get_dataset("ucf101").read(tmp_path)
+
+
+@pytest.mark.parametrize("time", ["nan", "inf", "-5", "ten", "1e300"])
+def test_kinetics_refuses_times_that_are_none(tmp_path, time):
+    make_kinetics(tmp_path)
+    header = "label,youtube_id,time_start,time_end,split\n"
+    write(tmp_path / "annotations/train.csv", f"{header}yawning,AAAAAAAAAAA,{time},22,train\n")
+    with pytest.raises(ActcliError, match="has no times in seconds"):
+        get_dataset("kinetics400").read(tmp_path)
 
 
 def test_published_splits_add_up_to_the_total():

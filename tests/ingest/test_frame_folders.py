@@ -8,7 +8,9 @@ import simplejpeg
 from actcli.ingest import extract_dataset, payload_path, read_manifest
 from actcli.ingest.decode import DecodeSettings
 from actcli.ingest.failure import ClipFailure
-from actcli.ingest.frame_folders import FrameFolder, find_dump, find_flow_dump
+from actcli.ingest.frame_folders import FrameFolder, find_flow
+from actcli.ingest.locate import DumpFinder
+from actcli.ingest.records import ClipRecord
 
 
 def jpeg(level: int, width: int = 32, height: int = 24) -> bytes:
@@ -83,24 +85,6 @@ def test_grey_frames_are_shrunk_to_the_short_side(tmp_path):
     assert [round(float(plane.mean()) / 10) for plane in planes] == [0, 1, 2, 3]
 
 
-@pytest.mark.parametrize("folder", ["Archery/v_Archery_g01_c01", "v_Archery_g01_c01"])
-def test_a_dump_is_found_by_class_and_stem_or_by_stem(tmp_path, folder):
-    frames = write_frames(tmp_path / folder, "img_%05d.jpg")
-    source_id = "Archery/v_Archery_g01_c01.avi"
-    assert contents(find_dump(tmp_path, source_id, f"UCF-101/{source_id}", "Archery")) == frames
-
-
-@pytest.mark.parametrize("folder", ["42", "000042"])
-def test_a_dump_of_numbered_clips_is_found_padded_or_not(tmp_path, folder):
-    frames = write_frames(tmp_path / folder, "%06d.jpg")
-    assert contents(find_dump(tmp_path, "42", "20bn-something-something-v2/42.webm", "x")) == frames
-
-
-def test_a_missing_dump_says_what_was_looked_for(tmp_path):
-    with pytest.raises(ClipFailure, match="A/v, v"):
-        find_dump(tmp_path, "A/v.avi", "UCF-101/A/v.avi", "A")
-
-
 @pytest.mark.parametrize(
     ("x_name", "y_name"),
     [
@@ -116,7 +100,9 @@ def test_every_customary_flow_dump_is_read(tmp_path, x_name, y_name):
     xs = write_frames((tmp_path / x_name).parent, Path(x_name).name)
     ys = write_frames((tmp_path / y_name).parent, Path(y_name).name, level=100)
     write_frames(tmp_path / "A" / "v", "img_%05d.jpg")
-    x, y = find_flow_dump(tmp_path, "A/v.avi", "UCF-101/A/v.avi", "A")
+    record = ClipRecord("A/v.avi", "UCF-101/A/v.avi", 0, "A", {"1": "train"})
+    folder = DumpFinder((tmp_path,), [record], "flow").locate()["A/v.avi"]
+    x, y = find_flow(Path(folder), (tmp_path,))
     assert (contents(x), contents(y)) == (xs, ys)
 
 
@@ -124,7 +110,7 @@ def test_flow_axes_of_different_length_fail(tmp_path):
     write_frames(tmp_path / "v", "x_%05d.jpg", count=4)
     write_frames(tmp_path / "v", "y_%05d.jpg", count=3)
     with pytest.raises(ClipFailure, match="4 x pictures, 3 y pictures"):
-        find_flow_dump(tmp_path, "v.avi", "v.avi", "A")
+        find_flow(tmp_path / "v", (tmp_path,))
 
 
 @pytest.fixture
@@ -162,7 +148,7 @@ def test_flow_of_a_frame_dataset_has_its_size(jester, tiny_options):
 def test_dumps_are_packed_in_place_of_videos(tiny_options, tmp_path):
     dump = tmp_path / "dump"
     packed = {}
-    options = tiny_options(from_frames=dump)
+    options = tiny_options(from_frames=(dump,))
     clips = sorted(path for path in options.raw_dir.rglob("*.mp4"))
     for clip in clips[:-1]:
         folder = dump / clip.parent.name / clip.stem

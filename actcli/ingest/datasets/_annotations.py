@@ -1,15 +1,30 @@
 """Reading annotation files: the steps that several datasets share."""
 
+import json
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from actcli.errors import ActcliError
-from actcli.ingest.records import UNLABELLED, ClipRecord, FlipPolicy, Listing
+from actcli.ingest.records import UNLABELLED, ClipRecord, FlipPolicy, Listing, Storage
 
 VIDEO_SUFFIXES = frozenset(
-    ".3gp .avi .flv .m4v .mkv .mov .mp4 .mpeg .mpg .mts .ogv .ts .webm .wmv".split()  # noqa: SIM905
+    ".3g2 .3gp .asf .avi .divx .dv .f4v .flv .m2t .m2ts .m2v .m4v .mkv .mov .mp4 .mpe .mpeg .mpg .mts .mxf .ogm .ogv "  # noqa: SIM905
+    ".rm .rmvb .ts .vob .webm .wmv".split()
 )
+SPLIT_OF_WORD = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validate": "val",
+    "validation": "val",
+    "test": "test",
+    "testing": "test",
+}
+"""The splits, by the words that stand for them in names of folders and lists."""
 
 
 @dataclass(frozen=True)
@@ -19,6 +34,27 @@ class Entry:
     source_id: str
     split: str
     class_name: str | None
+
+
+def split_in_name(name: str) -> str | None:
+    """The split that a name speaks of (``rawframes_train``, ``val_256``, ``validation``); None where it is none."""
+    words = re.split(r"[^a-z]+", name.lower())
+    return next((SPLIT_OF_WORD[word] for word in words if word in SPLIT_OF_WORD), None)
+
+
+def read_json(path: Path, kind: type) -> Any:
+    """The value in a JSON file.
+
+    Raises:
+        ActcliError: It is no JSON, nested absurdly deep, or not of the ``kind``.
+    """
+    try:
+        value = json.loads(path.read_text("utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        raise ActcliError(f"{path} is not a JSON file ({error}); download it again.") from None
+    if not isinstance(value, kind):
+        raise ActcliError(f"{path} holds a {type(value).__name__} where a {kind.__name__} is expected.")
+    return value
 
 
 def read_lines(path: Path) -> list[str]:
@@ -85,6 +121,7 @@ def single_split_listing(
     classes: Sequence[str],
     path_of: Callable[[Entry], str],
     *,
+    storage: Storage = "video",
     flip: FlipPolicy = "allowed",
     flip_swaps: Iterable[tuple[str, str]] = (),
     warnings: Iterable[str] = (),
@@ -110,6 +147,7 @@ def single_split_listing(
         classes=tuple(classes),
         records=tuple(records),
         split_sets={"1": ordered_splits(entry.split for entry in unique.values())},
+        storage=storage,
         flip=flip,
         flip_swaps=present_swaps(flip_swaps, classes),
         warnings=(*warnings, *repeat_warning(repeated)),
@@ -136,16 +174,17 @@ def present_swaps(pairs: Iterable[tuple[str, str]], classes: Sequence[str]) -> t
 
 def semicolon_entries(paths: Mapping[str, Path], answers: Path | None) -> list[Entry]:
     """Entries of ``id;class`` files by split; a line without a class takes it from ``answers``, if there are any."""
-    answer_of = dict(_id_and_class(line) for line in read_lines(answers)) if answers else {}
+    answer_of = dict(map(id_and_class, read_lines(answers))) if answers else {}
     entries = []
     for split, path in paths.items():
         for line in read_lines(path):
-            source_id, class_name = _id_and_class(line)
+            source_id, class_name = id_and_class(line)
             entries.append(Entry(source_id, split, class_name or answer_of.get(source_id)))
     return entries
 
 
-def _id_and_class(line: str) -> tuple[str, str | None]:
+def id_and_class(line: str) -> tuple[str, str | None]:
+    """The parts of a line ``id;class``; a line may end after the id."""
     source_id, _, class_name = line.partition(";")
     return source_id.strip(), plain_template(class_name) or None
 

@@ -1,76 +1,165 @@
-"""Anybody's own videos: one folder a class, with or without train, val and test folders above."""
+"""Anybody's own dataset: a tree of videos or of frame folders, or lists that name them."""
 
-import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from actcli.errors import ActcliError
-from actcli.ingest.datasets._annotations import VIDEO_SUFFIXES, ordered_splits
-from actcli.ingest.records import ClipRecord, DatasetAdapter, Listing
+from actcli.ingest.datasets._annotations import SPLIT_OF_WORD, VIDEO_SUFFIXES, ordered_splits
+from actcli.ingest.datasets._lists import ListedClip, read_lists
+from actcli.ingest.frame_folders import holds_frames
+from actcli.ingest.records import UNLABELLED, ClipRecord, DatasetAdapter, Listing, shown_names
 
-_SPLIT_OF_FOLDER = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
-_TRAIN_SHARE = 0.8
+_OUR_FILES = {"flip.json", "dataset.json", "category.txt", "classes.txt"}
 _EXPECTS = """\
-    <class>/<any name>.mp4 …     a hash of the path puts four clips in five into train, the others into val
+    <class>/<any name>.mp4 …     divided into train and val, see --val-fraction and --group-by
       or train/<class>/<any name>.mp4 …, val/<class>/…, and if at hand test/<class>/…
+      or any files, and one CSV file with the columns path,label or path,label,split
+      or train_videofolder.txt, val_videofolder.txt with lines <path> <number of frames> <label>, as in TSN and TSM
+    In place of a video file there may be a folder of numbered JPEG frames.
     flip.json, if mirroring changes classes: {"flip": "swap", "flip_swaps": [["turn left", "turn right"]]}
       or {"flip": "forbidden"}"""
 
 
+@dataclass(frozen=True)
+class _Tree:
+    """What lies under a raw folder."""
+
+    videos: tuple[str, ...]
+    """Paths of video files with ``/``, sorted."""
+    frames: tuple[str, ...]
+    """Paths of folders of numbered JPEGs with ``/``, sorted."""
+    others: Counter[str]
+    """Suffixes of the files that are neither, with how many there are."""
+
+
 def read_listing(raw_dir: Path) -> Listing:
-    """List ``class/video`` or ``split/class/video``; classes are sorted, and the hash of the path decides the split."""
-    paths = [PurePosixPath(path) for path in _videos(raw_dir)]
-    tops = {path.parts[0] for path in paths if len(path.parts) > 1}
-    has_splits = "train" in tops and tops <= _SPLIT_OF_FOLDER.keys()
-    clips = []
-    for path in paths:
-        split, names = _hashed_split(str(path)), path.parts
-        if has_splits:
-            split, names = _SPLIT_OF_FOLDER.get(names[0], ""), names[1:]
-        if len(names) >= 2:
-            clips.append((str(path), split, names[0]))
+    """List what the lists name, or else the tree; an own dataset's clips are known by their path."""
+    lists = read_lists(raw_dir)
+    if lists is not None:
+        return _listing(raw_dir, lists.clips, lists.classes, lists.storage, ())
+    tree = _scan(raw_dir)
+    paths = sorted((*tree.videos, *tree.frames))
+    clips = _place(raw_dir, paths)
     if not clips:
-        raise ActcliError(f"{raw_dir} holds no video in a class folder.")
-    classes = sorted({class_name for _, _, class_name in clips})
+        found = f" {len(paths)} lie in none: {shown_names(paths)}." if paths else ""
+        raise ActcliError(f"{raw_dir} holds no video and no folder of frames in a class folder.{found}{_others(tree)}")
+    loose = len(paths) - len(clips)
+    warnings = [f"Passed over {loose} clips that lie in no class folder."] if loose else []
+    if tree.others:
+        warnings.append(_others(tree).strip())
+    classes = sorted({clip.label for clip in clips})
+    return _listing(raw_dir, clips, classes, "video" if tree.videos else "frames", warnings)
+
+
+def _listing(
+    raw_dir: Path, clips: Sequence[ListedClip], classes: Sequence[str], storage: Any, warnings: Sequence[str]
+) -> Listing:
+    label_of = {name: label for label, name in enumerate(classes)}
+    is_divided = any(clip.split for clip in clips)
     flip, flip_swaps = _read_flip(raw_dir, classes)
     return Listing(
         classes=tuple(classes),
-        records=tuple(ClipRecord(p, p, classes.index(name), name, {"1": split}) for p, split, name in clips),
-        split_sets={"1": ordered_splits(split for _, split, _ in clips)},
+        records=tuple(
+            ClipRecord(
+                source_id=clip.path,
+                path=clip.path,
+                label=label_of.get(clip.label, UNLABELLED),
+                class_name=clip.label,
+                splits={"1": clip.split} if clip.split else {},
+            )
+            for clip in clips
+        ),
+        split_sets={"1": ordered_splits(clip.split for clip in clips) if is_divided else ("train", "val")},
+        storage=storage,
+        is_divided=is_divided,
         flip=flip,
         flip_swaps=flip_swaps,
-        warnings=_left_right_warning(classes) if flip == "allowed" else (),
+        warnings=(*warnings, *(_left_right_warning(classes) if flip == "allowed" else ())),
     )
 
 
-def _videos(raw_dir: Path) -> Iterator[str]:
-    """Paths of all video files with ``/``, sorted; hidden files and folders are left out."""
-    found = []
-    for folder, subfolders, names in os.walk(raw_dir, followlinks=True):
-        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
-        for name in names:
-            if not name.startswith(".") and os.path.splitext(name)[1].lower() in VIDEO_SUFFIXES:
-                found.append((Path(folder) / name).relative_to(raw_dir).as_posix())
-    return iter(sorted(found))
+def _place(raw_dir: Path, paths: Sequence[str]) -> list[ListedClip]:
+    """Split and class of each path, from the folders above it; paths without a class folder are left out.
+
+    Splits may be the outer folders (``train/wave/1.mp4``) or the inner ones (``wave/train/1.mp4``).
+    """
+    parts_of = {path: PurePosixPath(path).parts for path in paths}
+    outer = {parts[0] for parts in parts_of.values() if len(parts) > 1}
+    inner = {parts[1] if len(parts) > 2 else "" for parts in parts_of.values()}
+    outer_splits = {name for name in outer if name.lower() in SPLIT_OF_WORD}
+    if outer_splits == outer:
+        placed = [ListedClip(path, parts[1], _split(parts[0])) for path, parts in parts_of.items() if len(parts) > 2]
+        if placed:
+            return placed
+    if len({_split(name) for name in outer_splits}) > 1:
+        others = sorted(outer - outer_splits) or sorted(outer)
+        raise ActcliError(
+            f"{raw_dir} has the split folders {', '.join(sorted(outer_splits))} and beside them {shown_names(others)}. "
+            "Either all folders in it are splits with class folders below, or all are classes."
+        )
+    if all(name.lower() in SPLIT_OF_WORD for name in inner):
+        return [ListedClip(path, parts[0], _split(parts[1])) for path, parts in parts_of.items()]
+    return [ListedClip(path, parts[0], "") for path, parts in parts_of.items() if len(parts) > 1]
 
 
-def _hashed_split(path: str) -> str:
-    """``"train"`` or ``"val"``, drawn from the path alone, so that a clip stays in its split as the folder grows."""
-    digest = hashlib.sha256(os.fsencode(path)).digest()
-    return "train" if int.from_bytes(digest[:8], "big") < _TRAIN_SHARE * 2**64 else "val"
+def _split(name: str) -> str:
+    return SPLIT_OF_WORD[name.lower()]
 
 
-def _read_flip(raw_dir: Path, classes: list[str]) -> tuple[Any, tuple[tuple[str, str], ...]]:
+def _scan(raw_dir: Path) -> _Tree:
+    """Walk the tree, through links too, but into no folder twice; hidden files and folders are left out."""
+    videos: list[str] = []
+    frames: list[str] = []
+    others: Counter[str] = Counter()
+    seen: set[tuple[int, int]] = set()
+    waiting = [""]
+    while waiting:
+        folder = waiting.pop()
+        status = os.stat(raw_dir / folder)
+        if (status.st_dev, status.st_ino) in seen:
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        entries = [entry for entry in os.scandir(raw_dir / folder) if not entry.name.startswith(".")]
+        folders = [entry.name for entry in entries if entry.is_dir()]
+        names = [entry.name for entry in entries if not entry.is_dir()]
+        found = [entry.name for entry in entries if _is_video(entry)]
+        if not found and folder and holds_frames(names):
+            frames.append(folder)
+            continue
+        prefix = f"{folder}/" if folder else ""
+        videos += [prefix + name for name in found]
+        waiting += [prefix + name for name in folders]
+        others.update(os.path.splitext(name)[1].lower() for name in set(names) - set(found) - _OUR_FILES)
+    return _Tree(tuple(sorted(videos)), tuple(sorted(frames)), others)
+
+
+def _is_video(entry: "os.DirEntry[str]") -> bool:
+    """Whether an entry is a file with a video's suffix; a link that leads nowhere counts, pipes and devices do not."""
+    if os.path.splitext(entry.name)[1].lower() not in VIDEO_SUFFIXES:
+        return False
+    return entry.is_file() or (entry.is_symlink() and not os.path.exists(entry.path))
+
+
+def _others(tree: _Tree) -> str:
+    if not tree.others:
+        return ""
+    kinds = ", ".join(f"{count} {suffix or 'without suffix'}" for suffix, count in tree.others.most_common(5))
+    return f" Passed over {tree.others.total()} files that are no videos: {kinds}."
+
+
+def _read_flip(raw_dir: Path, classes: Sequence[str]) -> tuple[Any, tuple[tuple[str, str], ...]]:
     path = raw_dir / "flip.json"
     if not path.is_file():
         return "allowed", ()
     try:
         value = json.loads(path.read_text("utf-8"))
         flip, swaps = value["flip"], tuple((a, b) for a, b in value.get("flip_swaps", ()))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ActcliError(f"{path} cannot be read ({error!r}).") from None
     unknown = [name for pair in swaps for name in pair if name not in classes]
     if flip not in ("allowed", "swap", "forbidden") or unknown or (flip == "swap") != bool(swaps):
@@ -78,16 +167,15 @@ def _read_flip(raw_dir: Path, classes: list[str]) -> tuple[Any, tuple[tuple[str,
     return flip, swaps
 
 
-def _left_right_warning(classes: list[str]) -> tuple[str, ...]:
+def _left_right_warning(classes: Sequence[str]) -> Iterator[str]:
     sided = [name for name in classes if {"left", "right"} & set(name.lower().replace("_", " ").split())]
-    if not sided:
-        return ()
-    return (
-        f"Mirroring is allowed, yet the class {sided[0]!r} has a side: say in flip.json what mirroring does to it.",
-    )
+    if sided:
+        yield f"Mirroring is allowed, yet the class {sided[0]!r} has a side: say in flip.json what mirroring does."
 
 
-def folder_adapter(name: str) -> DatasetAdapter:
-    """The adapter of a user's own dataset ``raw/<name>``."""
+def folder_adapter(name: str, refuse: Callable[[Path], None]) -> DatasetAdapter:
+    """The adapter of a user's own dataset ``raw/<name>``; ``refuse`` raises where the folder is not theirs."""
     title = "Your own videos" if name == "folder" else f"{name}, no known dataset and so one of your own videos,"
-    return DatasetAdapter(name=name, title=title, storage="video", expects=_EXPECTS, reader=read_listing)
+    return DatasetAdapter(
+        name=name, title=title, storage="video", expects=_EXPECTS, reader=read_listing, is_own=True, refuse=refuse
+    )

@@ -56,4 +56,5 @@ ADAPTER = DatasetAdapter(
     testTrainMulti_7030_splits/<class>_test_split1.txt … 3     test_train_splits.rar unpacked""",
     reader=read_listing,
     published_counts={"classes": 51, "train1": 3570, "test1": 1530, "total": 6766},
+    marks=("hmdb51_org*", "testTrainMulti_7030_splits", "*_test_split1.txt", "*/*_test_split1.txt"),
 )

@@ -30,7 +30,9 @@ def read_listing(raw_dir: Path) -> Listing:
     entries = semicolon_entries({split: path for split, path in splits.items() if path}, answers)
     check_class_names(entries, classes, labels_path)
     folder = first_folder(raw_dir, ("20bn-jester-v1", "frames"))
-    return single_split_listing(entries, classes, lambda entry: f"{folder}/{entry.source_id}", flip="forbidden")
+    return single_split_listing(
+        entries, classes, lambda entry: f"{folder}/{entry.source_id}", storage="frames", flip="forbidden"
+    )
 
 
 ADAPTER = DatasetAdapter(
@@ -45,4 +47,5 @@ ADAPTER = DatasetAdapter(
     published_counts={"classes": 27, "train": 118562, "val": 14787, "test": 14743, "total": 148092},
     flip="forbidden",
     fps=12.0,
+    marks=("20bn-jester-v1*", "jester-v1-*", "*/jester-v1-*"),
 )

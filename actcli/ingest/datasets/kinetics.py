@@ -9,11 +9,18 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from actcli.errors import ActcliError
-from actcli.ingest.datasets._annotations import VIDEO_SUFFIXES, ordered_splits, read_lines, repeat_warning
+from actcli.ingest.datasets._annotations import (
+    SPLIT_OF_WORD,
+    VIDEO_SUFFIXES,
+    ordered_splits,
+    read_lines,
+    repeat_warning,
+    split_in_name,
+)
 from actcli.ingest.records import UNLABELLED, ClipRecord, DatasetAdapter, Listing
 
-_SPLIT_OF_WORD = {"train": "train", "val": "val", "validate": "val", "validation": "val", "test": "test"}
 _LIST_NAME = re.compile(r"(?:kinetics[-_]?\d*[-_])?(?P<word>train|val|validate|validation|test)\.(?:csv|txt)")
+_MAX_SECONDS = 1e6  # what six digits hold
 
 
 class _Row(NamedTuple):
@@ -26,6 +33,13 @@ class _Row(NamedTuple):
     @property
     def source_id(self) -> str:
         return f"{self.youtube_id}_{round(self.start):06d}_{round(self.end):06d}"
+
+    @property
+    def other_names(self) -> tuple[str, ...]:
+        """Names that other crawlers and frame extractors give the clip, the exact ones first."""
+        start, end = round(self.start), round(self.end)
+        name = self.youtube_id
+        return (f"{name}_{start}_{end}", f"{name}_{start:06d}", f"{name}_{start}", name)
 
 
 def read_listing(raw_dir: Path) -> Listing:
@@ -52,10 +66,18 @@ def read_listing(raw_dir: Path) -> Listing:
                 splits={"1": row.split},
                 start=row.start if is_whole_video else None,
                 end=row.end if is_whole_video else None,
+                other_names=row.other_names,
             )
         )
     split_sets = {"1": ordered_splits(row.split for row in rows.values())}
     return Listing(tuple(classes), tuple(records), split_sets, warnings=tuple(repeat_warning(repeated)))
+
+
+def is_raw_folder(raw_dir: Path) -> bool:
+    """Whether the folder, or one directly below it, holds a csv file of YouTube ids and times."""
+    folders = (raw_dir, *(path for path in raw_dir.iterdir() if path.is_dir()))
+    lists = (path for folder in folders for path in folder.glob("*.csv") if _LIST_NAME.fullmatch(path.name))
+    return any("youtube_id" in (read_lines(path) or [""])[0] for path in lists if path.is_file())
 
 
 def _find_lists(raw_dir: Path) -> dict[str, Path]:
@@ -64,7 +86,7 @@ def _find_lists(raw_dir: Path) -> dict[str, Path]:
     for folder in (raw_dir, *sorted(path for path in raw_dir.iterdir() if path.is_dir())):
         for path in sorted(folder.glob("*.txt")) + sorted(folder.glob("*.csv")):
             if match := _LIST_NAME.fullmatch(path.name):
-                found.setdefault(_SPLIT_OF_WORD[match["word"]], []).append(path)
+                found.setdefault(SPLIT_OF_WORD[match["word"]], []).append(path)
     problems = [f"no {split}.csv" for split in ("train", "val") if split not in found]
     for split, paths in found.items():
         others = [path for path in paths[1:] if path.stem != paths[0].stem or path.parent != paths[0].parent]
@@ -85,17 +107,21 @@ def _read_rows(path: Path, split: str) -> Iterator[_Row]:
             f"{path} begins with {','.join(header)!r}; its first line must name the columns "
             "label,youtube_id,time_start,time_end,split."
         )
-    for row in reader:
+    for row in _checked(reader, path):
         try:
-            yield _Row(
-                youtube_id=row["youtube_id"].strip(),
-                start=float(row["time_start"]),
-                end=float(row["time_end"]),
-                split=split,
-                class_name=(row.get("label") or "").strip(),
-            )
+            start, end = float(row["time_start"]), float(row["time_end"])
+            if not 0 <= start <= end < _MAX_SECONDS:
+                raise ValueError
+            yield _Row(row["youtube_id"].strip(), start, end, split, (row.get("label") or "").strip())
         except (TypeError, ValueError, AttributeError):
             raise ActcliError(f"{path}, line {reader.line_num}: {dict(row)} has no times in seconds.") from None
+
+
+def _checked(reader: "csv.DictReader[str]", path: Path) -> "Iterator[dict[str, str]]":
+    try:
+        yield from reader
+    except csv.Error as error:
+        raise ActcliError(f"{path}, line {reader.line_num}: {error}.") from None
 
 
 def _index_videos(raw_dir: Path) -> dict[str, list[str]]:
@@ -115,14 +141,7 @@ def _find_video(row: _Row, videos: Mapping[str, list[str]]) -> tuple[str, bool]:
 
     The names are built from the annotation and looked up; an id may begin with or contain ``-`` and ``_``.
     """
-    start, end = round(row.start), round(row.end)
-    trimmed = (
-        row.source_id,
-        f"{row.youtube_id}_{start}_{end}",
-        f"{row.youtube_id}_{start:06d}",
-        f"{row.youtube_id}_{start}",
-    )
-    for stem in (*trimmed, row.youtube_id):
+    for stem in (row.source_id, *row.other_names):
         if stem in videos:
             return _of_split(videos[stem], row.split), stem == row.youtube_id
     return f"{row.split}/{row.class_name}/{row.source_id}.mp4", False
@@ -131,8 +150,7 @@ def _find_video(row: _Row, videos: Mapping[str, list[str]]) -> tuple[str, bool]:
 def _of_split(paths: list[str], split: str) -> str:
     """The path below a folder named after the split (``validate``, ``videos_val``, ``train_256``), or the first."""
     for path in paths:
-        words = re.split(r"[^a-z]+", "/".join(PurePosixPath(path).parts[:-1]).lower())
-        if any(_SPLIT_OF_WORD.get(word) == split for word in words):
+        if any(split_in_name(part) == split for part in PurePosixPath(path).parts[:-1]):
             return path
     return paths[0]
 

@@ -31,7 +31,12 @@ def read_listing(raw_dir: Path) -> Listing:
     check_class_names(entries, classes, labels_path)
     folder = first_folder(raw_dir, ("20bn-something-something-v1", "frames"))
     return single_split_listing(
-        entries, classes, lambda entry: f"{folder}/{entry.source_id}", flip="swap", flip_swaps=FLIP_SWAPS
+        entries,
+        classes,
+        lambda entry: f"{folder}/{entry.source_id}",
+        storage="frames",
+        flip="swap",
+        flip_swaps=FLIP_SWAPS,
     )
 
 
@@ -47,4 +52,5 @@ ADAPTER = DatasetAdapter(
     flip="swap",
     flip_swaps=FLIP_SWAPS,
     fps=12.0,
+    marks=("20bn-something-something-v1*", "something-something-v1-*", "*/something-something-v1-*"),
 )

@@ -1,6 +1,6 @@
 """Something-Something V2: WebM videos, one class per caption template."""
 
-import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,9 @@ from actcli.ingest.datasets._annotations import (
     Entry,
     check_class_names,
     first_folder,
+    id_and_class,
     plain_template,
+    read_json,
     read_lines,
     single_split_listing,
 )
@@ -36,15 +38,13 @@ def read_listing(raw_dir: Path) -> Listing:
     test = files.find(("test.json", f"{_OLD}-test.json"), required=False)
     answers = files.find(("test-answers.csv", f"{_OLD}-test-answers.csv"), required=False)
     labels_path, *_ = files.need((labels, train, val))
-    classes = sorted(_read_json(labels_path, dict))
-    answer_of = dict(line.split(";", 1) for line in read_lines(answers)) if answers else {}
+    classes = sorted(read_json(labels_path, dict))
+    answer_of = dict(map(id_and_class, read_lines(answers))) if answers else {}
     entries = [
-        Entry(
-            str(item["id"]), split, plain_template(item.get("template") or answer_of.get(str(item["id"]), "")) or None
-        )
+        _entry(item, split, path, answer_of)
         for split, path in (("train", train), ("val", val), ("test", test))
         if path is not None
-        for item in _read_json(path, list)
+        for item in read_json(path, list)
     ]
     check_class_names(entries, classes, labels_path)
     folder = first_folder(raw_dir, ("20bn-something-something-v2", "videos"))
@@ -53,14 +53,13 @@ def read_listing(raw_dir: Path) -> Listing:
     )
 
 
-def _read_json(path: Path, kind: type) -> Any:
-    try:
-        value = json.loads(path.read_text("utf-8-sig"))
-    except ValueError as error:
-        raise ActcliError(f"{path} is not a JSON file ({error}); download it again.") from error
-    if not isinstance(value, kind):
-        raise ActcliError(f"{path} holds a {type(value).__name__} where the official file holds a {kind.__name__}.")
-    return value
+def _entry(item: Any, split: str, path: Path, answer_of: Mapping[str, str | None]) -> Entry:
+    """One object of a list: ``{"id": "78687", "template": "Holding [something]"}``, in test lists the id alone."""
+    values = item if isinstance(item, dict) else {}
+    source_id, template = values.get("id"), values.get("template") or ""
+    if not isinstance(source_id, str | int) or not isinstance(template, str):
+        raise ActcliError(f"{path} holds {str(item)[:80]!r} where an object with id and template is expected.")
+    return Entry(str(source_id), split, plain_template(template or answer_of.get(str(source_id)) or "") or None)
 
 
 ADAPTER = DatasetAdapter(
@@ -75,4 +74,10 @@ ADAPTER = DatasetAdapter(
     published_counts={"classes": 174, "train": 168913, "val": 24777, "test": 27157, "total": 220847},
     flip="swap",
     flip_swaps=FLIP_SWAPS,
+    marks=(
+        "20bn-something-something-v2*",
+        "something-something-v2-*",
+        "*/something-something-v2-*",
+        "labels/train.json",
+    ),
 )

@@ -42,7 +42,13 @@ def read_listing(raw_dir: Path) -> Listing:
 
 def _read_classes(path: Path) -> list[str]:
     """Names in the order of their index, which counts from 1."""
-    numbered = sorted((int(number), name) for number, name in (line.split(None, 1) for line in read_lines(path)))
+    numbered = []
+    for line in read_lines(path):
+        number, name = (*line.split(None, 1), "")[:2]
+        if not number.isdecimal() or not name:
+            raise ActcliError(f"{path} has the line {line[:80]!r}; lines are a number and a class. Download it again.")
+        numbered.append((int(number), name))
+    numbered.sort()
     if [number for number, _ in numbered] != list(range(1, len(numbered) + 1)):
         raise ActcliError(f"The class numbers in {path} do not run from 1 to {len(numbered)}; download it again.")
     return [name for _, name in numbered]
@@ -57,4 +63,5 @@ ADAPTER = DatasetAdapter(
     ucfTrainTestlist/classInd.txt, trainlist01.txt … 03, testlist01.txt … 03""",
     reader=read_listing,
     published_counts={"classes": 101, "train1": 9537, "test1": 3783, "total": 13320},
+    marks=("UCF-101", "ucfTrainTestlist", "trainlist01.txt", "*/trainlist01.txt"),
 )
