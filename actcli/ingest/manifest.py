@@ -182,7 +182,8 @@ def _manifest_row(record: ClipRecord, key: str, outcomes: Mapping[str, Mapping[s
         "class_name": printable(record.class_name),
         "splits": sorted(record.splits.items()),
         "status": outcome["status"],
-        **{name: outcome.get(name, default) for name, default in OUTCOME_DEFAULTS.items()},
+        **OUTCOME_DEFAULTS,
+        **{name: value for name, value in outcome.items() if name in OUTCOME_DEFAULTS},
     }
 
 
@@ -203,4 +204,4 @@ def read_manifest(frames_dir: Path | str, modality: Modality = "rgb") -> pa.Tabl
 
 def printable(name: str) -> str:
     """The name with bytes that are no UTF-8 written as escapes, as tables need it."""
-    return os.fsencode(name).decode("utf-8", "backslashreplace")
+    return name if name.isascii() else os.fsencode(name).decode("utf-8", "backslashreplace")

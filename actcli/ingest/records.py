@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Literal
 
 from actcli.errors import ActcliError
@@ -143,5 +143,4 @@ def _is_inside(path: str) -> bool:
         os.fsencode(path)
     except UnicodeEncodeError:
         return False
-    parts = PurePosixPath(path).parts
-    return bool(parts) and parts[0] != "/" and ".." not in parts and "\0" not in path
+    return bool(path) and path[0] != "/" and "\0" not in path and not (".." in path and ".." in path.split("/"))

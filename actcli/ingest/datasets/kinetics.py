@@ -4,7 +4,7 @@ import csv
 import io
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -48,15 +48,17 @@ def read_listing(raw_dir: Path) -> Listing:
     repeated = []
     for split, list_path in _find_lists(raw_dir).items():
         for row in _read_rows(list_path, split):
-            if rows.setdefault(row.source_id, row) is not row:
-                repeated.append(row.source_id)
+            source_id = row.source_id
+            if rows.setdefault(source_id, row) is not row:
+                repeated.append(source_id)
     classes = sorted({row.class_name for row in rows.values() if row.class_name})
     label_of = {name: label for label, name in enumerate(classes)}
     videos = _index_videos(raw_dir)
     records = []
     for source_id in sorted(rows):
         row = rows[source_id]
-        path, is_whole_video = _find_video(row, videos)
+        other_names = row.other_names
+        path, is_whole_video = _find_video(row, (source_id, *other_names), videos)
         records.append(
             ClipRecord(
                 source_id=source_id,
@@ -66,7 +68,7 @@ def read_listing(raw_dir: Path) -> Listing:
                 splits={"1": row.split},
                 start=row.start if is_whole_video else None,
                 end=row.end if is_whole_video else None,
-                other_names=row.other_names,
+                other_names=other_names,
             )
         )
     split_sets = {"1": ordered_splits(row.split for row in rows.values())}
@@ -136,12 +138,12 @@ def _index_videos(raw_dir: Path) -> dict[str, list[str]]:
     return videos
 
 
-def _find_video(row: _Row, videos: Mapping[str, list[str]]) -> tuple[str, bool]:
-    """Path of the clip, and whether its name is that of the whole online video.
+def _find_video(row: _Row, stems: Iterable[str], videos: Mapping[str, list[str]]) -> tuple[str, bool]:
+    """Path of the clip by the first of its names that is there, and whether that is the whole online video's.
 
     The names are built from the annotation and looked up; an id may begin with or contain ``-`` and ``_``.
     """
-    for stem in (row.source_id, *row.other_names):
+    for stem in stems:
         if stem in videos:
             return _of_split(videos[stem], row.split), stem == row.youtube_id
     return f"{row.split}/{row.class_name}/{row.source_id}.mp4", False
