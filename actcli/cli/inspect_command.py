@@ -1,14 +1,18 @@
 """``actcli inspect``: look at an extracted dataset."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from actcli.cli._console import console, print_note, status
+from actcli.cli._console import Progress, console, plain, print_note
 from actcli.cli._options import HERE, DatasetOption, WorkspaceOption
 from actcli.cli._workspace import Workspace
 from actcli.errors import ActcliError
+
+MAX_SHOWN = 20
+MAX_NAMES_SHOWN = 6
 
 
 def inspect_command(
@@ -27,8 +31,17 @@ def inspect_command(
             raise ActcliError(f"there are several datasets: {', '.join(names)}. Choose one with --dataset.")
         frames_dir = space.frames / names[0]
     page = out or frames_dir / "inspect.html"
-    with status(f"reading {frames_dir}"):
-        inspection = inspect_dataset(frames_dir, page)
-    for leak in inspection.leaks:
-        print_note(str(leak))
-    console.print(f"page: {page}", markup=False)
+    console.print(plain(f"reading {frames_dir}"), markup=False)
+    with Progress("inspect", "clips") as bar:
+        inspection = inspect_dataset(frames_dir, page, progress=bar.update)
+    for leak in inspection.leaks[:MAX_SHOWN]:
+        print_note(f"{' and '.join(leak.splits)} share the {leak.what}: {_names(leak.clips)}")
+    for conflict in inspection.conflicts[:MAX_SHOWN]:
+        print_note(f"the same frames have different classes: {_names(conflict.clips)} ({_names(conflict.classes)})")
+    found = f"{len(inspection.leaks)} leaks between splits, {len(inspection.conflicts)} labels in conflict"
+    console.print(f"{inspection.num_clips} clips, {inspection.num_failed} failed or missing; {found}", markup=False)
+    console.print(plain(f"page: {page}"), markup=False)
+
+
+def _names(names: Sequence[str]) -> str:
+    return ", ".join(names[:MAX_NAMES_SHOWN]) + (", …" if len(names) > MAX_NAMES_SHOWN else "")

@@ -29,6 +29,8 @@ class DatasetCard:
     """Split set to its splits: ``{"1": ("train", "val")}``."""
     extraction: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Modality to the ``settings`` and ``versions`` it was extracted with."""
+    group_by: str = ""
+    """Regular expression that finds the recording in a path, where the user gave one."""
 
     @classmethod
     def read(cls, path: Path | str) -> "DatasetCard":
@@ -48,6 +50,7 @@ class DatasetCard:
                 flip_swaps=tuple((a, b) for a, b in value["flip_swaps"]),
                 split_sets={name: tuple(splits) for name, splits in value["split_sets"].items()},
                 extraction=value["extraction"],
+                group_by=value.get("group_by", ""),
             )
         except FileNotFoundError:
             raise ActcliError(f"There is no dataset card {path}; run actcli extract first.") from None

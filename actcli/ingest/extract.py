@@ -417,6 +417,7 @@ def _write_card(listing: Listing, options: ExtractOptions) -> None:
         flip=listing.flip,
         flip_swaps=listing.flip_swaps,
         split_sets=listing.split_sets,
+        group_by=options.split_rule.group_by,
         extraction=others | {options.modality: {"settings": options.settings(), "versions": versions}},
     )
     card.write(card_path)

@@ -1,8 +1,10 @@
 """One HTML page about an extracted dataset: balance, lengths, pictures, failures, leaks between splits."""
 
 import base64
+import itertools
+import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -15,9 +17,12 @@ import pandas as pd
 import simplejpeg
 from numpy.typing import NDArray
 
-from actcli.ingest.card import DatasetCard
+from actcli.errors import ActcliError
+from actcli.ingest.card import DatasetCard, write_atomically
 from actcli.ingest.flow import dequantise, flow_to_colour
+from actcli.ingest.lookalikes import joined, lookalikes, read_bits, sampled_frames
 from actcli.ingest.manifest import Layout, Modality, modality_file, payload_path, read_manifest
+from actcli.ingest.split import SplitRule
 
 _UCF_GROUP = re.compile(r"v_(?P<class_name>\w+?)_g(?P<group>\d+)_c\d+", re.IGNORECASE)
 _SHOWN_CLIPS = 24
@@ -37,9 +42,19 @@ class Leak:
     splits: tuple[str, ...]
     """The splits that share it."""
     what: str
-    """``same frames`` (equal checksums) or ``same group`` (UCF101: clips cut from one video)."""
+    """``same frames`` (equal checksums), ``nearly the same pictures`` (re-encoded copies), or ``same recording``."""
     clips: tuple[str, ...]
     """Source ids."""
+
+
+@dataclass(frozen=True)
+class Conflict:
+    """Clips with the same frames and different classes."""
+
+    clips: tuple[str, ...]
+    """Source ids."""
+    classes: tuple[str, ...]
+    """Class of each of them."""
 
 
 @dataclass(frozen=True)
@@ -54,21 +69,32 @@ class Inspection:
     """Clips that failed or are missing."""
     leaks: tuple[Leak, ...]
     """Clips that leak between splits."""
+    conflicts: tuple[Conflict, ...]
+    """Equal clips of different classes."""
 
 
-def inspect_dataset(frames_dir: Path | str, out_html: Path | str) -> Inspection:
+def inspect_dataset(
+    frames_dir: Path | str, out_html: Path | str, *, progress: Callable[[int, int], None] | None = None
+) -> Inspection:
     """Write a page about the dataset in ``frames_dir``; it needs no other file and no network.
 
+    Args:
+        frames_dir: Folder of a finished extraction.
+        out_html: The page.
+        progress: Called with the number of clips whose pictures have been read, and of all.
+
     Raises:
-        ActcliError: The folder holds no finished extraction.
+        ActcliError: The folder holds no finished extraction, or the page cannot be written.
     """
     frames_dir, out_html = Path(frames_dir), Path(out_html)
+    _check_target(out_html)
     card = DatasetCard.read(frames_dir)
     modality: Modality = "rgb" if "rgb" in card.extraction else "flow"
     clips = read_manifest(frames_dir, modality).to_pandas()
     clips["splits"] = clips["splits"].map(dict)
     kept = clips[clips["status"] == "ok"]
-    leaks = tuple(find_leaks(kept, card))
+    leaks = (*find_leaks(kept, card), *_find_lookalikes(frames_dir, card, kept, progress))
+    conflicts = tuple(find_conflicts(kept))
     failed = clips[clips["status"] != "ok"]
     page = _template().render(
         card=card,
@@ -83,25 +109,84 @@ def inspect_dataset(frames_dir: Path | str, out_html: Path | str) -> Inspection:
         num_failed=len(failed),
         leaks=leaks[:_SHOWN_ROWS],
         num_leaks=len(leaks),
+        conflicts=conflicts[:_SHOWN_ROWS],
+        num_conflicts=len(conflicts),
     )
-    out_html.parent.mkdir(parents=True, exist_ok=True)
-    out_html.write_text(page, encoding="utf-8")
-    return Inspection(out_html, len(clips), len(failed), leaks)
+    try:
+        write_atomically(out_html, page)
+    except OSError as error:
+        raise ActcliError(
+            f"{out_html} cannot be written ({error.strerror}); choose another place with --out."
+        ) from None
+    return Inspection(out_html, len(clips), len(failed), leaks, conflicts)
+
+
+def _check_target(out_html: Path) -> None:
+    try:
+        out_html.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ActcliError(
+            f"{out_html.parent} cannot be made ({error.strerror}); choose another place with --out."
+        ) from None
+    if out_html.is_dir() or not os.access(out_html.parent, os.W_OK | os.X_OK):
+        raise ActcliError(f"{out_html} cannot be written; choose another place with --out.")
 
 
 def find_leaks(kept: pd.DataFrame, card: DatasetCard) -> Iterator[Leak]:
-    """Clips with the same frames, and UCF101 groups, that lie in several splits of one split set."""
+    """Clips with the same frames, or from the same recording, that lie in several splits of one split set."""
     groups = {"same frames": kept["checksum"]}
-    if card.name == "ucf101":
-        groups["same group"] = kept["source_id"].map(_ucf_group)
+    if recording_of := _recordings(card):
+        groups["same recording"] = kept["source_id"].map(recording_of)
     for what, ids in groups.items():
         for split_set in card.split_sets:
-            split = kept["splits"].map(lambda splits, name=split_set: splits.get(name))
-            listed = kept.assign(split=split, group=ids).dropna(subset=["split", "group"])
+            listed = kept.assign(split=_split_of(kept, split_set), group=ids).dropna(subset=["split", "group"])
             for _, members in listed.groupby("group", sort=True):
                 shared = tuple(sorted(members["split"].unique()))
                 if len(shared) > 1:
                     yield Leak(split_set, shared, what, tuple(members["source_id"]))
+
+
+def find_conflicts(kept: pd.DataFrame) -> Iterator[Conflict]:
+    """Clips with the same frames and different labels."""
+    for _, members in kept[kept["label"] >= 0].groupby("checksum", sort=True):
+        if members["label"].nunique() > 1:
+            yield Conflict(tuple(members["source_id"]), tuple(members["class_name"]))
+
+
+def _find_lookalikes(
+    frames_dir: Path, card: DatasetCard, kept: pd.DataFrame, progress: Callable[[int, int], None] | None
+) -> Iterator[Leak]:
+    """Clips of different splits with nearly the same pictures; those with equal frames are known already."""
+    if "rgb" not in card.extraction or kept.empty:
+        return
+    rows = _records(kept)
+    bits = read_bits(lambda number: list(_sampled_jpegs(frames_dir, card, rows[number])), len(rows), progress)
+    for split_set, splits in card.split_sets.items():
+        side = _split_of(kept, split_set).tolist()
+        numbers = {s: [n for n, b in enumerate(bits) if b is not None and side[n] == s] for s in splits}
+        pairs = []
+        for one, other in itertools.combinations((s for s in splits if numbers[s]), 2):
+            left, right = (np.array([bits[n] for n in numbers[s]]) for s in (one, other))
+            found = ((numbers[one][i], numbers[other][j]) for i, j in lookalikes(left, right))
+            pairs += [(i, j) for i, j in found if rows[i]["checksum"] != rows[j]["checksum"]]
+        for group in joined(pairs):
+            shared = tuple(sorted({side[n] for n in group}))
+            yield Leak(split_set, shared, "nearly the same pictures", tuple(rows[n]["source_id"] for n in group))
+
+
+def _split_of(clips: pd.DataFrame, split_set: str) -> "pd.Series[Any]":
+    return clips["splits"].map(lambda splits: splits.get(split_set))
+
+
+def _recordings(card: DatasetCard) -> Callable[[str], str | None] | None:
+    """What tells the recording that a clip was cut from, where the dataset's names do."""
+    if card.name == "ucf101":
+        return _ucf_group
+    if card.name.startswith("kinetics"):
+        return lambda source_id: source_id.rsplit("_", 2)[0]
+    if card.group_by:
+        return SplitRule(group_by=card.group_by).group_of
+    return None
 
 
 def _ucf_group(source_id: str) -> str | None:
@@ -192,13 +277,27 @@ def _flow_strip(frames_dir: Path, card: DatasetCard, row: dict[str, Any]) -> Ite
 
 
 def _read_jpegs(frames_dir: Path, card: DatasetCard, row: dict[str, Any], modality: Modality) -> list[bytes]:
+    return list(_jpegs_at(frames_dir, card, row, modality, range(len(row["frame_sizes"]))))
+
+
+def _sampled_jpegs(frames_dir: Path, card: DatasetCard, row: dict[str, Any]) -> Iterator[bytes]:
+    return _jpegs_at(frames_dir, card, row, "rgb", sampled_frames(row["num_frames"]))
+
+
+def _jpegs_at(
+    frames_dir: Path, card: DatasetCard, row: dict[str, Any], modality: Modality, indices: Iterable[int]
+) -> Iterator[bytes]:
     layout: Layout = card.extraction[modality]["settings"]["layout"]
     path = payload_path(frames_dir, row["key"], modality, layout)
     if layout == "folders":
         names = sorted(path.iterdir(), key=lambda file: (file.stem[-5:], file.stem))  # x and y of a field together
-        return [file.read_bytes() for file in names]
-    data, ends = path.read_bytes(), np.cumsum(row["frame_sizes"])
-    return [data[end - size : end] for end, size in zip(ends, row["frame_sizes"], strict=True)]
+        yield from (names[index].read_bytes() for index in indices)
+        return
+    ends = np.cumsum(row["frame_sizes"])
+    with path.open("rb") as file:
+        for index in indices:
+            file.seek(int(ends[index] - row["frame_sizes"][index]))
+            yield file.read(int(row["frame_sizes"][index]))
 
 
 def _data_url(image: NDArray[np.uint8]) -> str:

@@ -1,10 +1,12 @@
 import re
 import shutil
+from fractions import Fraction
 
+import av
 import pytest
 
 from actcli.errors import ActcliError
-from actcli.ingest import extract_dataset
+from actcli.ingest import SplitRule, extract_dataset
 from actcli.ingest.inspect import inspect_dataset
 
 
@@ -60,7 +62,7 @@ def test_a_group_of_ucf101_in_both_splits_is_a_leak(tiny_raw, tiny_options, tmp_
     options = tiny_options(dataset="ucf101", raw_dir=raw)
     extract_dataset(options)
     (leak,) = inspect_dataset(options.frames_dir, tmp_path / "page.html").leaks
-    assert (leak.split_set, leak.what) == ("1", "same group")
+    assert (leak.split_set, leak.what) == ("1", "same recording")
     assert leak.clips == tuple(f"Archery/{name}" for name in names[:2])
 
 
@@ -86,3 +88,64 @@ def test_layout_folders_is_shown_too(tiny_options, tmp_path):
 def test_without_an_extraction_the_error_says_what_to_run(tmp_path):
     with pytest.raises(ActcliError, match="run actcli extract"):
         inspect_dataset(tmp_path, tmp_path / "page.html")
+
+
+def reencode(source, target):
+    """The same pictures at half the size and a low quality."""
+    with av.open(str(source)) as old, av.open(str(target), "w") as new:
+        stream = new.add_stream("mpeg4", rate=Fraction(12), options={"qscale": "12"})
+        frames = [frame.to_ndarray(format="rgb24")[::2, ::2] for frame in old.decode(video=0)]
+        stream.height, stream.width = frames[0].shape[:2]
+        for frame in frames:
+            new.mux(stream.encode(av.VideoFrame.from_ndarray(frame.copy(), format="rgb24")))
+        new.mux(stream.encode())
+
+
+def test_a_reencoded_copy_in_the_other_split_is_a_leak(raw_copy, tiny_options, tmp_path):
+    reencode(raw_copy / "train/growing/00004.mp4", raw_copy / "val/growing/copy.avi")
+    options = tiny_options(raw_dir=raw_copy)
+    extract_dataset(options)
+    report = inspect_dataset(options.frames_dir, tmp_path / "page.html")
+    (leak,) = report.leaks
+    assert (leak.splits, leak.what) == (("train", "val"), "nearly the same pictures")
+    assert set(leak.clips) == {"train/growing/00004.mp4", "val/growing/copy.avi"}
+    assert "nearly the same pictures" in report.path.read_text("utf-8")
+
+
+def test_equal_clips_of_different_classes_are_named(raw_copy, tiny_options, tmp_path):
+    shutil.copy(raw_copy / "train/growing/00004.mp4", raw_copy / "train/shrinking/copy.mp4")
+    options = tiny_options(raw_dir=raw_copy)
+    extract_dataset(options)
+    report = inspect_dataset(options.frames_dir, tmp_path / "page.html")
+    (conflict,) = report.conflicts
+    assert conflict.clips == ("train/growing/00004.mp4", "train/shrinking/copy.mp4")
+    assert conflict.classes == ("growing", "shrinking")
+    assert "Labels in conflict" in report.path.read_text("utf-8")
+
+
+def test_recordings_of_own_clips_on_both_sides_are_leaks(raw_copy, tiny_options, tmp_path):
+    for split in ("train", "val"):
+        next((raw_copy / split / "growing").iterdir()).rename(raw_copy / split / "growing" / f"tape7 {split}.mp4")
+    options = tiny_options(raw_dir=raw_copy, split_rule=SplitRule(group_by=r"tape\d"))
+    assert "1 recordings by --group-by lie in several splits: 'tape7'." in extract_dataset(options).warnings
+    (leak,) = inspect_dataset(options.frames_dir, tmp_path / "page.html").leaks
+    assert (leak.what, len(leak.clips)) == ("same recording", 2)
+
+
+def test_a_damaged_manifest_is_said_to_be_damaged(tiny_options, tmp_path):
+    options = tiny_options()
+    extract_dataset(options)
+    manifest = options.frames_dir / "manifest.parquet"
+    manifest.write_bytes(manifest.read_bytes()[:-100])
+    with pytest.raises(ActcliError, match=r"manifest\.parquet is damaged"):
+        inspect_dataset(options.frames_dir, tmp_path / "page.html")
+
+
+def test_a_place_that_cannot_be_written_to_is_refused(tiny_options, tmp_path):
+    options = tiny_options()
+    extract_dataset(options)
+    (tmp_path / "file").write_text("")
+    (tmp_path / "folder").mkdir()
+    for place in (tmp_path / "file" / "page.html", tmp_path / "folder"):
+        with pytest.raises(ActcliError, match="choose another place with --out"):
+            inspect_dataset(options.frames_dir, place)
