@@ -2,8 +2,8 @@
 
     python benchmarks/lookalikes.py [--train 175000] [--val 25000] [--write]
 
-``--write`` keeps the numbers in ``results/lookalikes.json``. Bits are taken of made pictures of 340 x 256 in memory, and of
-clips that are all different; what reading from a disk costs comes on top.
+``--write`` keeps the numbers in ``results/lookalikes.json``. Bits are taken of made pictures of 340 x 256 in memory,
+pairs are those of clips that are all different; what reading from a disk costs comes on top.
 """
 
 import argparse

@@ -15,8 +15,8 @@ def datasets_command(
 
     if name is not None:
         adapter = describe_dataset(name)
-        option = "any other name" if adapter.is_own else adapter.name
-        console.print(f"{adapter.title} (--dataset {option}), under raw/<name>:\n", markup=False)
+        name = "NAME" if adapter.is_own else adapter.name
+        console.print(f"{adapter.title} (--dataset {name}), under raw/{name}:\n", markup=False)
         console.print(adapter.expects, markup=False)
         return
     listing = table("name", "dataset", "comes as", "mirror", "published counts")
@@ -24,4 +24,4 @@ def datasets_command(
         counts = ", ".join(f"{key} {value}" for key, value in adapter.published_counts.items())
         listing.add_row(adapter.name, adapter.title, adapter.storage, adapter.flip, counts)
     console.print(listing)
-    console.print("which files go where: actcli datasets NAME. Any class/video tree in raw/<name> works too.")
+    console.print("which files go where: actcli datasets NAME. Own data in raw/<name>: actcli datasets folder")

@@ -1,8 +1,8 @@
 """Clips whose pictures are nearly the same, though encoded, scaled or trimmed differently.
 
 Of four frames of a clip, at equal distances, the 63 lowest frequencies (8 x 8 of a 32 x 32 cosine transform, without
-the constant) are compared with their median: 252 bits. Copies that were encoded anew, scaled or cut a little at the edges
-differ in few of them, clips of other scenes in about half.
+the constant) are compared with their median: 252 bits. Copies that were encoded anew, scaled or cut a little at the
+edges differ in few of them, clips of other scenes in about half.
 
 Source: pHash, Zauner, "Implementation and benchmarking of perceptual image hash functions", 2010.
 """
