@@ -101,6 +101,9 @@ def extract_command(
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Only take up failed clips again.", rich_help_panel=RUN)
     ] = False,
+    clip_timeout: Annotated[
+        float, typer.Option(min=1, help="Seconds after which a clip counts as hung.", rich_help_panel=RUN)
+    ] = 1800.0,
     executor: Annotated[
         Literal["processes", "ray", "serial"],
         typer.Option(help="Where clips are done.", rich_help_panel=RUN),
@@ -132,6 +135,7 @@ def extract_command(
         flow_bound=flow_bound,
         from_frames=tuple(from_frames or ()),
         executor=executor,
+        clip_timeout=clip_timeout,
         split_rule=SplitRule(val_fraction, group_by),
         **extra,
     )

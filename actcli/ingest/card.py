@@ -1,13 +1,13 @@
 """The dataset card: ``dataset.json`` beside the extracted frames."""
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from actcli.errors import ActcliError
+from actcli.ingest.files import open_regular, write_atomically
 from actcli.ingest.records import FlipPolicy
 
 CARD_NAME = "dataset.json"
@@ -42,20 +42,18 @@ class DatasetCard:
         path = Path(path)
         path = path / CARD_NAME if path.is_dir() else path
         try:
-            value = json.loads(path.read_text("utf-8"))
-            return cls(
-                name=value["name"],
-                classes=tuple(value["classes"]),
-                flip=value["flip"],
-                flip_swaps=tuple((a, b) for a, b in value["flip_swaps"]),
-                split_sets={name: tuple(splits) for name, splits in value["split_sets"].items()},
-                extraction=value["extraction"],
-                group_by=value.get("group_by", ""),
-            )
+            with open_regular(path) as file:
+                return cls(**_checked(json.loads(file.read().decode("utf-8"))))
         except FileNotFoundError:
             raise ActcliError(f"There is no dataset card {path}; run actcli extract first.") from None
-        except (ValueError, KeyError, TypeError) as error:
-            raise ActcliError(f"The dataset card {path} is damaged ({error!r}); run actcli extract again.") from None
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError, OSError) as error:
+            if isinstance(error, ActcliError):
+                raise
+            reason = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
+            raise ActcliError(
+                f"The dataset card {path} is damaged ({reason}). It says how the frames were made, so restore it, or "
+                "extract into a new folder with --frames-dir."
+            ) from None
 
     def write(self, path: Path | str) -> None:
         """Write the card at once or not at all; ``path`` is the file or its folder."""
@@ -64,11 +62,29 @@ class DatasetCard:
         write_atomically(path, json.dumps(asdict(self), indent=1) + "\n")
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Replace a text file: readers see the old or the new one, never a part."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("w", encoding="utf-8") as handle:
-        handle.write(text)
-        handle.flush()
-        os.fsync(handle.fileno())
-    temporary.replace(path)
+def _checked(value: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a card, each of its type."""
+    split_sets = {name: _names(splits) for name, splits in value["split_sets"].items()}
+    extraction = value["extraction"]
+    if value["flip"] not in get_args(FlipPolicy):
+        raise ValueError(f"flip is {value['flip']!r}")
+    if not all(isinstance(facts.get("settings", {}), dict) for facts in extraction.values()):
+        raise ValueError("the settings are no table")
+    swaps = tuple(_names(pair) for pair in value["flip_swaps"])
+    if any(len(pair) != 2 for pair in swaps):
+        raise ValueError("a swap is no pair of classes")
+    return {
+        "name": _names([value["name"]])[0],
+        "classes": _names(value["classes"]),
+        "flip": value["flip"],
+        "flip_swaps": swaps,
+        "split_sets": split_sets,
+        "extraction": extraction,
+        "group_by": _names([value.get("group_by", "")])[0],
+    }
+
+
+def _names(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
+        raise ValueError(f"{str(value)[:40]!r} is no list of names")
+    return tuple(value)

@@ -25,6 +25,9 @@ Task = TypeVar("Task")
 Result = TypeVar("Result")
 ExecutorName = Literal["processes", "ray", "serial"]
 
+WORKER_DIED, WORKER_HUNG = "WorkerDied", "WorkerHung"
+"""What a ``Crash`` can be."""
+
 _ONE_THREAD = {"OPENCV_FOR_THREADS_NUM": "1", "OMP_NUM_THREADS": "1"}  # there is one worker a core already
 _START_SECONDS = 300.0  # imports can take long on a busy network disk
 _DEATH_SECONDS = 5.0  # how long a process may take to end once its pipe is closed
@@ -120,7 +123,7 @@ class _Worker:
         death = _death(self._process.returncode)
         if not self._has_started:
             raise ActcliError(f"A worker process could not start: {death}. Its error is above; try --executor serial.")
-        return Crash("WorkerDied", death)
+        return Crash(WORKER_DIED, death)
 
     def stop(self) -> None:
         self.connection.close()
@@ -161,7 +164,7 @@ def _finished(busy: list[_Worker], timeout: float) -> list[tuple[_Worker, Any]]:
     for worker in busy:
         if worker.connection not in ready and time.monotonic() > worker.deadline:
             worker.stop()
-            finished.append((worker, Crash("WorkerHung", f"no result after {timeout:g} seconds")))
+            finished.append((worker, Crash(WORKER_HUNG, f"no result after {timeout:g} seconds")))
     return finished
 
 
@@ -224,7 +227,7 @@ def _run_ray(
         for reference in [r for r, (_, deadline) in running.items() if time.monotonic() > deadline]:
             task, _ = running.pop(reference)
             ray.cancel(reference, force=True)
-            yield task, Crash("WorkerHung", f"no result after {timeout:g} seconds")
+            yield task, Crash(WORKER_HUNG, f"no result after {timeout:g} seconds")
 
 
 def _call(function: Callable[[Any], Any], task: Any) -> Any:
@@ -239,4 +242,4 @@ def _ray_result(reference: Any) -> Any:
     except ray.exceptions.RayTaskError as error:
         raise error.cause from None
     except ray.exceptions.RayError as error:
-        return Crash("WorkerDied", str(error).splitlines()[0])
+        return Crash(WORKER_DIED, str(error).splitlines()[0])

@@ -1,13 +1,12 @@
 """The extraction job: from a raw folder to one file of frames per clip and a manifest of them all."""
 
 import fcntl
-import itertools
 import os
-import shutil
+import re
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -15,7 +14,6 @@ from typing import Any, get_args
 
 import av
 import cv2
-import numpy as np
 import simplejpeg
 
 from actcli import __version__
@@ -23,15 +21,17 @@ from actcli.errors import ActcliError
 from actcli.ingest.card import CARD_NAME, DatasetCard
 from actcli.ingest.clip_job import ClipJob, ClipTask, extract_clip
 from actcli.ingest.datasets import get_dataset
-from actcli.ingest.decode import DecodeSettings, target_size
-from actcli.ingest.executors import Crash, ExecutorName, check_executor, run_tasks
+from actcli.ingest.decode import DecodeSettings
+from actcli.ingest.disk import DiskNeed, nearest_folder
+from actcli.ingest.executors import WORKER_DIED, Crash, ExecutorName, check_executor, run_tasks
+from actcli.ingest.files import remove_leftovers
 from actcli.ingest.flow import FLOW_METHODS, FlowMethod, check_method
+from actcli.ingest.keys import KEYS_NAME, assign_keys
+from actcli.ingest.ledger import Ledger
 from actcli.ingest.locate import DumpFinder, locate_in
 from actcli.ingest.manifest import (
     Layout,
-    Ledger,
     Modality,
-    assign_keys,
     modality_file,
     payload_path,
     printable,
@@ -43,9 +43,8 @@ from actcli.ingest.records import ClipRecord, DatasetAdapter, Listing
 from actcli.ingest.split import SplitRule, divide, split_problems, split_warnings, write_splits
 from actcli.ingest.video_lists import write_video_lists
 
-_BYTES_PER_PIXEL = 0.2
-"""Upper estimate of a JPEG frame's bytes a pixel at the default quality, for the disk check."""
-_SAMPLED_CLIPS = 16
+_OURS = re.compile(rf"\d+|extract(\.flow)?\.jsonl|manifest(\.flow)?\.parquet(\.sha256)?|{re.escape(KEYS_NAME)}")
+"""Names that an extraction writes to."""
 
 
 @dataclass(frozen=True)
@@ -199,23 +198,22 @@ def extract_dataset(
     begin = time.monotonic()
     checked = _check(options)
     listing = checked.listing
-    options.frames_dir.mkdir(parents=True, exist_ok=True)
-    with _locked(options.frames_dir):
-        _remove_leftovers(options.frames_dir)
+    with _disk_trouble(options.frames_dir), _locked(options.frames_dir):
+        remove_leftovers(options.frames_dir)
         if not listing.is_divided:
             write_splits(options.frames_dir, listing.records, options.split_rule)
-        keys = assign_keys(options.frames_dir, listing.records)
-        with Ledger(modality_file(options.frames_dir, "extract", options.modality, ".jsonl")) as ledger:
+        with _ledger(options) as ledger:
             _write_card(listing, options)
+            keys = assign_keys(options.frames_dir, listing.records, _other_names(options) | ledger.names())
             to_do = _to_do(listing, keys, ledger, options)
             if on_plan:
                 on_plan(make_plan(listing, checked.located, _done(ledger), checked.warnings))
             _extract_all(checked, to_do, ledger, options, progress)
         manifest = modality_file(options.frames_dir, "manifest", options.modality, ".parquet")
         write_manifest(manifest, listing.records, keys, ledger.rows)
-    outcomes = [ledger.rows[keys[record.source_id]] for record in listing.records]
-    if options.layout == "folders":
-        write_video_lists(options.frames_dir, listing, outcomes, options.modality)
+        outcomes = [ledger.rows[keys[record.source_id]] for record in listing.records]
+        if options.layout == "folders":
+            write_video_lists(options.frames_dir, listing, outcomes, options.modality)
     return _summary(checked, outcomes, len(to_do), time.monotonic() - begin, options)
 
 
@@ -229,11 +227,37 @@ def plan_extraction(options: ExtractOptions) -> tuple[ExtractPlan, Estimate | No
         ActcliError: As ``extract_dataset``.
     """
     checked = _check(options)
-    done = _done(Ledger(modality_file(options.frames_dir, "extract", options.modality, ".jsonl")))
+    with _disk_trouble(options.frames_dir):
+        done = _done(_ledger(options))
     plan = make_plan(checked.listing, checked.located, done, checked.warnings)
     to_do = [r for r in checked.listing.records if r.source_id in checked.located and r.source_id not in done]
     tasks = [_task("", record, checked.located) for record in to_do]
     return plan, estimate(_clip_job(checked.adapter, options), tasks, options.workers) if tasks else None
+
+
+def _ledger(options: ExtractOptions, modality: Modality | None = None) -> Ledger:
+    return Ledger(modality_file(options.frames_dir, "extract", modality or options.modality, ".jsonl"))
+
+
+def _other_names(options: ExtractOptions) -> dict[str, str]:
+    """Key to source id of what was extracted of the other modality."""
+    return _ledger(options, "flow" if options.modality == "rgb" else "rgb").names()
+
+
+@contextmanager
+def _disk_trouble(frames_dir: Path) -> Iterator[None]:
+    """A disk that is full, read-only or gone, and memory that does not suffice, in a sentence."""
+    try:
+        yield
+    except OSError as error:
+        raise ActcliError(
+            f"{error.filename or frames_dir}: {error.strerror or error}. "
+            "Mend this and type the same command; it continues."
+        ) from error
+    except MemoryError as error:
+        raise ActcliError(
+            "The memory did not suffice. Lower --workers, or free some, and type the same command; it continues."
+        ) from error
 
 
 def _done(ledger: Ledger) -> set[str]:
@@ -259,8 +283,8 @@ def _check(options: ExtractOptions) -> _Checked:
         located, unplaced = _locate(listing, options)
         problems += unplaced
         problems += split_problems(listing) if adapter.is_own else ()
-        here = replace(listing, records=tuple(r for r in listing.records if r.source_id in located))
-        problems += _disk_problems(adapter, here, options) if located else ()
+        if located and not problems:
+            problems += _disk_problems(located, options)
     if problems or listing is None:
         raise ActcliError("\n".join(problems))
     warnings = (*listing.warnings, *_unused_options(adapter, listing, options))
@@ -325,15 +349,27 @@ def _option_problems(options: ExtractOptions) -> Iterator[str]:
 
 def _target_problems(options: ExtractOptions) -> Iterator[str]:
     target = options.frames_dir
-    existing = next(path for path in (target.absolute(), *target.absolute().parents) if path.exists())
+    existing = nearest_folder(target)
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
         yield f"{existing} is not a folder that can be written to; choose another with --frames-dir."
-    elif (target / CARD_NAME).exists():
+    elif not os.path.lexists(target / CARD_NAME):
+        yield from _foreign_problems(target)
+    else:
         card = DatasetCard.read(target)
         if card.name != options.dataset:
             yield f"{target} holds {card.name}, not {options.dataset}; choose another folder with --frames-dir."
         else:
             yield from _changed_options(card, options)
+
+
+def _foreign_problems(target: Path) -> Iterator[str]:
+    """Files with names that are ours, and no card that says so, are somebody else's."""
+    taken = sorted(filter(_OURS.fullmatch, os.listdir(target))) if target.is_dir() else []
+    if taken:
+        yield (
+            f"{target} holds {taken[0]} but no {CARD_NAME}: these are no frames of actcli, or their card is lost. "
+            "Choose another folder with --frames-dir; nothing here was touched."
+        )
 
 
 def _changed_options(card: DatasetCard, options: ExtractOptions) -> Iterator[str]:
@@ -351,59 +387,27 @@ def _changed_options(card: DatasetCard, options: ExtractOptions) -> Iterator[str
             )
 
 
-def _disk_problems(adapter: DatasetAdapter, listing: Listing, options: ExtractOptions) -> Iterator[str]:
-    """Compare free space with an estimate from a few clips' headers; what is extracted already is subtracted."""
-    existing = next(p for p in (options.frames_dir.absolute(), *options.frames_dir.absolute().parents) if p.exists())
-    free = shutil.disk_usage(existing).free
-    step = max(1, len(listing.records) // _SAMPLED_CLIPS)
-    sizes = [_estimated_bytes(adapter, record, options) for record in listing.records[::step]]
-    found = [size for size in sizes if size is not None]
-    done = modality_file(options.frames_dir, "extract", options.modality, ".jsonl")
-    num_done = done.read_bytes().count(b"\n") if done.is_file() else 0
-    needed = np.mean(found) * max(0, len(listing.records) - num_done) if found else 0
-    if needed > free:
-        yield (
-            f"{existing} has {free / 1e9:.1f} GB free, and {options.dataset} needs about {needed / 1e9:.1f} GB there. "
-            "Free some space, choose another folder with --frames-dir, or lower --short-side or --quality."
-        )
-
-
-def _estimated_bytes(adapter: DatasetAdapter, record: ClipRecord, options: ExtractOptions) -> float | None:
-    """Bytes that a clip will take, from its header; None where it cannot be read."""
-    if options.from_frames:
-        return None
-    path = options.raw_dir / record.path
-    try:
-        if adapter.storage == "frames":
-            return float(sum(entry.stat().st_size for entry in os.scandir(path)))
-        with av.open(str(path.absolute()), metadata_errors="ignore") as container:
-            stream = container.streams.video[0]
-            seconds = (container.duration or 0) / av.time_base
-            num_frames = seconds * float(options.fps or stream.average_rate or 25)
-            width, height = target_size(stream.width, stream.height, _decode_settings(options))
-            return num_frames * width * height * _BYTES_PER_PIXEL * (2 if options.modality == "flow" else 1)
-    except (av.FFmpegError, OSError, IndexError):
-        return None
+def _disk_problems(located: Mapping[str, str], options: ExtractOptions) -> Iterator[str]:
+    """Compare free space with an estimate; what is extracted already is subtracted."""
+    ledger = modality_file(options.frames_dir, "extract", options.modality, ".jsonl")
+    num_done = ledger.read_bytes().count(b'"status":"ok"') if ledger.is_file() else 0
+    planes = 1 if options.modality == "rgb" else 2
+    need = DiskNeed(options.frames_dir, _decode_settings(options), planes, options.executor)
+    if num_done < len(located):
+        paths = [options.raw_dir / path for path in located.values()]
+        yield from need.problems(paths, len(located) - num_done, options.dataset)
 
 
 @contextmanager
 def _locked(frames_dir: Path) -> Iterator[None]:
     """Keep a second extraction out of the folder; the system frees the lock when this process ends, however it ends."""
+    frames_dir.mkdir(parents=True, exist_ok=True)
     with (frames_dir / ".extract.lock").open("w") as handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise ActcliError(f"Another extraction is writing to {frames_dir}; wait for it to end.") from None
         yield
-
-
-def _remove_leftovers(frames_dir: Path) -> None:
-    """Delete the temporary files of a run that was killed."""
-    for path in itertools.chain(frames_dir.glob(".*.tmp"), frames_dir.glob("*/.*.tmp")):
-        if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink(missing_ok=True)
 
 
 def _write_card(listing: Listing, options: ExtractOptions) -> None:
@@ -433,7 +437,7 @@ def _to_do(
         if row is None:
             return not options.retry_failed
         if row["status"] != "ok":
-            return options.retry_failed
+            return options.retry_failed or _is_passing(row)
         path = payload_path(options.frames_dir, key, options.modality, options.layout)
         return not options.retry_failed and payload_bytes(path) != row["bytes"]
 
@@ -481,13 +485,7 @@ def _extract_all(
     missing = [_missing_row(key, record, options) for key, record in to_do if record.source_id not in located]
     tasks = (_task(key, record, located) for key, record in here)
     state = ExtractProgress(len(missing), len(to_do), len(missing), 0)
-    results = run_tasks(
-        options.executor,
-        partial(extract_clip, _clip_job(checked.adapter, options)),
-        tasks,
-        workers=max(1, min(options.workers, len(here))),
-        timeout=options.clip_timeout,
-    )
+    results = _results(_clip_job(checked.adapter, options), tasks, max(1, min(options.workers, len(here))), options)
     try:
         ledger.extend(missing)
         if missing and progress:
@@ -510,6 +508,27 @@ def _extract_all(
         ) from error
     finally:
         results.close()
+
+
+def _results(
+    job: ClipJob, tasks: Iterable[ClipTask], workers: int, options: ExtractOptions
+) -> Generator[tuple[ClipTask, dict[str, Any] | Crash]]:
+    """What comes of each clip; one whose worker died is tried once more when the others are done, alone."""
+    run = partial(run_tasks, options.executor, partial(extract_clip, job), timeout=options.clip_timeout)
+    died: list[ClipTask] = []
+    with closing(run(tasks, workers=workers)) as results:
+        for task, result in results:
+            if isinstance(result, Crash) and result.error == WORKER_DIED:
+                died.append(task)
+            else:
+                yield task, result
+    with closing(run(died, workers=1)) as results:
+        yield from results
+
+
+def _is_passing(row: Mapping[str, Any]) -> bool:
+    """Whether a clip failed for a reason outside of it, so that the same command takes it up again."""
+    return bool(row["stage"] == "worker" or row["error"] == "MemoryError")
 
 
 def _missing_row(key: str, record: ClipRecord, options: ExtractOptions) -> dict[str, Any]:

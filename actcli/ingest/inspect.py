@@ -18,7 +18,8 @@ import simplejpeg
 from numpy.typing import NDArray
 
 from actcli.errors import ActcliError
-from actcli.ingest.card import DatasetCard, write_atomically
+from actcli.ingest.card import DatasetCard
+from actcli.ingest.files import write_atomically
 from actcli.ingest.flow import dequantise, flow_to_colour
 from actcli.ingest.lookalikes import joined, lookalikes, read_bits, sampled_frames
 from actcli.ingest.manifest import Layout, Modality, modality_file, payload_path, read_manifest

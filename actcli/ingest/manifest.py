@@ -1,25 +1,23 @@
-"""Keys, ledger and manifest: who is who, what is done, and the table made from both.
+"""The manifest: the table of all clips, made from the annotations and the ledger when a job ends.
 
-``keys.jsonl`` holds one source id a line; the line number from 0 is the clip's key, for good. ``extract.jsonl`` (for
-flow ``extract.flow.jsonl``) gains a line whenever a clip is finished. ``manifest.parquet`` (``manifest.flow.parquet``)
-joins the annotations with the ledger when the job ends.
+``manifest.parquet`` (``manifest.flow.parquet``) has its SHA-256 in a file beside it, in the format of ``sha256sum``.
 """
 
+import hashlib
 import itertools
-import json
 import os
-import time
+import shlex
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from actcli.errors import ActcliError
-from actcli.ingest.card import write_atomically
+from actcli.ingest.files import open_regular, replacing, write_atomically
 from actcli.ingest.records import ClipRecord
 
 Modality = Literal["rgb", "flow"]
@@ -68,8 +66,8 @@ OUTCOME_DEFAULTS: dict[str, Any] = {
 }
 """What a ledger line leaves out."""
 
-_SYNC_SECONDS = 2.0
 _ROWS_PER_GROUP = 8192
+_CHUNK_BYTES = 1 << 22
 
 
 def modality_file(frames_dir: Path, stem: str, modality: Modality, suffix: str) -> Path:
@@ -83,93 +81,31 @@ def payload_path(frames_dir: Path, key: str, modality: Modality = "rgb", layout:
     return frames_dir / str(int(key) // 1000) / (f"{name}.mjpeg" if layout == "mjpeg" else name)
 
 
-def assign_keys(frames_dir: Path, records: Iterable[ClipRecord]) -> dict[str, str]:
-    """Source id to key: known clips keep theirs, new ones get the next numbers in listing order.
-
-    The table is written before any clip is extracted, so an interrupted job finds the same keys again.
-    """
-    path = frames_dir / "keys.jsonl"
-    known = [json.loads(line) for line in path.read_text("ascii").splitlines()] if path.is_file() else []
-    numbers = {source_id: number for number, source_id in enumerate(known)}
-    for record in records:
-        numbers.setdefault(record.source_id, len(numbers))
-    if len(numbers) > len(known):
-        write_atomically(path, "".join(json.dumps(source_id) + "\n" for source_id in numbers))
-    return {source_id: f"{number:09d}" for source_id, number in numbers.items()}
-
-
-class Ledger:
-    """The append-only list of finished clips, one JSON object a line; the last line for a key counts."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self.rows: dict[str, dict[str, Any]] = {}
-        """Key to outcome."""
-        self._whole_bytes = self._read() if path.is_file() else 0
-
-    def _read(self) -> int:
-        """Fill ``rows``; returns where the last whole line ends: a line that a kill tore is dropped."""
-        end = 0
-        with self._path.open("rb") as file:
-            for number, line in enumerate(file, 1):
-                if not line.endswith(b"\n"):
-                    break
-                try:
-                    self._keep(json.loads(line))
-                except (ValueError, KeyError, TypeError):
-                    raise ActcliError(
-                        f"Line {number} of {self._path} is damaged. Remove that line; its clip is then extracted again."
-                    ) from None
-                end += len(line)
-        return end
-
-    def __enter__(self) -> "Ledger":
-        self._file = self._path.open("ab")
-        self._file.truncate(self._whole_bytes)
-        self._synced = time.monotonic()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._sync()
-        self._file.close()
-
-    def append(self, row: dict[str, Any]) -> None:
-        """Record a finished clip; the line is handed to the system at once and to the disk every two seconds."""
-        self._keep(row)
-        self._file.write(json.dumps(row, separators=(",", ":")).encode() + b"\n")
-        self._file.flush()
-        if time.monotonic() - self._synced > _SYNC_SECONDS:
-            self._sync()
-
-    def extend(self, rows: Iterable[dict[str, Any]]) -> None:
-        """Record many clips at once."""
-        for row in rows:
-            self._keep(row)
-            self._file.write(json.dumps(row, separators=(",", ":")).encode() + b"\n")
-        self._file.flush()
-
-    def _keep(self, row: dict[str, Any]) -> None:
-        """Remember a row; frame sizes as an array, since a million clips have hundreds each."""
-        self.rows[row["key"]] = row | {"frame_sizes": np.array(row.get("frame_sizes", ()), np.int32)}
-
-    def _sync(self) -> None:
-        os.fsync(self._file.fileno())
-        self._synced = time.monotonic()
-
-
 def write_manifest(
     path: Path, records: Iterable[ClipRecord], keys: Mapping[str, str], outcomes: Mapping[str, Mapping[str, Any]]
 ) -> None:
     """Write the table of all clips in key order, at once or not at all. It holds no times: equal work, equal table."""
     ordered = iter(sorted(records, key=lambda record: keys[record.source_id]))
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with pq.ParquetWriter(temporary, MANIFEST_SCHEMA) as writer:
-        while batch := list(itertools.islice(ordered, _ROWS_PER_GROUP)):
-            rows = [_manifest_row(record, keys[record.source_id], outcomes) for record in batch]
-            writer.write_table(pa.Table.from_pylist(rows, schema=MANIFEST_SCHEMA))
-    temporary.replace(path)
+    with replacing(path) as temporary:
+        with pq.ParquetWriter(temporary, MANIFEST_SCHEMA, write_page_checksum=True) as writer:
+            while batch := list(itertools.islice(ordered, _ROWS_PER_GROUP)):
+                rows = [_manifest_row(record, keys[record.source_id], outcomes) for record in batch]
+                writer.write_table(pa.Table.from_pylist(rows, schema=MANIFEST_SCHEMA))
+        digest = _digest(temporary)
+    write_atomically(checksum_path(path), f"{digest}  {path.name}\n")
+
+
+def checksum_path(manifest: Path) -> Path:
+    """The file with the SHA-256 of a manifest; ``sha256sum --check`` takes it."""
+    return manifest.with_name(f"{manifest.name}.sha256")
+
+
+def _digest(path: Path) -> str:
+    with open_regular(path) as file:
+        digest = hashlib.sha256()
+        while chunk := file.read(_CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
 
 
 def _manifest_row(record: ClipRecord, key: str, outcomes: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
@@ -188,18 +124,42 @@ def _manifest_row(record: ClipRecord, key: str, outcomes: Mapping[str, Mapping[s
 
 
 def read_manifest(frames_dir: Path | str, modality: Modality = "rgb") -> pa.Table:
-    """The manifest of an extracted dataset.
+    """The manifest of an extracted dataset, compared with its checksum.
 
     Raises:
-        ActcliError: There is none: the extraction has not been run, or not to its end.
+        ActcliError: There is none (the extraction has not been run, or not to its end), or it is damaged.
     """
     path = modality_file(Path(frames_dir), "manifest", modality, ".parquet")
-    if not path.is_file():
-        raise ActcliError(f"There is no {path}: run actcli extract to its end first.")
     try:
-        return pq.read_table(path, schema=MANIFEST_SCHEMA)
-    except (pa.ArrowException, OSError) as error:
-        raise ActcliError(f"{path} is damaged ({error}): run actcli extract again, it writes it anew.") from None
+        with open_regular(checksum_path(path)) as file:
+            stated = file.read(64)
+        if _digest(path).encode() != stated:
+            raise ValueError("it is not the file that its checksum was made of")
+        table = pq.read_table(path, schema=MANIFEST_SCHEMA, page_checksum_verification=True)
+        _check_sizes(table, planes=1 if modality == "rgb" else 2)
+        return table
+    except FileNotFoundError:
+        missing = checksum_path(path) if path.exists() else path
+        raise ActcliError(f"There is no {missing}: run actcli extract to its end first.") from None
+    except (pa.ArrowException, OSError, ValueError) as error:
+        if isinstance(error, ActcliError):
+            raise
+        raise ActcliError(
+            f"{path} is damaged ({error}). Make it again, which keeps the frames: "
+            f"actcli extract --dataset {shlex.quote(path.parent.name)}"
+        ) from None
+
+
+def _check_sizes(table: pa.Table, planes: int) -> None:
+    """Raise ``ValueError`` unless each clip's frames are as many, and as many bytes, as its row says."""
+    sizes = table["frame_sizes"].combine_chunks()
+    counts = pc.list_value_length(sizes).to_numpy(zero_copy_only=False)
+    ends = np.cumsum(np.concatenate([[0], pc.list_flatten(sizes).to_numpy(zero_copy_only=False)]))
+    borders = np.concatenate([[0], np.cumsum(counts)])
+    if not np.array_equal(np.diff(ends[borders]), table["bytes"].to_numpy()):
+        raise ValueError("frame sizes and bytes of a clip differ")
+    if not np.array_equal(counts, planes * table["num_frames"].to_numpy()):
+        raise ValueError("frame sizes and number of frames of a clip differ")
 
 
 def printable(name: str) -> str:

@@ -2,10 +2,10 @@
 
 import hashlib
 import os
-import shutil
 from pathlib import Path
 from typing import BinaryIO
 
+from actcli.ingest.files import remove, temporary_path
 from actcli.ingest.manifest import Layout, Modality
 
 
@@ -17,7 +17,7 @@ class PayloadWriter:
 
     def __init__(self, target: Path, modality: Modality, layout: Layout) -> None:
         self._target = target
-        self._temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+        self._temporary = temporary_path(target)
         self._name_of = _rgb_name if modality == "rgb" else _flow_name
         self._layout = layout
         self._file: BinaryIO | None = None
@@ -26,7 +26,7 @@ class PayloadWriter:
 
     def __enter__(self) -> "PayloadWriter":
         self._target.parent.mkdir(parents=True, exist_ok=True)
-        _remove(self._temporary)
+        remove(self._temporary)
         if self._layout == "mjpeg":
             self._file = self._temporary.open("wb")
         else:
@@ -36,7 +36,7 @@ class PayloadWriter:
     def __exit__(self, *exception: object) -> None:
         if self._file:
             self._file.close()
-        _remove(self._temporary)
+        remove(self._temporary)
 
     def write(self, jpeg: bytes) -> None:
         """Add one frame, or one of the two planes of a flow field."""
@@ -52,7 +52,7 @@ class PayloadWriter:
         if self._file:
             self._file.close()
         elif self._target.exists():
-            _remove(self._target)
+            remove(self._target)
         self._temporary.replace(self._target)
 
     @property
@@ -74,10 +74,3 @@ def _rgb_name(index: int) -> str:
 
 def _flow_name(index: int) -> str:
     return f"flow_{'xy'[index % 2]}_{index // 2 + 1:05d}.jpg"
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from actcli.errors import ActcliError
-from actcli.ingest.card import write_atomically
+from actcli.ingest.files import write_atomically
 from actcli.ingest.records import ClipRecord, Listing, shown_names
 
 SPLITS_NAME = "splits.json"

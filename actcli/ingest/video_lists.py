@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from actcli.ingest.card import write_atomically
+from actcli.ingest.files import write_atomically
 from actcli.ingest.manifest import Modality, modality_file, payload_path
 from actcli.ingest.records import Listing
 

@@ -69,12 +69,12 @@ class ShardCard:
         if split_id not in self.split_sets:
             raise ActcliError(
                 f"{self.name} has no split set {split_id!r}; it has {', '.join(self.split_sets)}. "
-                "Choose one as split_id (--split-id)."
+                f"Choose one with --split-id."
             )
         if split not in self.split_sets[split_id]:
             raise ActcliError(
                 f"{self.name} has no split {split!r}; it has {', '.join(self.split_sets[split_id])}. "
-                "Choose one as split (--split)."
+                f"Choose one with --split."
             )
         return _index_name(split, split_id, len(self.split_sets))
 

@@ -2,23 +2,19 @@
 
 import os
 import re
-import shlex
 import stat
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from actcli.errors import ActcliError
-from actcli.ingest import ExtractOptions
 from actcli.ingest.card import DatasetCard
-from actcli.ingest.manifest import MANIFEST_SCHEMA, payload_path
+from actcli.ingest.manifest import Modality, payload_path, read_manifest
 from actcli.shards.bounds import MAX_PIXELS
-from actcli.shards.checksum import open_regular
 
 RGB_MANIFEST = "manifest.parquet"
 FLOW_MANIFEST = "manifest.flow.parquet"
@@ -42,10 +38,8 @@ class Payload:
     """Bytes of each JPEG; empty for video."""
     num_frames: int
     """Frames, or flow fields."""
-    bound: float
+    bound: float = 0.0
     """Flow quantisation bound in pixels."""
-    restore: str
-    """The command that extracts the file again once it is gone."""
 
 
 @dataclass(frozen=True)
@@ -77,9 +71,10 @@ def read_clips(frames_dir: Path, card: DatasetCard) -> tuple[list[Clip], dict[st
     Raises:
         ActcliError: There is no manifest, it is damaged, or files on disk are not those that it lists.
     """
+    manifests: dict[str, Modality] = {RGB_MANIFEST: "rgb", FLOW_MANIFEST: "flow"}
     tables = {
-        name: _read_table(frames_dir / name)
-        for name in (RGB_MANIFEST, FLOW_MANIFEST)
+        name: _read_table(frames_dir, modality)
+        for name, modality in manifests.items()
         if os.path.lexists(frames_dir / name)
     }
     if not tables:
@@ -89,20 +84,19 @@ def read_clips(frames_dir: Path, card: DatasetCard) -> tuple[list[Clip], dict[st
         )
     has_rgb = RGB_MANIFEST in tables
     base = tables[RGB_MANIFEST if has_rgb else FLOW_MANIFEST]
-    flows = _payloads(frames_dir, tables.get(FLOW_MANIFEST), "flow.mjpeg", extract_command(frames_dir, card, "flow"))
-    frames = _payloads(frames_dir, tables.get(RGB_MANIFEST), "mjpeg", extract_command(frames_dir, card, "rgb"))
+    flows = _payloads(frames_dir, tables.get(FLOW_MANIFEST), "flow.mjpeg")
+    frames = _payloads(frames_dir, tables.get(RGB_MANIFEST), "mjpeg")
     clips = [_clip(frames_dir, row, card, frames.get(row.key), flows.get(row.key)) for row in _ok_rows(base)]
-    _check_files(clips)
+    _check_files(frames_dir, clips)
     counts = {"listed": len(base), **{status: int((base["status"] == status).sum()) for status in STATUSES}}
     if has_rgb and flows:
         counts["ok_flow"] = sum(clip.flow is not None for clip in clips)
     return clips, counts
 
 
-def _read_table(path: Path) -> pd.DataFrame:
+def _read_table(frames_dir: Path, modality: Modality) -> pd.DataFrame:
+    table = read_manifest(frames_dir, modality)
     try:
-        with open_regular(path) as file:
-            table = pq.read_table(file, schema=MANIFEST_SCHEMA, page_checksum_verification=True)
         if any(column.null_count for column in table.columns):
             raise ValueError("a value is missing")
         frame: pd.DataFrame = table.to_pandas().sort_values("key")
@@ -110,7 +104,7 @@ def _read_table(path: Path) -> pd.DataFrame:
             raise ValueError("a key is there twice, or a status is unknown")
         return frame
     except (pa.ArrowException, OSError, LookupError, ValueError, TypeError) as error:
-        raise _damaged(path.parent, str(error)) from error
+        raise _damaged(frames_dir, str(error)) from error
 
 
 def _damaged(frames_dir: Path, problem: str) -> ActcliError:
@@ -142,31 +136,17 @@ def _clip(frames_dir: Path, row: Any, card: DatasetCard, rgb: Payload | None, fl
     )
 
 
-def extract_command(frames_dir: Path, card: DatasetCard, modality: str) -> str:
-    """The command that continues the extraction of a modality: the settings that it was begun with have to be given."""
-    settings = card.extraction.get(modality, {}).get("settings", {})
-    defaults = {field.name: field.default for field in fields(ExtractOptions)} | {"modality": "rgb"}
-    words = ["actcli", "extract", "--dataset", card.name]
-    if frames_dir.parent.name != "frames" or frames_dir.name != card.name:
-        words += ["--frames-dir", str(frames_dir)]
-    for name, value in {"modality": modality, **settings}.items():
-        for one in value if isinstance(value, list) else [value]:
-            if one is not None and one != defaults.get(name, one):
-                words += [f"--{name.replace('_', '-')}", *([] if one is True else [str(one)])]
-    return shlex.join(words)
-
-
-def _payloads(frames_dir: Path, table: pd.DataFrame | None, suffix: str, restore: str) -> dict[str, Payload]:
+def _payloads(frames_dir: Path, table: pd.DataFrame | None, suffix: str) -> dict[str, Payload]:
     if table is None:
         return {}
-    return {row.key: _payload(frames_dir, row, suffix, restore) for row in _ok_rows(table)}
+    return {row.key: _payload(frames_dir, row, suffix) for row in _ok_rows(table)}
 
 
 def _ok_rows(table: pd.DataFrame) -> Iterator[Any]:
     return iter(table[table["status"] == "ok"].itertuples())
 
 
-def _payload(frames_dir: Path, row: Any, suffix: str, restore: str) -> Payload:
+def _payload(frames_dir: Path, row: Any, suffix: str) -> Payload:
     pictures_per_frame = 2 if suffix == "flow.mjpeg" else 1
     sizes = tuple(int(size) for size in row.frame_sizes)
     if not _KEY.fullmatch(row.key) or sum(sizes) != row.bytes or len(sizes) != pictures_per_frame * row.num_frames:
@@ -183,27 +163,25 @@ def _payload(frames_dir: Path, row: Any, suffix: str, restore: str) -> Payload:
         frame_sizes=sizes,
         num_frames=int(row.num_frames),
         bound=float(row.bound),
-        restore=restore,
     )
 
 
-def _check_files(clips: list[Clip]) -> None:
-    wrong = [(payload, problem) for clip in clips for payload in clip.payloads if (problem := _problem(payload))]
+def _check_files(frames_dir: Path, clips: list[Clip]) -> None:
+    wrong = []
+    for payload in (payload for clip in clips for payload in clip.payloads):
+        try:
+            found = payload.path.stat()
+        except OSError:
+            wrong.append(f"{payload.path} (gone)")
+            continue
+        if not stat.S_ISREG(found.st_mode):
+            wrong.append(f"{payload.path} (no regular file)")
+        elif found.st_size != payload.bytes:
+            wrong.append(f"{payload.path} ({found.st_size} bytes, not {payload.bytes})")
     if wrong:
-        listed = ", ".join(f"{payload.path} ({problem})" for payload, problem in wrong[:5])
         more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
-        commands = sorted({payload.restore for payload, _ in wrong})
         raise ActcliError(
-            f"frames are not those of the manifest: {listed}{more}. "
-            f"Delete what is left of these files, and this restores them alone: {'; '.join(commands)}"
+            f"frames are not those of the manifest: {', '.join(wrong[:5])}{more}. "
+            f"Delete what is left of these files, and this restores them alone: actcli extract --dataset "
+            f"{frames_dir.name}"
         )
-
-
-def _problem(payload: Payload) -> str | None:
-    try:
-        found = payload.path.stat()
-    except OSError:
-        return "gone"
-    if not stat.S_ISREG(found.st_mode):
-        return "no regular file"
-    return None if found.st_size == payload.bytes else f"{found.st_size} bytes, not {payload.bytes}"

@@ -14,7 +14,7 @@ import pytest
 import simplejpeg
 
 from actcli.errors import ActcliError
-from actcli.ingest import DatasetCard, extract_dataset, payload_path, read_manifest
+from actcli.ingest import DatasetCard, disk, extract_dataset, payload_path, read_manifest
 from actcli.ingest import extract as extract_module
 from actcli.ingest.executors import Crash
 from actcli.ingest.extract import _locked
@@ -145,8 +145,8 @@ def test_all_problems_are_reported_at_once(tiny_options, tmp_path):
 
 def test_a_full_disk_is_foreseen(tiny_options, monkeypatch):
     usage = shutil.disk_usage("/")._replace(free=1000)
-    monkeypatch.setattr(extract_module.shutil, "disk_usage", lambda path: usage)
-    with pytest.raises(ActcliError, match=r"0\.0 GB free, and tiny needs about"):
+    monkeypatch.setattr(disk.shutil, "disk_usage", lambda path: usage)
+    with pytest.raises(ActcliError, match=r"has 1\.0 kB free, and tiny needs about \d+\.\d [kM]B there"):
         extract_dataset(tiny_options())
 
 
@@ -352,15 +352,38 @@ def cut_after_frames(path, count):
     moved.unlink()
 
 
-def test_a_clip_that_kills_its_worker_is_a_failed_row(tiny_options, monkeypatch):
-    def run_tasks(executor, function, tasks, **_):
-        for number, task in enumerate(tasks):
-            yield task, Crash("WorkerDied", "ended by SIGSEGV") if number == 4 else function(task)
+def dying(keys, times):
+    """Stands in for ``run_tasks``: whoever works on one of ``keys`` dies, ``times`` times each; notes the runs."""
+    runs, left = [], dict.fromkeys(keys, times)
 
+    def run_tasks(executor, function, tasks, *, workers, timeout):
+        runs.append((workers, []))
+        for task in tasks:
+            runs[-1][1].append(getattr(task, "key", None))
+            if left.get(getattr(task, "key", None), 0):
+                left[task.key] -= 1
+                yield task, Crash("WorkerDied", "ended by SIGSEGV")
+            else:
+                yield task, function(task)
+
+    return run_tasks, runs
+
+
+def test_a_clip_whose_worker_died_is_tried_once_more_alone(tiny_options, monkeypatch):
+    run_tasks, runs = dying(["000000004", "000000007"], 1)
+    monkeypatch.setattr(extract_module, "run_tasks", run_tasks)
+    assert extract_dataset(tiny_options(workers=3)).counts["ok"] == 24
+    assert runs[1:] == [(1, ["000000004", "000000007"])]
+
+
+def test_a_clip_that_kills_its_worker_twice_is_failed_until_the_same_command_is_given_again(tiny_options, monkeypatch):
+    run_tasks, _ = dying(["000000004"], 2)
     monkeypatch.setattr(extract_module, "run_tasks", run_tasks)
     summary = extract_dataset(tiny_options())
     assert summary.counts == {"ok": 23, "partial": 0, "failed": 1, "missing": 0}
     assert (summary.failed[0].key, summary.failed[0].stage) == ("000000004", "worker")
+    again = extract_dataset(tiny_options())
+    assert (again.already_done, again.counts["ok"]) == (23, 24)
 
 
 def test_a_disk_that_fills_up_stops_with_one_sentence_and_resumes(tiny_options, monkeypatch):

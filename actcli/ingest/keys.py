@@ -1,0 +1,90 @@
+"""Keys: the line number of a clip in ``keys.jsonl``, from 0 and for good."""
+
+import json
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from actcli.errors import ActcliError
+from actcli.ingest.files import open_regular, write_atomically
+from actcli.ingest.manifest import printable
+from actcli.ingest.records import ClipRecord
+
+KEYS_NAME = "keys.jsonl"
+
+
+def assign_keys(frames_dir: Path, records: Sequence[ClipRecord], extracted: Mapping[str, str]) -> dict[str, str]:
+    """Source id to key: known clips keep theirs, new ones get the next numbers in listing order.
+
+    The table is written before any clip is extracted, so an interrupted job finds the same keys again.
+
+    Args:
+        frames_dir: Where ``keys.jsonl`` lies; if it is gone, it is made again from ``extracted``.
+        records: The listed clips.
+        extracted: Key to source id of every clip in a ledger, of whatever modality.
+
+    Raises:
+        ActcliError: The table is damaged, or names other clips than the ledgers.
+    """
+    path = frames_dir / KEYS_NAME
+    try:
+        known = _read(path)
+    except FileNotFoundError:
+        known = _from_ledgers(records, extracted)
+    _check(path, known, extracted)
+    numbers = {source_id: number for number, source_id in enumerate(known) if source_id is not None}
+    free = (number for number, source_id in enumerate(known) if source_id is None)
+    table = list(known)
+    for record in records:
+        if record.source_id not in numbers:
+            number = next(free, len(table))
+            table[number : number + 1] = [record.source_id]
+            numbers[record.source_id] = number
+    if table != known or not path.exists():
+        write_atomically(path, "".join(json.dumps(source_id) + "\n" for source_id in table))
+    return {source_id: f"{number:09d}" for source_id, number in numbers.items()}
+
+
+def _read(path: Path) -> list[str | None]:
+    with open_regular(path) as file:
+        data = file.read()
+    try:
+        known = [json.loads(line) for line in data.decode("ascii").splitlines()]
+        if data and not data.endswith(b"\n"):
+            raise ValueError("the last line is cut")
+        if not all(source_id is None or isinstance(source_id, str) for source_id in known):
+            raise ValueError("a line is no name")
+    except (ValueError, RecursionError) as error:
+        raise ActcliError(f"{path} is damaged ({error}). {_advice(path)}") from None
+    return known
+
+
+def _from_ledgers(records: Iterable[ClipRecord], extracted: Mapping[str, str]) -> list[str | None]:
+    """The table as far as the ledgers tell it; None where they know no clip."""
+    listed = {printable(record.source_id): record.source_id for record in records}
+    known: list[str | None] = [None] * max((int(key) + 1 for key in extracted), default=0)
+    for key, name in extracted.items():
+        known[int(key)] = listed.get(name, name)
+    return known
+
+
+def _check(path: Path, known: Sequence[str | None], extracted: Mapping[str, str]) -> None:
+    names = [None if source_id is None else printable(source_id) for source_id in known]
+    doubled = len(known) - known.count(None) - len(set(known) - {None})
+    if doubled:
+        raise ActcliError(f"{path} names {doubled} clips twice. {_advice(path)}")
+    wrong = [key for key, name in extracted.items() if int(key) >= len(names) or names[int(key)] != name]
+    if wrong:
+        key = min(wrong)
+        found = names[int(key)] if int(key) < len(names) else None
+        raise ActcliError(
+            f"{path} was changed: key {key} is {found!r} there, and {extracted[key]!r} in the ledger of what was "
+            f"extracted ({len(wrong)} such keys). Frames would get the labels of other clips. {_advice(path)}"
+        )
+
+
+def _advice(path: Path) -> str:
+    return (
+        "Restore it, or delete it and type the same command: it is then made again from the ledger. "
+        f"To delete it: rm {shlex.quote(str(path))}"
+    )
