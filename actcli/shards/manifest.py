@@ -14,6 +14,7 @@ import pyarrow as pa
 from actcli.errors import ActcliError
 from actcli.ingest.card import DatasetCard
 from actcli.ingest.manifest import Modality, payload_path, read_manifest
+from actcli.ingest.records import shown_names
 from actcli.shards.bounds import MAX_PIXELS
 
 RGB_MANIFEST = "manifest.parquet"
@@ -87,6 +88,7 @@ def read_clips(frames_dir: Path, card: DatasetCard) -> tuple[list[Clip], dict[st
     flows = _payloads(frames_dir, tables.get(FLOW_MANIFEST), "flow.mjpeg")
     frames = _payloads(frames_dir, tables.get(RGB_MANIFEST), "mjpeg")
     clips = [_clip(frames_dir, row, card, frames.get(row.key), flows.get(row.key)) for row in _ok_rows(base)]
+    _check_labels(clips)
     _check_files(frames_dir, clips)
     counts = {"listed": len(base), **{status: int((base["status"] == status).sum()) for status in STATUSES}}
     if has_rgb and flows:
@@ -164,6 +166,16 @@ def _payload(frames_dir: Path, row: Any, suffix: str) -> Payload:
         num_frames=int(row.num_frames),
         bound=float(row.bound),
     )
+
+
+def _check_labels(clips: list[Clip]) -> None:
+    """Clips to learn from have a class; only those of test splits may lack one."""
+    bare = [clip.source_id for clip in clips if clip.label < 0 and {"train", "val"} & set(clip.splits.values())]
+    if bare:
+        raise ActcliError(
+            f"{len(bare)} clips for training or validation have no class: {shown_names(bare)}. "
+            "Mend their rows in the annotations and extract again, which keeps the frames."
+        )
 
 
 def _check_files(frames_dir: Path, clips: list[Clip]) -> None:
