@@ -196,14 +196,15 @@ def extract_dataset(
             is read), or the disk is full. What has been done stays; the same call continues.
     """
     begin = time.monotonic()
-    checked = _check(options)
+    with _disk_trouble(options.frames_dir):
+        checked = _check(options)
     listing = checked.listing
     with _disk_trouble(options.frames_dir), _locked(options.frames_dir):
         remove_leftovers(options.frames_dir)
         if not listing.is_divided:
             write_splits(options.frames_dir, listing.records, options.split_rule)
+        _write_card(listing, options)  # first: files of our names without a card are taken for somebody else's
         with _ledger(options) as ledger:
-            _write_card(listing, options)
             keys = assign_keys(options.frames_dir, listing.records, _other_names(options) | ledger.names())
             to_do = _to_do(listing, keys, ledger, options)
             if on_plan:
@@ -226,8 +227,8 @@ def plan_extraction(options: ExtractOptions) -> tuple[ExtractPlan, Estimate | No
     Raises:
         ActcliError: As ``extract_dataset``.
     """
-    checked = _check(options)
     with _disk_trouble(options.frames_dir):
+        checked = _check(options)
         done = _done(_ledger(options))
     plan = make_plan(checked.listing, checked.located, done, checked.warnings)
     to_do = [r for r in checked.listing.records if r.source_id in checked.located and r.source_id not in done]

@@ -7,6 +7,7 @@ import shlex
 import time
 import zlib
 from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -71,9 +72,11 @@ class Ledger:
             ) from None
 
     def __enter__(self) -> "Ledger":
-        self._file = self._path.open("ab")
-        self._file.truncate(self._whole_bytes)
-        self._synced = time.monotonic()
+        with ExitStack() as on_failure:
+            self._file = on_failure.enter_context(self._path.open("ab"))
+            self._file.truncate(self._whole_bytes)
+            self._synced = time.monotonic()
+            on_failure.pop_all()
         return self
 
     def __exit__(

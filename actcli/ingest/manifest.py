@@ -87,7 +87,7 @@ def write_manifest(
     """Write the table of all clips in key order, at once or not at all. It holds no times: equal work, equal table."""
     ordered = iter(sorted(records, key=lambda record: keys[record.source_id]))
     with replacing(path) as temporary:
-        with pq.ParquetWriter(temporary, MANIFEST_SCHEMA, write_page_checksum=True) as writer:
+        with temporary.open("wb") as file, pq.ParquetWriter(file, MANIFEST_SCHEMA, write_page_checksum=True) as writer:
             while batch := list(itertools.islice(ordered, _ROWS_PER_GROUP)):
                 rows = [_manifest_row(record, keys[record.source_id], outcomes) for record in batch]
                 writer.write_table(pa.Table.from_pylist(rows, schema=MANIFEST_SCHEMA))
@@ -135,7 +135,8 @@ def read_manifest(frames_dir: Path | str, modality: Modality = "rgb") -> pa.Tabl
             stated = file.read(64)
         if _digest(path).encode() != stated:
             raise ValueError("it is not the file that its checksum was made of")
-        table = pq.read_table(path, schema=MANIFEST_SCHEMA, page_checksum_verification=True)
+        with open_regular(path) as file:
+            table = pq.read_table(file, schema=MANIFEST_SCHEMA, page_checksum_verification=True)
         _check_sizes(table, planes=1 if modality == "rgb" else 2)
         return table
     except FileNotFoundError:
