@@ -16,6 +16,7 @@ import numpy as np
 
 from actcli.errors import ActcliError
 from actcli.ingest.files import open_regular
+from actcli.ingest.manifest import OUTCOME_DEFAULTS
 
 STATUSES = frozenset({"ok", "failed", "missing"})
 """What can come of a clip."""
@@ -56,7 +57,7 @@ class Ledger:
     def _row(self, line: bytes, number: int) -> dict[str, Any]:
         stated = _CHECKSUM.fullmatch(line[-_CHECKSUM_BYTES:])
         body = line[:-_CHECKSUM_BYTES]
-        if stated is None and number == 1 and line.startswith(b'{"key":') and b'"crc32"' not in line:
+        if stated is None and number == 1 and _is_of_earlier_version(line):
             raise ActcliError(
                 f"{self._path} is of an earlier version of actcli, without checksums, and is not believed. Extract "
                 "into a new folder with --frames-dir; what is in this one stays as it is."
@@ -109,6 +110,14 @@ class Ledger:
     def _sync(self) -> None:
         os.fsync(self._file.fileno())
         self._synced = time.monotonic()
+
+
+def _is_of_earlier_version(line: bytes) -> bool:
+    """Whether it is a line as they were before they had checksums, and no damaged one."""
+    try:
+        return set(json.loads(line)) <= {"key", "source_id", "status", *OUTCOME_DEFAULTS}
+    except (ValueError, TypeError, RecursionError):
+        return False
 
 
 def _line(row: Mapping[str, Any]) -> bytes:

@@ -4,12 +4,13 @@
 """
 
 import hashlib
+import io
 import itertools
 import os
 import shlex
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -86,13 +87,33 @@ def write_manifest(
 ) -> None:
     """Write the table of all clips in key order, at once or not at all. It holds no times: equal work, equal table."""
     ordered = iter(sorted(records, key=lambda record: keys[record.source_id]))
-    with replacing(path) as temporary:
-        with temporary.open("wb") as file, pq.ParquetWriter(file, MANIFEST_SCHEMA, write_page_checksum=True) as writer:
-            while batch := list(itertools.islice(ordered, _ROWS_PER_GROUP)):
-                rows = [_manifest_row(record, keys[record.source_id], outcomes) for record in batch]
-                writer.write_table(pa.Table.from_pylist(rows, schema=MANIFEST_SCHEMA))
-        digest = _digest(temporary)
-    write_atomically(checksum_path(path), f"{digest}  {path.name}\n")
+    with replacing(path) as temporary, temporary.open("wb") as raw, _writer(file := _HashingFile(raw)) as writer:
+        while batch := list(itertools.islice(ordered, _ROWS_PER_GROUP)):
+            rows = [_manifest_row(record, keys[record.source_id], outcomes) for record in batch]
+            writer.write_table(pa.Table.from_pylist(rows, schema=MANIFEST_SCHEMA))
+    write_atomically(checksum_path(path), f"{file.digest.hexdigest()}  {path.name}\n")
+
+
+def _writer(file: "_HashingFile") -> Any:
+    return pq.ParquetWriter(file, MANIFEST_SCHEMA, write_page_checksum=True)
+
+
+class _HashingFile(io.RawIOBase):
+    """A file that is written front to back and hashed on the way: what is read back might already be damaged."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.digest = hashlib.sha256()
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        self.digest.update(data)
+        return self._file.write(data)
+
+    def tell(self) -> int:
+        return self._file.tell()
 
 
 def checksum_path(manifest: Path) -> Path:
