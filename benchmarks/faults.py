@@ -1,0 +1,156 @@
+"""Kills of whole runs at random moments; the same command must then give, byte for byte, what an undisturbed run gives.
+
+    python benchmarks/faults.py [extract shard train eval] [--kills 50] [--seed 0] [--write]
+
+Each command runs once undisturbed, and then ``--kills`` times on a copy of the same workspace: SIGKILL to the process
+after a time drawn evenly from the length of the undisturbed run (its workers end with it), then the command again
+(``train`` with ``--resume`` where a checkpoint was written), which has to succeed. Clips are made, the network is
+small and on the CPU.
+``--write`` keeps the counts in ``results/faults.json``, command by command.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import platform
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from actcli.ingest import make_synthetic
+
+RESULTS = Path(__file__).parent / "results" / "faults.json"
+_SMALL = "--backbone resnet18 --pretrained none --size 32 --frames 2 --batch-size 4 --epochs 2 --workers 0 --device cpu"
+COMMANDS = {
+    "extract": "extract --dataset tiny --workers 2",
+    "shard": "shard --shard-bytes 60000",
+    "train": f"train --model tsm {_SMALL} --run-dir run --checkpoint-minutes 0.01",
+    "eval": "eval --run run --crops 3 --clips 2 --workers 0 --device cpu",
+}
+RESUME = "train --run-dir run --resume --workers 0 --device cpu --checkpoint-minutes 0.01"
+RESULT_OF = {
+    "extract": ("frames", ("extract.jsonl", ".extract.lock")),
+    "shard": ("shards", (".lock",)),
+    "train": ("run/checkpoints", ()),
+    "eval": ("run/eval", ("report.html", "metrics.json")),
+}
+"""Folder that a command writes, and its files that hold times or the order in which workers ended."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of the kills of one command."""
+
+    kills: int
+    """Runs that were killed before they ended."""
+    too_late: int
+    """Runs that ended before their kill."""
+    equal: int
+    """Of all these, results equal to the undisturbed one after the command was given again."""
+    undisturbed_seconds: float
+    """Length of the undisturbed run."""
+
+
+def actcli(command: str, workspace: Path) -> "subprocess.Popen[bytes]":
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    code = [sys.executable, "-c", "from actcli.cli import main; main()", *command.split()]
+    log = (workspace / "log").open("ab")
+    return subprocess.Popen(code, cwd=workspace, env=environment, stdout=log, stderr=log, start_new_session=True)
+
+
+def finished(command: str, workspace: Path) -> None:
+    """Give a command that has to succeed."""
+    if actcli(command, workspace).wait():
+        raise SystemExit(f"{command} failed in {workspace}:\n{(workspace / 'log').read_text()[-2000:]}")
+
+
+def result(name: str, workspace: Path) -> dict[str, str]:
+    """Digest of each file that counts."""
+    folder, ignored = RESULT_OF[name]
+    files = [path for path in (workspace / folder).rglob("*") if path.is_file() and path.name not in ignored]
+    return {str(path.relative_to(workspace)): hashlib.sha256(content(path)).hexdigest() for path in files}
+
+
+def content(path: Path) -> bytes:
+    """The bytes of a file; of safetensors with the header in order, which that library writes in a random one."""
+    data = path.read_bytes()
+    if path.suffix != ".safetensors":
+        return data
+    end = 8 + int.from_bytes(data[:8], "little")
+    return json.dumps(json.loads(data[8:end]), sort_keys=True).encode() + data[end:]
+
+
+def continued(name: str, workspace: Path) -> None:
+    command = COMMANDS[name]
+    if name == "train" and (workspace / "run" / "checkpoints" / "last.ckpt").exists():
+        command = RESUME
+    finished(command, workspace)
+
+
+def kills_of(name: str, template: Path, whole: Path, num_kills: int, seed: int) -> Outcome:
+    """Kill one command many times; ``template`` is the workspace before it, ``whole`` one to run it undisturbed in."""
+    begin = time.monotonic()
+    finished(COMMANDS[name], whole)
+    seconds = time.monotonic() - begin
+    expected = result(name, whole)
+    rng = random.Random(seed)
+    killed = equal = 0
+    for number in range(num_kills):
+        workspace = template.with_name(f"{name}-{number}")
+        shutil.copytree(template, workspace, symlinks=True)
+        process = actcli(COMMANDS[name], workspace)
+        time.sleep(rng.uniform(0, seconds))
+        killed += process.poll() is None
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        if process.returncode:
+            continued(name, workspace)
+        is_equal = result(name, workspace) == expected
+        equal += is_equal
+        print(f"{name} {number + 1}/{num_kills}: {'equal' if is_equal else 'DIFFERENT'}", flush=True)
+        if is_equal:
+            shutil.rmtree(workspace)
+    return Outcome(killed, num_kills - killed, equal, round(seconds, 1))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("commands", nargs="*", default=list(COMMANDS), metavar="command")
+    parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--write", action="store_true")
+    arguments = parser.parse_args()
+    root = Path(tempfile.mkdtemp(prefix="actcli-faults-"))
+    template = root / "before-extract"
+    make_synthetic(template / "raw" / "tiny", num_clips=48, size=(64, 48), num_frames=8)
+    outcomes: dict[str, Outcome] = {}
+    for name in COMMANDS:
+        whole = root / f"after-{name}"
+        shutil.copytree(template, whole)
+        if name in arguments.commands:
+            outcomes[name] = kills_of(name, template, whole, arguments.kills, arguments.seed)
+            print(name, outcomes[name], flush=True)
+        else:
+            finished(COMMANDS[name], whole)
+        template = whole
+    if arguments.write:
+        known = json.loads(RESULTS.read_text())["commands"] if RESULTS.exists() else {}
+        machine = {"python": platform.python_version(), "cores": os.cpu_count(), "seed": arguments.seed}
+        known |= {name: asdict(outcome) for name, outcome in outcomes.items()}
+        RESULTS.write_text(json.dumps({"machine": machine, "commands": known}, indent=1) + "\n")
+    different = [name for name, outcome in outcomes.items() if outcome.equal < outcome.kills + outcome.too_late]
+    if different:
+        raise SystemExit(f"different results are left in {root}: {', '.join(different)}")
+    shutil.rmtree(root)
+
+
+if __name__ == "__main__":
+    main()

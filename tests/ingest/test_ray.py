@@ -1,0 +1,106 @@
+"""Extraction on Ray, on one node and on two, with workers and nodes killed in the middle."""
+
+import os
+import signal
+from dataclasses import replace
+
+import pytest
+
+from actcli.ingest import extract_dataset
+
+ray = pytest.importorskip("ray")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::ResourceWarning"),
+]
+
+
+def content(frames_dir):
+    files = (path for path in frames_dir.rglob("*") if path.suffix in (".mjpeg", ".parquet", ".sha256", ".json"))
+    return {str(path.relative_to(frames_dir)): path.read_bytes() for path in files}
+
+
+@pytest.fixture(scope="module")
+def whole(tiny_raw, tmp_path_factory):
+    """What worker processes make."""
+    from actcli.ingest import ExtractOptions
+
+    options = ExtractOptions("tiny", tiny_raw, tmp_path_factory.mktemp("whole") / "frames", workers=2)
+    extract_dataset(options)
+    return content(options.frames_dir)
+
+
+@pytest.fixture
+def nodes():
+    """Starts a cluster of so many nodes of one core on this machine, each with processes of its own."""
+    from ray.cluster_utils import Cluster
+
+    if ray.is_initialized():
+        ray.shutdown()
+    cluster = Cluster()
+
+    def start(count):
+        started = [cluster.add_node(num_cpus=1, include_dashboard=False) for _ in range(count)]
+        ray.init(address=cluster.address, log_to_driver=False, configure_logging=False)
+        return cluster, started
+
+    yield start
+    ray.shutdown()
+    cluster.shutdown()
+
+
+def test_two_ray_nodes_give_the_very_files_that_processes_give(nodes, whole, tiny_options):
+    nodes(2)
+    options = tiny_options(executor="ray", workers=2)
+    extract_dataset(options)
+    assert content(options.frames_dir) == whole
+
+
+def test_a_node_that_is_killed_costs_nothing(nodes, whole, tiny_options):
+    cluster, (_, second) = nodes(2)
+    options = tiny_options(executor="ray", workers=2)
+
+    def kill(state):
+        if state.done == 6:
+            cluster.remove_node(second, allow_graceful=False)
+
+    summary = extract_dataset(options, progress=kill)
+    if summary.counts["failed"]:
+        summary = extract_dataset(replace(options, executor="serial"))
+    assert summary.counts["ok"] == 24
+    assert content(options.frames_dir) == whole
+
+
+def test_one_ray_node_with_a_killed_worker_gives_the_very_files_too(nodes, whole, tiny_options):
+    nodes(1)
+    options = tiny_options(executor="ray", workers=2)
+    killed = []
+
+    def kill(state):
+        if state.done >= 3 and not killed:
+            pids = [int(pid) for pid in os.listdir("/proc") if pid.isdecimal() and is_ray_worker(pid)]
+            for pid in pids:
+                os.kill(pid, signal.SIGKILL)
+            killed.extend(pids)
+
+    extract_dataset(options, progress=kill)
+    assert killed
+    assert content(options.frames_dir) == whole
+
+
+def is_ray_worker(pid):
+    """Whether a process of this session works on a clip for Ray."""
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            return file.read().startswith(b"ray::_call") and is_descendant(int(pid), os.getpid())
+    except OSError:
+        return False
+
+
+def is_descendant(pid, ancestor):
+    while pid > 1:
+        if pid == ancestor:
+            return True
+        with open(f"/proc/{pid}/stat") as file:
+            pid = int(file.read().rsplit(")", 1)[1].split()[1])
+    return False
