@@ -1,6 +1,7 @@
 """The extraction job: from a raw folder to one file of frames per clip and a manifest of them all."""
 
 import fcntl
+import gc
 import os
 import re
 import time
@@ -176,6 +177,18 @@ class _Checked:
     warnings: tuple[str, ...]
 
 
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """No search for cycles meanwhile: a list of a million records has none, and is searched again and again."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
 def extract_dataset(
     options: ExtractOptions,
     *,
@@ -211,11 +224,13 @@ def extract_dataset(
                 on_plan(make_plan(listing, checked.located, _done(ledger), checked.warnings))
             _extract_all(checked, to_do, ledger, options, progress)
         manifest = modality_file(options.frames_dir, "manifest", options.modality, ".parquet")
-        write_manifest(manifest, listing.records, keys, ledger.rows)
+        with _uncollected():
+            write_manifest(manifest, listing.records, keys, ledger.rows)
         outcomes = [ledger.rows[keys[record.source_id]] for record in listing.records]
         if options.layout == "folders":
             write_video_lists(options.frames_dir, listing, outcomes, options.modality)
-    return _summary(checked, outcomes, len(to_do), time.monotonic() - begin, options)
+    with _uncollected():
+        return _summary(checked, outcomes, len(to_do), time.monotonic() - begin, options)
 
 
 def plan_extraction(options: ExtractOptions) -> tuple[ExtractPlan, Estimate | None]:
@@ -236,6 +251,7 @@ def plan_extraction(options: ExtractOptions) -> tuple[ExtractPlan, Estimate | No
     return plan, estimate(_clip_job(checked.adapter, options), tasks, options.workers) if tasks else None
 
 
+@_uncollected()
 def _ledger(options: ExtractOptions, modality: Modality | None = None) -> Ledger:
     return Ledger(modality_file(options.frames_dir, "extract", modality or options.modality, ".jsonl"))
 
@@ -265,6 +281,7 @@ def _done(ledger: Ledger) -> set[str]:
     return {row["source_id"] for row in ledger.rows.values() if row["status"] == "ok"}
 
 
+@_uncollected()
 def _check(options: ExtractOptions) -> _Checked:
     """The listing and where its clips are, once everything that can be known beforehand is in order."""
     adapter = get_dataset(options.dataset)
@@ -488,7 +505,8 @@ def _extract_all(
     state = ExtractProgress(len(missing), len(to_do), len(missing), 0)
     results = _results(_clip_job(checked.adapter, options), tasks, max(1, min(options.workers, len(here))), options)
     try:
-        ledger.extend(missing)
+        with _uncollected():
+            ledger.extend(missing)
         if missing and progress:
             progress(state)
         for task, result in results:

@@ -22,6 +22,8 @@ STATUSES = frozenset({"ok", "failed", "missing"})
 """What can come of a clip."""
 
 _SYNC_SECONDS = 2.0
+_NO_SIZES = np.zeros(0, np.int32)
+_encode = json.JSONEncoder(separators=(",", ":")).encode
 _KEY = re.compile(r"\d{9}")
 _CHECKSUM = re.compile(rb',"crc32":"([0-9a-f]{8})"}\n')
 _CHECKSUM_BYTES = len(',"crc32":"00000000"}\n')
@@ -105,7 +107,8 @@ class Ledger:
 
     def _keep(self, row: dict[str, Any]) -> None:
         """Remember a row; frame sizes as an array, since a million clips have hundreds each."""
-        self.rows[row["key"]] = row | {"frame_sizes": np.array(row.get("frame_sizes", ()), np.int32)}
+        sizes = np.array(row["frame_sizes"], np.int32) if "frame_sizes" in row else _NO_SIZES
+        self.rows[row["key"]] = row | {"frame_sizes": sizes}
 
     def _sync(self) -> None:
         os.fsync(self._file.fileno())
@@ -121,7 +124,7 @@ def _is_of_earlier_version(line: bytes) -> bool:
 
 
 def _line(row: Mapping[str, Any]) -> bytes:
-    body = json.dumps(row, separators=(",", ":"))[:-1].encode()
+    body = _encode(row)[:-1].encode()
     return body + b',"crc32":"%08x"}\n' % zlib.crc32(body)
 
 

@@ -8,7 +8,7 @@ import io
 import itertools
 import os
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
@@ -89,8 +89,7 @@ def write_manifest(
     ordered = iter(sorted(records, key=lambda record: keys[record.source_id]))
     with replacing(path) as temporary, temporary.open("wb") as raw, _writer(file := _HashingFile(raw)) as writer:
         while batch := list(itertools.islice(ordered, _ROWS_PER_GROUP)):
-            rows = [_manifest_row(record, keys[record.source_id], outcomes) for record in batch]
-            writer.write_table(pa.Table.from_pylist(rows, schema=MANIFEST_SCHEMA))
+            writer.write_table(_table(batch, keys, outcomes))
     write_atomically(checksum_path(path), f"{file.digest.hexdigest()}  {path.name}\n")
 
 
@@ -129,19 +128,22 @@ def _digest(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _manifest_row(record: ClipRecord, key: str, outcomes: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    outcome = outcomes[key]
-    return {
-        "key": key,
-        "source_id": printable(record.source_id),
-        "path": printable(record.path),
-        "label": record.label,
-        "class_name": printable(record.class_name),
-        "splits": sorted(record.splits.items()),
-        "status": outcome["status"],
-        **OUTCOME_DEFAULTS,
-        **{name: value for name, value in outcome.items() if name in OUTCOME_DEFAULTS},
+def _table(
+    records: Sequence[ClipRecord], keys: Mapping[str, str], outcomes: Mapping[str, Mapping[str, Any]]
+) -> pa.Table:
+    """Rows of the manifest, made column by column."""
+    rows = [outcomes[keys[record.source_id]] for record in records]
+    columns = {
+        "key": [keys[record.source_id] for record in records],
+        "source_id": [printable(record.source_id) for record in records],
+        "path": [printable(record.path) for record in records],
+        "label": [record.label for record in records],
+        "class_name": [printable(record.class_name) for record in records],
+        "splits": [sorted(record.splits.items()) for record in records],
+        "status": [row["status"] for row in rows],
+        **{name: [row.get(name, default) for row in rows] for name, default in OUTCOME_DEFAULTS.items()},
     }
+    return pa.table(columns, schema=MANIFEST_SCHEMA)
 
 
 def read_manifest(frames_dir: Path | str, modality: Modality = "rgb") -> pa.Table:
