@@ -8,6 +8,8 @@ from actcli.cli._console import console, print_note, status, table
 from actcli.cli._options import HERE, DatasetOption, DeviceOption, ShardsOption, WorkersOption, WorkspaceOption
 from actcli.cli._workspace import Workspace
 
+BATCH = "Batch"
+
 group = typer.Typer(no_args_is_help=True, help="Measure this machine.")
 
 
@@ -21,9 +23,9 @@ def loader_command(
     dataset: DatasetOption = None,
     workspace: WorkspaceOption = HERE,
     shards_dir: ShardsOption = None,
-    frames: Annotated[int, typer.Option(min=1, help="Frames per clip.")] = 8,
-    size: Annotated[int, typer.Option(min=8, help="Side of the input in pixels.")] = 224,
-    batch_size: Annotated[int, typer.Option(min=1, help="Clips per batch.")] = 8,
+    frames: Annotated[int, typer.Option(min=1, help="Frames per clip.", rich_help_panel=BATCH)] = 8,
+    size: Annotated[int, typer.Option(min=8, help="Side of the input in pixels.", rich_help_panel=BATCH)] = 224,
+    batch_size: Annotated[int, typer.Option(min=1, help="Clips per batch.", rich_help_panel=BATCH)] = 8,
     workers: WorkersOption = None,
     device: DeviceOption = "auto",
 ) -> None:

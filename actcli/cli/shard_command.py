@@ -1,26 +1,63 @@
 """``actcli shard``: frames to WebDataset tars."""
 
+import os
+from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from actcli.cli._console import Progress, console, table
-from actcli.cli._options import HERE, DatasetOption, WorkersOption, WorkspaceOption, check_choice
+from actcli.cli._console import Progress, console, print_note, table
+from actcli.cli._options import HERE, DatasetOption, WorkersOption, WorkspaceOption
 from actcli.cli._workspace import Workspace
 from actcli.errors import ActcliError
+
+if TYPE_CHECKING:
+    from actcli.shards import ShardForecast, ShardOptions, ShardSummary
+
+DATA = "Data"
+TARS = "Tars"
+RUN = "Run"
 
 
 def shard_command(
     dataset: DatasetOption = None,
     workspace: WorkspaceOption = HERE,
-    frames_dir: Annotated[Path | None, typer.Option(help="Extracted frames.", show_default="frames/<dataset>")] = None,
-    shards_dir: Annotated[Path | None, typer.Option(help="Where to write.", show_default="shards/<dataset>")] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the order of clips.")] = 0,
-    shard_bytes: Annotated[int, typer.Option(min=1, help="Largest size of a tar.")] = 256_000_000,
-    payload: Annotated[str, typer.Option(help="mjpeg, or video: re-encoded as H.264, smaller.")] = "mjpeg",
-    short_side: Annotated[int, typer.Option(min=0, help="With --payload video: pixels of the shorter side.")] = 0,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace shards of other frames or settings.")] = False,
+    frames_dir: Annotated[
+        Path | None,
+        typer.Option(help="Extracted frames.", show_default="frames/<dataset>", rich_help_panel=DATA),
+    ] = None,
+    shards_dir: Annotated[
+        Path | None, typer.Option(help="Where to write.", show_default="shards/<dataset>", rich_help_panel=DATA)
+    ] = None,
+    payload: Annotated[
+        Literal["mjpeg", "video"],
+        typer.Option(help="Frames as they are, or re-encoded as H.264, which is smaller.", rich_help_panel=TARS),
+    ] = "mjpeg",
+    short_side: Annotated[
+        int,
+        typer.Option(
+            min=0, help="With --payload video: pixels of the shorter side; 0 keeps the size.", rich_help_panel=TARS
+        ),
+    ] = 0,
+    shard_bytes: Annotated[int, typer.Option(min=1, help="Largest size of a tar.", rich_help_panel=TARS)] = 256_000_000,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the order of clips.", rich_help_panel=TARS)] = 0,
+    overwrite: Annotated[
+        bool,
+        typer.Option(
+            "--overwrite",
+            help="Replace shards of other frames or settings; files that actcli did not write are never touched.",
+            rich_help_panel=RUN,
+        ),
+    ] = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Write nothing; show clips and bytes by split, tars, disk and time, from trying a few clips.",
+            rich_help_panel=RUN,
+        ),
+    ] = False,
     workers: WorkersOption = None,
 ) -> None:
     """Pack frames into WebDataset tars with indexes: frames/* to shards/*.
@@ -29,7 +66,6 @@ def shard_command(
     """
     from actcli.shards import ShardOptions
 
-    check_choice("--payload", payload, "mjpeg", "video")
     if short_side and payload != "video":
         raise ActcliError("--short-side resizes video payloads only; add --payload video, or extract at that size.")
     space = Workspace(workspace)
@@ -42,16 +78,44 @@ def shard_command(
             shards_dir=shards_dir or space.shards / name,
             seed=seed,
             shard_bytes=shard_bytes,
-            payload=payload,  # type: ignore[arg-type]
+            payload=payload,
             short_side=short_side,
-            workers=max(1, workers or 2),
+            workers=max(1, workers or os.cpu_count() or 1),
             overwrite=overwrite,
         )
-        _shard(name, options)
-    console.print("next: actcli train --model tsm")
+        if dry_run:
+            _print_forecast(name, options)
+        else:
+            _shard(name, options)
+    if not dry_run:
+        console.print("next: actcli train --model tsm")
 
 
-def _shard(name: str, options: Any) -> None:
+def _print_forecast(name: str, options: "ShardOptions") -> None:
+    from actcli.shards import forecast_shards
+
+    forecast = forecast_shards(options)
+    splits = table("dataset", "split", "#clips", "#MB of frames")
+    for split in forecast.splits:
+        label = split.split if len({other.split_id for other in forecast.splits}) == 1 else split.split + split.split_id
+        splits.add_row(name, label, str(split.num_clips), f"{split.num_bytes / 1e6:,.1f}")
+    console.print(splits)
+    most = "at most " if options.payload == "video" else ""
+    console.print(
+        f"{options.shards_dir}: {most}{forecast.num_tars} tars, about {forecast.num_bytes / 1e6:,.1f} MB; the disk has "
+        f"{forecast.free_bytes / 1e6:,.1f} MB free; about {timedelta(seconds=max(1, round(forecast.seconds)))} h",
+        markup=False,
+    )
+    _note_lack_of_room(forecast)
+    console.print("nothing was written (--dry-run)")
+
+
+def _note_lack_of_room(forecast: "ShardForecast") -> None:
+    if forecast.num_bytes > forecast.free_bytes:
+        print_note("that is more than the disk has; choose another with --shards-dir")
+
+
+def _shard(name: str, options: "ShardOptions") -> None:
     from actcli.shards import write_shards
 
     console.print(f"packing {options.frames_dir} into {options.shards_dir}", markup=False)
@@ -66,6 +130,10 @@ def _shard(name: str, options: Any) -> None:
     finally:
         for bar in bars.values():
             bar.__exit__(None, None, None)
+    _print_summary(name, summary)
+
+
+def _print_summary(name: str, summary: "ShardSummary") -> None:
     card = summary.card
     counts = table("dataset", "#listed", "#ok", "#failed", "#missing", "splits", "#tars", "#MB")
     splits = ", ".join(

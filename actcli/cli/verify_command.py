@@ -13,9 +13,12 @@ from actcli.cli._workspace import Workspace
 def verify_command(
     dataset: DatasetOption = None,
     workspace: WorkspaceOption = HERE,
-    shards_dir: Annotated[Path | None, typer.Option(help="Folder of shards.", show_default="shards/<dataset>")] = None,
+    shards_dir: Annotated[
+        Path | None,
+        typer.Option(help="Folder of shards.", show_default="shards/<dataset>", rich_help_panel="Data"),
+    ] = None,
 ) -> None:
-    """Check every tar against dataset.json and the indexes; exit code 1 if anything differs."""
+    """Check card, tars and indexes against their checksums and each other; exit code 1 if anything differs."""
     from actcli.shards import verify_shards
 
     folder = shards_dir or Workspace(workspace).shard_dataset(dataset)

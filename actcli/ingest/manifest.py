@@ -165,7 +165,7 @@ def read_manifest(frames_dir: Path | str, modality: Modality = "rgb") -> pa.Tabl
     except FileNotFoundError:
         missing = checksum_path(path) if path.exists() else path
         raise ActcliError(f"There is no {missing}: run actcli extract to its end first.") from None
-    except (pa.ArrowException, OSError, ValueError) as error:
+    except (pa.ArrowException, OSError, ValueError, LookupError) as error:
         if isinstance(error, ActcliError):
             raise
         raise ActcliError(

@@ -25,7 +25,8 @@ class BatchRing:
         except OSError as error:
             megabytes = num_slots * self.slot_bytes / 1e6
             raise ActcliError(
-                f"no memory for {num_slots} batches ({megabytes:.0f} MB): {error}. Lower --batch-size or --workers."
+                f"no memory for {num_slots} batches ({megabytes:.0f} MB): {error}. "
+                "Lower batch_size (--batch-size) or workers."
             ) from error
         self._free = list(range(num_slots))
 

@@ -151,7 +151,8 @@ def _obituary(process: BaseProcess, plan: BatchPlan) -> str:
     if first and stream:
         where = f"shard {stream.shard}, clip {first.key:09d} and the next {len(plan.clips) - 1}"
     return (
-        f"a loader worker was ended {how} while it read {where}. If memory ran out, lower --workers or --batch-size; "
+        f"a loader worker was ended {how} while it read {where}. If memory ran out, lower workers or "
+        "batch_size (--batch-size); "
         "if a shard changed while it was read, run `actcli verify`."
     )
 

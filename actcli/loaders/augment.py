@@ -17,7 +17,7 @@ All frames of a clip get the same operations, after the crop. Both executors rou
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import cv2
 import numpy as np
@@ -60,11 +60,14 @@ class ColourJitter:
     """Chance of each property, independently."""
 
 
+CropRule = Literal["multi_scale", "random_resized", "short_side", "corner", "center"]
+
+
 @dataclass(frozen=True)
 class Augmentation:
     """What training changes at random. The defaults are those of TSM."""
 
-    crop: Literal["multi_scale", "random_resized", "short_side", "corner", "center"] = "multi_scale"
+    crop: CropRule = "multi_scale"
     """How the training crop is drawn."""
     scales: tuple[float, ...] = (1.0, 0.875, 0.75, 0.66)
     """``multi_scale``: sides as fractions of the short side."""
@@ -87,7 +90,9 @@ class Augmentation:
     """Chance of blanking a random box."""
 
     def __post_init__(self) -> None:
-        """Refuses chances outside 0..1 and magnitudes outside 0..10."""
+        """Refuses unknown crops, chances outside 0..1 and magnitudes outside 0..10."""
+        if self.crop not in get_args(CropRule):
+            raise ActcliError(f"unknown crop {self.crop!r}. Choose {', '.join(get_args(CropRule))}.")
         chances = [self.flip, self.erasing, self.colour_jitter.probability if self.colour_jitter else 0]
         if any(not 0 <= chance <= 1 for chance in chances):
             raise ActcliError(f"chances of flip, erasing and colour jitter must lie in 0..1, got {chances}.")

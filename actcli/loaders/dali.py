@@ -247,7 +247,9 @@ class _StreamPipeline:
     def _explain(self, plan: BatchPlan, error: RuntimeError) -> ActcliError:
         """Finds the picture that DALI could not decode."""
         if self._video and not self._on_gpu:
-            return ActcliError("DALI decodes H.264 video on a GPU only. Use --loader cpu for these shards.")
+            return ActcliError(
+                "DALI decodes H.264 video on a GPU only. Use backend cpu (--loader cpu) for these shards."
+            )
         self._source.begin(plan)
         for clip, stream in self._streams(plan):
             for picture in [] if self._video else self._read(clip, stream):
@@ -256,7 +258,9 @@ class _StreamPipeline:
                 except ValueError as problem:
                     return broken_clip(clip, stream, problem)
         first, last = plan.clips[0].key, plan.clips[-1].key
-        return ActcliError(f"DALI failed in the batch of clips {first:09d} … {last:09d}: {error}. Try --loader cpu.")
+        return ActcliError(
+            f"DALI failed in the batch of clips {first:09d} … {last:09d}: {error}. Try backend cpu (--loader cpu)."
+        )
 
 
 def _import_dali() -> Any:
@@ -266,6 +270,6 @@ def _import_dali() -> Any:
     except ImportError as error:
         raise ActcliError(
             "the DALI loader needs NVIDIA DALI, which is not installed. "
-            "Run: pip install nvidia-dali-cuda130, or use --loader cpu."
+            "Run: pip install nvidia-dali-cuda130, or use backend cpu (--loader cpu)."
         ) from error
     return dali

@@ -1,8 +1,9 @@
 """The public door: ``open_loader`` gives batches of clips, in an order that can be taken up anywhere."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, get_args
@@ -85,11 +86,21 @@ def open_loader(
     Raises:
         ActcliError: when something asked for does not exist or does not fit together.
     """
-    _check_least(0, workers=workers, seed=seed)
-    _check_least(1, num_frames=num_frames, size=size, batch_size=batch_size)
-    _check_least(1, num_clips=num_clips, shuffle_buffer=shuffle_buffer)
+    _check_least(0, workers=workers, seed=seed, rank=rank)
+    _check_least(1, num_frames=num_frames, size=size, batch_size=batch_size, world_size=world_size)
+    _check_least(1, num_clips=num_clips, num_crops=num_crops, shuffle_buffer=shuffle_buffer)
+    _check_least(1, scale_size=scale_size, flow_stack=flow_stack)
+    _check_word("modality", modality, get_args(Modality))
+    _check_word("backend", backend, ("cpu", "dali", "auto"))
+    if augmentation is not None and not isinstance(augmentation, Augmentation):
+        raise ActcliError(f"augmentation is {augmentation!r}; it must be an actcli.loaders.Augmentation, or left out.")
     opened = shards if isinstance(shards, ShardSet) else ShardSet.open(str(shards))
     training = split == "train" if training is None else training
+    if training and (num_clips, num_crops) != (1, 1):
+        raise ActcliError(
+            f"num_clips={num_clips} and num_crops={num_crops} are for tests; training draws one clip and one crop of a "
+            "video. Leave them out, or open the loader with training=False."
+        )
     chosen = find_sampling(sampling, training, num_clips)
     rule = find_rule(chosen.original)
     settings = ViewSettings(
@@ -100,7 +111,7 @@ def open_loader(
         modality=modality,
         flow_stack=flow_stack or (10 if modality == "two_stream" else 5),
         sampling=chosen,
-        num_crops=1 if training else num_crops,
+        num_crops=num_crops,
         rule=rule,
         augmentation=augmentation or default_augmentation(chosen.original),
         seed=seed,
@@ -146,11 +157,12 @@ def _usable_rows(index: ShardIndex, modality: Modality, split: str) -> NDArray[n
     if not len(index.keys):
         raise ActcliError(f"split {split} has no clips. Look at dataset.json, or extract and shard that split.")
     if modality != "flow" and not index.num_frames.any():
-        raise ActcliError(f"no clip of split {split} has RGB frames. Use --modality flow, or extract and shard them.")
+        raise ActcliError(
+            f"no clip of split {split} has RGB frames. Use modality flow, or extract (--modality rgb) and shard them."
+        )
     if modality != "rgb" and not index.flow_num_frames.any():
         raise ActcliError(
-            f"no clip of split {split} has flow. Extract it with --modality flow and shard again, or use "
-            "--modality rgb."
+            f"no clip of split {split} has flow. Extract it (--modality flow) and shard again, or use modality rgb."
         )
     has_rgb, has_flow = index.num_frames > 0, index.flow_num_frames > 0
     return np.flatnonzero({"rgb": has_rgb, "flow": has_flow, "two_stream": has_rgb & has_flow}[modality])
@@ -158,14 +170,22 @@ def _usable_rows(index: ShardIndex, modality: Modality, split: str) -> NDArray[n
 
 def _check_least(least: int, **numbers: int | None) -> None:
     for name, number in numbers.items():
-        if number is not None and number < least:
+        if number is None:
+            continue
+        if isinstance(number, bool) or not isinstance(number, Integral):
+            raise ActcliError(f"{name} is {number!r}; it must be a whole number.")
+        if number < least:
             raise ActcliError(f"{name} is {number}; it must be at least {least}.")
+
+
+def _check_word(name: str, word: str, allowed: Sequence[str]) -> None:
+    if word not in allowed:
+        what = {"backend": "loader"}.get(name, name)
+        raise ActcliError(f"unknown {what} {word!r}. As {name}, choose {', '.join(allowed)}.")
 
 
 def _check(settings: ViewSettings) -> None:
     augmentation = settings.augmentation
-    if settings.modality not in get_args(Modality):
-        raise ActcliError(f"unknown modality {settings.modality!r}. Choose {', '.join(get_args(Modality))}.")
     if settings.training and settings.modality != "rgb" and (augmentation.rand_augment or augmentation.erasing):
         raise ActcliError("RandAugment and erasing work on RGB clips only; leave them out for flow.")
     if settings.size > settings.scale_size:
@@ -179,17 +199,24 @@ def _check(settings: ViewSettings) -> None:
 
 
 def _find_device(device: torch.device | str | None) -> torch.device | None:
+    if device is None:
+        return None
     try:
-        return None if device is None else torch.device(device)
-    except RuntimeError as error:
+        place = torch.device(device)
+    except (RuntimeError, TypeError) as error:
         raise ActcliError(f"unknown device {device!r}. Choose cpu, cuda or cuda:0.") from error
+    num_gpus = torch.cuda.device_count()
+    if place.type == "cuda" and (place.index or 0) >= num_gpus:
+        raise ActcliError(
+            f"device {place} is not here: torch sees {num_gpus} CUDA GPUs. Choose device cpu, or leave device out; "
+            "`actcli doctor` shows what is missing."
+        )
+    return place
 
 
 def _choose_backend(backend: str, device: torch.device | None) -> str:
     if backend == "auto":
         return "dali" if device is not None and device.type == "cuda" else "cpu"
-    if backend not in ("cpu", "dali"):
-        raise ActcliError(f"unknown loader {backend!r}. Choose cpu, dali or auto.")
     return backend
 
 

@@ -45,7 +45,7 @@ class Order:
         if self.drop_last and not self.num_steps:
             raise ActcliError(
                 f"{self.num_clips} clips do not fill one batch of {self.batch_size} on each of {self.world_size} "
-                "ranks. Lower --batch-size."
+                "ranks. Lower batch_size (--batch-size)."
             )
 
     @property

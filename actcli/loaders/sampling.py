@@ -394,14 +394,14 @@ def _stmulnet_random(num_frames: int, num_segments: int, stack: int, rng: Rng) -
 
 def _stmulnet_f25(num_frames: int, num_segments: int, stack: int, rng: Rng) -> Indices:
     if num_segments != 25:
-        raise ActcliError(f"stmulnet-f25 always takes 25 frames, not {num_segments}. Use --frames 25.")
+        raise ActcliError(f"stmulnet-f25 always takes 25 frames, not {num_segments}. Use num_frames 25 (--frames 25).")
     return _stmulnet_frames(_inner_points(num_frames, 25), num_frames)
 
 
 def _fails(sampler: str, num_frames: int, num_segments: int) -> ActcliError:
     return ActcliError(
         f"{sampler} has no answer for {num_frames} frames and {num_segments} segments; the original code fails there. "
-        "Use --protocol segments, or leave such short clips out."
+        "Use sampling segments (--protocol segments), or leave such short clips out."
     )
 
 
@@ -503,7 +503,8 @@ def find_sampling(name: str, training: bool = False, num_clips: int = 1) -> Samp
         raise ActcliError(f"unknown sampling {name!r}. Choose one of: {', '.join(sampling_names())}.")
     if _NAMED[name].num_clips != num_clips:
         raise ActcliError(
-            f"{name} gives {_NAMED[name].num_clips} clips, not {num_clips}. Use --clips {_NAMED[name].num_clips}."
+            f"{name} gives {_NAMED[name].num_clips} clips, not {num_clips}. "
+            f"Use num_clips {_NAMED[name].num_clips} (--clips)."
         )
     return _NAMED[name]
 
@@ -516,6 +517,7 @@ def _family_member(name: str, training: bool, num_clips: int) -> str:
     if num_clips not in test:
         allowed = " or ".join(str(count) for count in test)
         raise ActcliError(
-            f"{name} tests with {allowed} clips, not {num_clips}. Use one of these, or --protocol segments."
+            f"{name} tests with {allowed} clips, not {num_clips}. Use one of these, or "
+            "sampling segments (--protocol segments)."
         )
     return f"{original}-{test[num_clips]}"

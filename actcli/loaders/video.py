@@ -35,7 +35,9 @@ def decode_frames(payload: bytes | memoryview, frames: Iterable[int], size: Size
         with av.open(io.BytesIO(payload), "r", format="mp4") as container:
             stream = _checked_stream(container, size)
             yield from _decode(container, stream, list(frames))
-    except (av.FFmpegError, OverflowError, MemoryError) as error:
+    except ActcliError:
+        raise
+    except (av.FFmpegError, ValueError, LookupError, ArithmeticError, MemoryError) as error:  # what damage gives
         raise ActcliError(f"the video cannot be decoded ({error})") from error
 
 
@@ -45,6 +47,8 @@ def _checked_stream(container: InputContainer, size: Size) -> VideoStream:
         raise ActcliError(f"the video has {len(container.streams.video)} video streams")
     stream = container.streams.video[0]
     codec = stream.codec_context
+    if codec is None:
+        raise ActcliError("the video is of an unknown codec")
     if codec.name not in _CODECS or (codec.width, codec.height) != size:
         raise ActcliError(
             f"the video is {codec.name} of {codec.width} x {codec.height} pixels; {' or '.join(_CODECS)} of "

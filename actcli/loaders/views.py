@@ -112,7 +112,9 @@ def evaluation_crops(frame: Size, crop_size: int, num_crops: int, rule: ViewRule
     )
     if num_crops not in makers:
         allowed = ", ".join(str(count) for count in makers)
-        raise ActcliError(f"{rule.name} tests with {allowed} crops, not {num_crops}. Use --crops with one of these.")
+        raise ActcliError(
+            f"{rule.name} tests with {allowed} crops, not {num_crops}. Use one of these as num_crops (--crops)."
+        )
     return makers[num_crops](frame, crop_size)
 
 

@@ -1,6 +1,7 @@
 """The shard format: WebDataset tars, a parquet index for random access, DALI's index, and ``dataset.json``."""
 
 from actcli.shards.card import SHARD_FORMAT_VERSION, ShardCard, ShardFile
+from actcli.shards.forecast import ShardForecast, forecast_shards
 from actcli.shards.index import ShardIndex
 from actcli.shards.reader import ShardReader, ShardSet
 from actcli.shards.verify import Finding, verify_shards
@@ -11,11 +12,13 @@ __all__ = [
     "Finding",
     "ShardCard",
     "ShardFile",
+    "ShardForecast",
     "ShardIndex",
     "ShardOptions",
     "ShardReader",
     "ShardSet",
     "ShardSummary",
+    "forecast_shards",
     "verify_shards",
     "write_shards",
 ]

@@ -61,11 +61,17 @@ def plain_errors(folder: Path) -> Iterator[None]:
     except MemoryError as error:
         raise ActcliError(f"memory ran out while writing {folder}. Take fewer --workers. {go_on}") from error
     except (OSError, pa.ArrowException, av.FFmpegError) as error:
-        path = getattr(error, "filename", None) or folder
-        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
-        remedy = "Make room" if full else "Mend that, or choose another folder with --shards-dir"
-        raise ActcliError(f"{path}: {reason}. {remedy}. {go_on}") from error
+        raise ActcliError(f"{_in_words(error, folder)}. {go_on}") from error
+
+
+def _in_words(error: Exception, folder: Path) -> str:
+    path = str(getattr(error, "filename", None) or folder)
+    reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+        return f"{path}: {reason}. Make room, or choose another disk with --shards-dir"
+    if path.startswith(str(folder)):
+        return f"{path}: {reason}. Give leave to write there, or choose another folder with --shards-dir"
+    return f"{path}: {reason}"
 
 
 @contextmanager

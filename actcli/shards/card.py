@@ -5,7 +5,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, cast
+from typing import Any, Literal, cast, get_args
 
 from actcli.errors import ActcliError
 from actcli.shards.checksum import FileSeal
@@ -69,12 +69,12 @@ class ShardCard:
         if split_id not in self.split_sets:
             raise ActcliError(
                 f"{self.name} has no split set {split_id!r}; it has {', '.join(self.split_sets)}. "
-                f"Choose one with --split-id."
+                "Choose one as split_id (--split-id)."
             )
         if split not in self.split_sets[split_id]:
             raise ActcliError(
                 f"{self.name} has no split {split!r}; it has {', '.join(self.split_sets[split_id])}. "
-                f"Choose one with --split."
+                "Choose one as split (--split)."
             )
         return _index_name(split, split_id, len(self.split_sets))
 
@@ -175,7 +175,8 @@ def _check(card: ShardCard) -> None:
     """Names are names and numbers are counts; raises ``ValueError`` otherwise."""
     _check_texts("class and dataset names", [card.name, card.source_digest, *card.classes])
     _check_texts("flip_swaps", [name for pair in card.flip_swaps for name in pair])
-    flip_policy(card.flip)
+    if card.flip not in get_args(FlipPolicy):
+        raise ValueError(f"flip policy {card.flip!r} is unknown")
     if card.payload not in ("mjpeg", "mp4") or not set(card.modalities) <= {"rgb", "flow"}:
         raise ValueError(f"payload {card.payload!r} or modalities {card.modalities!r} are unknown")
     for split_id, splits in card.split_sets.items():
@@ -231,6 +232,6 @@ def _check_version(version: int, origin: str) -> None:
 
 def flip_policy(value: str) -> FlipPolicy:
     """Check a flip policy that comes from a file."""
-    if value not in ("allowed", "swap", "forbidden"):
+    if value not in get_args(FlipPolicy):
         raise ActcliError(f"flip policy {value!r} is unknown; allowed are: allowed, swap, forbidden.")
     return cast(FlipPolicy, value)

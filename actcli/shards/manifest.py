@@ -2,9 +2,10 @@
 
 import os
 import re
+import shlex
 import stat
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pandas as pd
 import pyarrow as pa
 
 from actcli.errors import ActcliError
+from actcli.ingest import ExtractOptions
 from actcli.ingest.card import DatasetCard
 from actcli.ingest.manifest import Modality, payload_path, read_manifest
 from actcli.ingest.records import shown_names
@@ -39,8 +41,10 @@ class Payload:
     """Bytes of each JPEG; empty for video."""
     num_frames: int
     """Frames, or flow fields."""
-    bound: float = 0.0
+    bound: float
     """Flow quantisation bound in pixels."""
+    restore: str
+    """The command that extracts the file again once it is gone."""
 
 
 @dataclass(frozen=True)
@@ -85,11 +89,11 @@ def read_clips(frames_dir: Path, card: DatasetCard) -> tuple[list[Clip], dict[st
         )
     has_rgb = RGB_MANIFEST in tables
     base = tables[RGB_MANIFEST if has_rgb else FLOW_MANIFEST]
-    flows = _payloads(frames_dir, tables.get(FLOW_MANIFEST), "flow.mjpeg")
-    frames = _payloads(frames_dir, tables.get(RGB_MANIFEST), "mjpeg")
+    flows = _payloads(frames_dir, tables.get(FLOW_MANIFEST), "flow.mjpeg", extract_command(frames_dir, card, "flow"))
+    frames = _payloads(frames_dir, tables.get(RGB_MANIFEST), "mjpeg", extract_command(frames_dir, card, "rgb"))
     clips = [_clip(frames_dir, row, card, frames.get(row.key), flows.get(row.key)) for row in _ok_rows(base)]
     _check_labels(clips)
-    _check_files(frames_dir, clips)
+    _check_files(clips)
     counts = {"listed": len(base), **{status: int((base["status"] == status).sum()) for status in STATUSES}}
     if has_rgb and flows:
         counts["ok_flow"] = sum(clip.flow is not None for clip in clips)
@@ -138,17 +142,31 @@ def _clip(frames_dir: Path, row: Any, card: DatasetCard, rgb: Payload | None, fl
     )
 
 
-def _payloads(frames_dir: Path, table: pd.DataFrame | None, suffix: str) -> dict[str, Payload]:
+def extract_command(frames_dir: Path, card: DatasetCard, modality: str) -> str:
+    """The command that continues the extraction of a modality: the settings that it was begun with have to be given."""
+    settings = card.extraction.get(modality, {}).get("settings", {})
+    defaults = {field.name: field.default for field in fields(ExtractOptions)} | {"modality": "rgb"}
+    words = ["actcli", "extract", "--dataset", card.name]
+    if frames_dir.parent.name != "frames" or frames_dir.name != card.name:
+        words += ["--frames-dir", str(frames_dir)]
+    for name, value in {"modality": modality, **settings}.items():
+        for one in value if isinstance(value, list) else [value]:
+            if one is not None and one != defaults.get(name, one):
+                words += [f"--{name.replace('_', '-')}", *([] if one is True else [str(one)])]
+    return shlex.join(words)
+
+
+def _payloads(frames_dir: Path, table: pd.DataFrame | None, suffix: str, restore: str) -> dict[str, Payload]:
     if table is None:
         return {}
-    return {row.key: _payload(frames_dir, row, suffix) for row in _ok_rows(table)}
+    return {row.key: _payload(frames_dir, row, suffix, restore) for row in _ok_rows(table)}
 
 
 def _ok_rows(table: pd.DataFrame) -> Iterator[Any]:
     return iter(table[table["status"] == "ok"].itertuples())
 
 
-def _payload(frames_dir: Path, row: Any, suffix: str) -> Payload:
+def _payload(frames_dir: Path, row: Any, suffix: str, restore: str) -> Payload:
     pictures_per_frame = 2 if suffix == "flow.mjpeg" else 1
     sizes = tuple(int(size) for size in row.frame_sizes)
     if not _KEY.fullmatch(row.key) or sum(sizes) != row.bytes or len(sizes) != pictures_per_frame * row.num_frames:
@@ -165,6 +183,7 @@ def _payload(frames_dir: Path, row: Any, suffix: str) -> Payload:
         frame_sizes=sizes,
         num_frames=int(row.num_frames),
         bound=float(row.bound),
+        restore=restore,
     )
 
 
@@ -178,22 +197,23 @@ def _check_labels(clips: list[Clip]) -> None:
         )
 
 
-def _check_files(frames_dir: Path, clips: list[Clip]) -> None:
-    wrong = []
-    for payload in (payload for clip in clips for payload in clip.payloads):
-        try:
-            found = payload.path.stat()
-        except OSError:
-            wrong.append(f"{payload.path} (gone)")
-            continue
-        if not stat.S_ISREG(found.st_mode):
-            wrong.append(f"{payload.path} (no regular file)")
-        elif found.st_size != payload.bytes:
-            wrong.append(f"{payload.path} ({found.st_size} bytes, not {payload.bytes})")
+def _check_files(clips: list[Clip]) -> None:
+    wrong = [(payload, problem) for clip in clips for payload in clip.payloads if (problem := _problem(payload))]
     if wrong:
+        listed = ", ".join(f"{payload.path} ({problem})" for payload, problem in wrong[:5])
         more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
+        commands = sorted({payload.restore for payload, _ in wrong})
         raise ActcliError(
-            f"frames are not those of the manifest: {', '.join(wrong[:5])}{more}. "
-            f"Delete what is left of these files, and this restores them alone: actcli extract --dataset "
-            f"{frames_dir.name}"
+            f"frames are not those of the manifest: {listed}{more}. "
+            f"Delete what is left of these files, and this restores them alone: {'; '.join(commands)}"
         )
+
+
+def _problem(payload: Payload) -> str | None:
+    try:
+        found = payload.path.stat()
+    except OSError:
+        return "gone"
+    if not stat.S_ISREG(found.st_mode):
+        return "no regular file"
+    return None if found.st_size == payload.bytes else f"{found.st_size} bytes, not {payload.bytes}"

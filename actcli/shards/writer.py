@@ -89,7 +89,7 @@ class ShardSummary:
 
 
 @dataclass(frozen=True)
-class _PlannedShard:
+class PlannedTar:
     """One tar: its name and what goes into it."""
 
     name: str
@@ -110,7 +110,7 @@ class _PlannedShard:
 
 
 @dataclass(frozen=True)
-class _Source:
+class Source:
     """What is packed: the extracted frames and what is known of them."""
 
     card: DatasetCard
@@ -127,38 +127,40 @@ def write_shards(options: ShardOptions, *, progress: Callable[[ShardProgress], N
         ActcliError: Frames are missing or changed, the disk is too small or fails, or other files are in the way.
     """
     report = progress or (lambda _: None)
-    source = _read_source(options)
     with _folder.plain_errors(options.shards_dir):
+        source = read_source(options)
         options.shards_dir.mkdir(parents=True, exist_ok=True)
         with _folder.locked(options.shards_dir):
             return _write(options, source, report)
 
 
-def _read_source(options: ShardOptions) -> _Source:
+def read_source(options: ShardOptions) -> Source:
+    """The extracted frames, checked as far as that goes without reading them."""
     card = DatasetCard.read(options.frames_dir)
     _check_layout(options.frames_dir, card)
     clips, coverage = read_clips(options.frames_dir, card)
     if not clips:
         raise ActcliError(f"{options.frames_dir} has no extracted clip: see the reasons with: actcli inspect")
-    return _Source(card, clips, coverage, _digest(options, card, clips, coverage))
+    return Source(card, clips, coverage, _digest(options, card, clips, coverage))
 
 
-def _write(options: ShardOptions, source: _Source, report: Callable[[ShardProgress], None]) -> ShardSummary:
+def _write(options: ShardOptions, source: Source, report: Callable[[ShardProgress], None]) -> ShardSummary:
     folder = options.shards_dir
     journal = Journal.read(folder)
     owned = _folder.ours(folder, journal)
-    plan = _plan(source.clips, source.card, options)  # of video, what there is before it is encoded
-    _folder.refuse_foreign(folder, [CARD_NAME, *_names(plan, source.card)], owned)
+    plan = plan_tars(source.clips, source.card, options)  # of video, what there is before it is encoded
+    _folder.refuse_foreign(folder, [CARD_NAME, *output_names(plan, source.card)], owned)
     finished = _finished_card(options, source.digest) if CARD_NAME in owned else None
     known = {} if options.overwrite else _known_shards(finished, journal, source.digest)
     whole = _whole_shards(folder, known, options.workers, report)
     if finished is not None and _is_whole(folder, finished, whole):
+        _tidy(folder)
         return ShardSummary(finished, 0, was_whole=True)
     _check_disk(folder, plan, whole)
     if options.payload == "video":
         source = replace(source, clips=_encode_all(options, source, report))
-        plan = _plan(source.clips, source.card, options)
-    names = {CARD_NAME, *_names(plan, source.card)}
+        plan = plan_tars(source.clips, source.card, options)
+    names = {CARD_NAME, *output_names(plan, source.card)}
     _folder.refuse_foreign(folder, names, owned)
     whole = {shard.name: whole[shard.name] for shard in plan if shard.name in whole}
     Journal(source.digest, owned | names, whole).write(folder)
@@ -168,16 +170,21 @@ def _write(options: ShardOptions, source: _Source, report: Callable[[ShardProgre
     card = replace(card, files=tuple(_write_indexes(folder, plan, crcs, card)))
     with _folder.replacing(folder / CARD_NAME) as file:
         file.write(card.to_json().encode())
+    _tidy(folder)
+    return ShardSummary(card, num_written)
+
+
+def _tidy(folder: Path) -> None:
+    """Remove what only an unfinished run needs."""
     _folder.remove_cache(folder)
     _folder.remove(folder, [_folder.JOURNAL_NAME])
-    return ShardSummary(card, num_written)
 
 
 def _is_whole(folder: Path, card: ShardCard, whole: Mapping[str, ShardFile]) -> bool:
     return len(whole) == len(card.shards) and all(_folder.is_whole(folder, file) for file in card.files)
 
 
-def _names(plan: Sequence[_PlannedShard], source: DatasetCard) -> list[str]:
+def output_names(plan: Sequence[PlannedTar], source: DatasetCard) -> list[str]:
     """Every file that the plan makes, apart from the card."""
     tars = [shard.name for shard in plan]
     return [*tars, *map(dali_index_name, tars), *_index_names(source).values()]
@@ -221,7 +228,8 @@ def group_names(split_sets: Iterable[str], clip: Clip) -> str:
     return clip.splits.get("1", "none") if set(split_sets) == {"1"} else "all"
 
 
-def _plan(clips: Sequence[Clip], source: DatasetCard, options: ShardOptions) -> list[_PlannedShard]:
+def plan_tars(clips: Sequence[Clip], source: DatasetCard, options: ShardOptions) -> list[PlannedTar]:
+    """Which clips go into which tar, in which order."""
     groups: dict[str, list[Clip]] = {}
     for clip in clips:
         groups.setdefault(group_names(source.split_sets, clip), []).append(clip)
@@ -230,7 +238,7 @@ def _plan(clips: Sequence[Clip], source: DatasetCard, options: ShardOptions) -> 
         seed = [options.seed, *name.encode()]
         order = np.random.default_rng(seed).permutation(len(groups[name]))
         tars = _pack([groups[name][i] for i in order], options.shard_bytes)
-        plan += [_PlannedShard(f"{name}-{number:06d}.tar", tuple(tar)) for number, tar in enumerate(tars)]
+        plan += [PlannedTar(f"{name}-{number:06d}.tar", tuple(tar)) for number, tar in enumerate(tars)]
     return plan
 
 
@@ -279,7 +287,7 @@ def _padded(size: int) -> int:
 
 
 def _write_all(
-    plan: list[_PlannedShard],
+    plan: list[PlannedTar],
     whole: Mapping[str, ShardFile],
     options: ShardOptions,
     report: Callable[[ShardProgress], None],
@@ -288,7 +296,7 @@ def _write_all(
     crcs: Crcs = {}
     done, files, num_written = 0, [], 0
 
-    def write(shard: _PlannedShard) -> tuple[ShardFile, Crcs, bool]:
+    def write(shard: PlannedTar) -> tuple[ShardFile, Crcs, bool]:
         kept = _crcs_of(shard, options.shards_dir) if shard.name in whole else None
         if kept is not None:
             return whole[shard.name], kept, False
@@ -310,15 +318,15 @@ def _write_all(
     return files, crcs, num_written
 
 
-def _write_shard(shard: _PlannedShard, folder: Path) -> tuple[ShardFile, Crcs]:
+def _write_shard(shard: PlannedTar, folder: Path) -> tuple[ShardFile, Crcs]:
     crcs: Crcs = {}
     with _folder.replacing(folder / shard.name) as raw:
         file = _HashingWriter(raw)
         with tarfile.open(fileobj=file, mode="w|", format=tarfile.USTAR_FORMAT) as tar:  # type: ignore[call-overload]
             for clip in shard.clips:
-                payloads = {f"{clip.key}.{payload.suffix}": _load(payload) for payload in clip.payloads}
+                payloads = {f"{clip.key}.{payload.suffix}": load(payload) for payload in clip.payloads}
                 for payload, (name, data) in zip(clip.payloads, payloads.items(), strict=True):
-                    crcs[name] = frame_crcs(data, _index_sizes(payload))
+                    crcs[name] = frame_crcs(data, index_sizes(payload))
                 note = seal(_describe(clip), payloads.values())
                 for name, data in {f"{clip.key}.json": note, **payloads}.items():
                     member = tarfile.TarInfo(name)
@@ -327,7 +335,7 @@ def _write_shard(shard: _PlannedShard, folder: Path) -> tuple[ShardFile, Crcs]:
     return ShardFile(shard.name, file.size, file.digest(), len(shard.clips)), crcs
 
 
-def _crcs_of(shard: _PlannedShard, folder: Path) -> Crcs | None:
+def _crcs_of(shard: PlannedTar, folder: Path) -> Crcs | None:
     """The checksums of a tar that an earlier run wrote; ``None`` where another encoder gave other videos."""
     crcs: Crcs = {}
     with (folder / shard.name).open("rb") as tar:
@@ -337,21 +345,22 @@ def _crcs_of(shard: _PlannedShard, folder: Path) -> Crcs | None:
                 data = tar.read(content.bytes)
                 if content.checksum and hashlib.sha256(data).hexdigest() != content.checksum:
                     return None
-                crcs[name] = frame_crcs(data, _index_sizes(content))
+                crcs[name] = frame_crcs(data, index_sizes(content))
     return crcs
 
 
-def _index_sizes(payload: Payload) -> tuple[int, ...]:
+def index_sizes(payload: Payload) -> tuple[int, ...]:
     """Bytes of each JPEG; a video counts as one."""
     return payload.frame_sizes or (payload.bytes,)
 
 
-def _load(payload: Payload) -> bytes:
+def load(payload: Payload) -> bytes:
+    """The bytes of a payload, which are those that were extracted."""
     data = payload.path.read_bytes()
     if len(data) != payload.bytes or (payload.checksum and hashlib.sha256(data).hexdigest() != payload.checksum):
         raise ActcliError(
             f"{payload.path} changed since it was extracted. Delete that file, and this restores it alone: "
-            f"actcli extract --dataset {payload.path.parents[1].name}"
+            f"{payload.restore}"
         )
     return data
 
@@ -373,7 +382,7 @@ class _HashingWriter:
         return self._hash.hexdigest()
 
 
-def _encode_all(options: ShardOptions, source: _Source, report: Callable[[ShardProgress], None]) -> list[Clip]:
+def _encode_all(options: ShardOptions, source: Source, report: Callable[[ShardProgress], None]) -> list[Clip]:
     cache = options.shards_dir / _folder.CACHE_NAME / source.digest[:16]
 
     def encode(clip: Clip) -> Clip:
@@ -381,7 +390,9 @@ def _encode_all(options: ShardOptions, source: _Source, report: Callable[[ShardP
             return clip
         target, checksum = _encoded(options, clip, clip.rgb, cache / f"{int(clip.key) // 1000}")
         width, height = video_size(target)
-        video = Payload("mp4", target, target.stat().st_size, checksum, (), clip.rgb.num_frames)
+        video = replace(
+            clip.rgb, suffix="mp4", path=target, bytes=target.stat().st_size, checksum=checksum, frame_sizes=()
+        )
         return replace(clip, rgb=video, width=width, height=height)
 
     encoded = []
@@ -404,7 +415,7 @@ def _encoded(options: ShardOptions, clip: Clip, frames: Payload, folder: Path) -
         if FileSeal.of(path).checksum == checksum:
             return path, checksum
         path.unlink()
-    _load(frames)
+    load(frames)
     partial = _folder.temporary_name(folder / f"{clip.key}.mp4")
     try:
         encode_video(frames.path, partial, fps=clip.fps, num_frames=frames.num_frames, short_side=options.short_side)
@@ -415,7 +426,7 @@ def _encoded(options: ShardOptions, clip: Clip, frames: Payload, folder: Path) -
         partial.unlink(missing_ok=True)
 
 
-def _write_indexes(folder: Path, plan: list[_PlannedShard], crcs: Crcs, card: ShardCard) -> Iterator[FileSeal]:
+def _write_indexes(folder: Path, plan: list[PlannedTar], crcs: Crcs, card: ShardCard) -> Iterator[FileSeal]:
     """Write DALI's index of each tar and the index of each split."""
     for shard in plan:
         yield _write_small(folder / dali_index_name(shard.name), _dali_index(shard).encode())
@@ -434,7 +445,7 @@ def _write_small(path: Path, data: bytes | memoryview) -> FileSeal:
     return FileSeal(path.name, len(data), hashlib.sha256(data).hexdigest())
 
 
-def _index_rows(shard: _PlannedShard, crcs: Crcs) -> Iterator[dict[str, Any]]:
+def _index_rows(shard: PlannedTar, crcs: Crcs) -> Iterator[dict[str, Any]]:
     offsets = {(clip.key, name): offset for clip, name, _, offset in shard.members()}
     for clip in shard.clips:
         rgb, flow = clip.rgb, clip.flow
@@ -449,7 +460,7 @@ def _index_rows(shard: _PlannedShard, crcs: Crcs) -> Iterator[dict[str, Any]]:
             "width": clip.width,
             "height": clip.height,
             "fps": clip.fps,
-            "frame_sizes": _index_sizes(rgb) if rgb else (),
+            "frame_sizes": index_sizes(rgb) if rgb else (),
             "frame_crcs": crcs[f"{clip.key}.{rgb.suffix}"] if rgb else (),
             "flow_offset": offsets[clip.key, f"{clip.key}.flow.mjpeg"] if flow else 0,
             "flow_num_frames": flow.num_frames if flow else 0,
@@ -459,7 +470,7 @@ def _index_rows(shard: _PlannedShard, crcs: Crcs) -> Iterator[dict[str, Any]]:
         }
 
 
-def _dali_index(shard: _PlannedShard) -> str:
+def _dali_index(shard: PlannedTar) -> str:
     """DALI's index of a tar: a line per clip with suffix, offset, size and name of each member (wds2idx, v1.2)."""
     lines: dict[str, list[str]] = {}
     for clip, name, content, offset in shard.members():
@@ -468,7 +479,7 @@ def _dali_index(shard: _PlannedShard) -> str:
     return f"v1.2 {len(lines)}\n" + "".join(f"{' '.join(parts)}\n" for parts in lines.values())
 
 
-def _card(source: _Source, options: ShardOptions, files: list[ShardFile]) -> ShardCard:
+def _card(source: Source, options: ShardOptions, files: list[ShardFile]) -> ShardCard:
     described, clips = source.card, source.clips
     counts = {
         split_id: {split: sum(clip.splits.get(split_id) == split for clip in clips) for split in splits}
@@ -525,7 +536,7 @@ def _check_layout(frames_dir: Path, source: DatasetCard) -> None:
             )
 
 
-def _check_disk(folder: Path, plan: list[_PlannedShard], whole: Mapping[str, ShardFile]) -> None:
+def _check_disk(folder: Path, plan: list[PlannedTar], whole: Mapping[str, ShardFile]) -> None:
     needed = sum(shard.num_bytes() for shard in plan if shard.name not in whole)
     free = shutil.disk_usage(folder).free
     if needed > free:

@@ -114,3 +114,8 @@ def test_the_originals_train_with_their_own_augmentation(make_shards):
 def test_numbers_outside_their_range_are_refused(wrong):
     with pytest.raises(ActcliError, match="must lie in"):
         Augmentation(**wrong)
+
+
+def test_an_unknown_crop_is_refused():
+    with pytest.raises(ActcliError, match=r"unknown crop 'centre'.*center"):
+        Augmentation(crop="centre")

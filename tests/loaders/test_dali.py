@@ -163,6 +163,6 @@ def test_a_rank_without_clips_gets_empty_batches(make_shards, modality):
 
 def test_h264_on_the_cpu_is_refused_in_one_sentence(tmp_path):
     root = video_shards(tmp_path, [(encode(10), 10)] * 2)
-    message = r"^DALI decodes H.264 video on a GPU only\. Use --loader cpu"
+    message = r"^DALI decodes H.264 video on a GPU only\. Use backend cpu"
     with open_loader(root, backend="dali", **SETUP | {"size": 40}) as loader, pytest.raises(ActcliError, match=message):
         next(iter(loader))

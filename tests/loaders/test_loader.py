@@ -338,7 +338,7 @@ def test_no_memory_for_the_batches_is_said_plainly(make_shards, monkeypatch):
         raise OSError(12, "Cannot allocate memory")
 
     monkeypatch.setattr(ring.mmap, "mmap", fail)
-    with open_loader(make_shards(), **SMALL) as loader, pytest.raises(ActcliError, match="Lower --batch-size"):
+    with open_loader(make_shards(), **SMALL) as loader, pytest.raises(ActcliError, match="Lower batch_size"):
         next(iter(loader))
 
 
@@ -451,6 +451,17 @@ def test_a_loader_in_a_worker_process_says_what_to_do(make_shards):
         ({"seed": -1}, "seed is -1"),
         ({"modality": "depth"}, "unknown modality 'depth'"),
         ({"device": "gpu"}, "unknown device 'gpu'"),
+        ({"device": 3.5}, "unknown device 3.5"),
+        ({"device": "cuda:77"}, r"device cuda:77 is not here: torch sees \d+ CUDA GPUs"),
+        ({"num_frames": "8"}, "num_frames is '8'; it must be a whole number"),
+        ({"size": (32, 32)}, r"size is \(32, 32\); it must be a whole number"),
+        ({"batch_size": True}, "batch_size is True; it must be a whole number"),
+        ({"scale_size": 0}, "scale_size is 0; it must be at least 1"),
+        ({"flow_stack": 0}, "flow_stack is 0; it must be at least 1"),
+        ({"backend": ["cpu"]}, "unknown loader .*As backend, choose cpu, dali, auto"),
+        ({"num_clips": 3}, "num_clips=3 and num_crops=1 are for tests.*training=False"),
+        ({"num_crops": 10}, "num_clips=1 and num_crops=10 are for tests"),
+        ({"augmentation": "none"}, "augmentation is 'none'; it must be an actcli.loaders.Augmentation"),
     ],
 )
 def test_numbers_and_words_are_checked(make_shards, wrong, message):
@@ -463,7 +474,7 @@ def test_rgb_is_not_asked_of_shards_of_flow(tmp_path):
     maker.add([], [jpeg(flow_picture(0, field, axis)) for field in range(5) for axis in (0, 1)])
     root = maker.finish()
     for modality in ("rgb", "two_stream"):
-        with pytest.raises(ActcliError, match=r"no clip of split train has RGB frames.*--modality flow"):
+        with pytest.raises(ActcliError, match=r"no clip of split train has RGB frames.*modality flow"):
             open_loader(root, modality=modality, **SMALL)
     with open_loader(root, modality="flow", training=False, **SMALL) as loader:
         assert len(list(loader)) == 1

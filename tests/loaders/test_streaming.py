@@ -2,8 +2,9 @@
 
 import http.server
 import re
+import socket
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import numpy as np
 import pytest
@@ -255,3 +256,69 @@ def test_a_streamed_epoch_of_training_has_full_batches_only(make_shards):
         assert [len(batch) for batch in loader] == [4]
     with open_loader(root, training=False, **setup) as loader:
         assert [len(batch) for batch in loader] == [4, 3]
+
+
+@contextmanager
+def silent_server(answers=()):
+    """Takes every connection and gives only the files in ``answers``."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    taken, stop = [], threading.Event()
+
+    def serve():
+        while not stop.is_set():
+            with suppress(TimeoutError):
+                connection, _ = listener.accept()
+                taken.append(connection)
+                name = connection.recv(65536).split(b" ")[1].decode().lstrip("/")
+                if name in answers:
+                    header = f"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {len(answers[name])}\r\n\r\n"
+                    connection.sendall(header.encode() + answers[name])
+
+    listener.settimeout(0.05)
+    thread = threading.Thread(target=serve)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        stop.set()
+        thread.join()
+        for connection in (*taken, listener):
+            connection.close()
+
+
+@pytest.mark.parametrize("answered", [(), ("dataset.json",), ("dataset.json", "train.index.parquet")])
+def test_a_server_that_never_answers_is_given_up(make_shards, monkeypatch, answered):
+    monkeypatch.setattr(reader, "SILENCE_SECONDS", 0.1)
+    root = make_shards(num_clips=4)
+    answers = {name: (root / name).read_bytes() for name in answered}
+    with silent_server(answers) as url, pytest.raises(ActcliError, match=r"cannot be read.*Timeout"):
+        batches(url)
+
+
+def test_a_server_may_keep_silent_for_seconds_not_minutes():
+    assert reader.SILENCE_SECONDS * reader.ATTEMPTS <= 120
+
+
+def test_a_request_has_time_for_the_bytes_that_it_asks_for():
+    class Slow:
+        async_impl = True
+
+    assert reader._deadline(Slow, 50_000_000) == {"timeout": reader.SILENCE_SECONDS + 1000}
+
+
+def test_s3_gives_up_on_a_silent_server_too():
+    limits = reader._silence_limit("s3://bucket/shards")["config_kwargs"]
+    assert limits == {"connect_timeout": 5.0, "read_timeout": 5.0}
+    assert reader._silence_limit("memory://shards") == {}
+
+
+@pytest.mark.parametrize("name", ["train.index.parquet"])
+def test_a_changed_index_behind_a_url_is_found(make_shards, name):
+    root = make_shards(num_clips=4)
+    with served(root) as server:
+        shards = ShardSet.open(server.url)
+        data = bytearray((root / name).read_bytes())
+        data[40] ^= 4
+        (root / name).write_bytes(data)
+        with pytest.raises(ActcliError, match=rf"{name} is not the index that the card names"):
+            shards.index("train")
