@@ -1,5 +1,6 @@
 """``actcli extract``: raw videos to frames."""
 
+from collections.abc import Collection
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -146,13 +147,19 @@ def extract_command(
         _print_plan(plan)
         _print_estimate(plan, estimate)
         return
+    shown: list[str] = []
+
+    def on_plan(plan: "ExtractPlan") -> None:
+        _print_found(plan)
+        shown.extend(plan.warnings)
+
     with Progress("extract", "clips") as bar:
         summary = extract_dataset(
             options,
             progress=lambda p: bar.update(p.done, p.total, f"{p.frames} frames, {p.failed} failed"),
-            on_plan=lambda plan: _print_found(plan),
+            on_plan=on_plan,
         )
-    _print_summary(name, summary)
+    _print_summary(name, summary, shown)
     if not summary.counts["ok"] + summary.counts["partial"]:
         raise typer.Exit(1)
     if layout == "mjpeg":
@@ -213,7 +220,7 @@ def _size(num_bytes: float) -> str:
     return f"{num_bytes / 1e9:.1f} GB" if num_bytes >= 1e9 else f"{num_bytes / 1e6:.0f} MB"
 
 
-def _print_summary(name: str, summary: "ExtractSummary") -> None:
+def _print_summary(name: str, summary: "ExtractSummary", shown: Collection[str]) -> None:
     if summary.failed:
         failures = table("key", "clip", "status", "stage", "reason", title="not extracted")
         for clip in summary.failed[:MAX_FAILURES_SHOWN]:
@@ -232,5 +239,8 @@ def _print_summary(name: str, summary: "ExtractSummary") -> None:
     )
     console.print(counts)
     console.print(f"{summary.num_classes} classes, clips extracted: {_splits(summary.splits)}", markup=False)
+    for warning in summary.warnings:
+        if warning not in shown:
+            print_note(warning)
     if summary.already_done:
         print_note(f"{summary.already_done} clips were done by earlier runs")

@@ -41,7 +41,7 @@ from actcli.ingest.manifest import (
 from actcli.ingest.payload import payload_bytes
 from actcli.ingest.plan import Estimate, ExtractPlan, SplitCount, count_splits, estimate, make_plan
 from actcli.ingest.records import ClipRecord, DatasetAdapter, Listing
-from actcli.ingest.split import SplitRule, divide, split_problems, split_warnings, write_splits
+from actcli.ingest.split import SplitRule, divide, loss_warnings, split_problems, split_warnings, write_splits
 from actcli.ingest.video_lists import write_video_lists
 
 _OURS = re.compile(rf"\d+|extract(\.flow)?\.jsonl|manifest(\.flow)?\.parquet(\.sha256)?|{re.escape(KEYS_NAME)}")
@@ -294,10 +294,8 @@ def _check(options: ExtractOptions) -> _Checked:
     listing: Listing | None = None
     located: dict[str, str] = {}
     with _collected(problems):
-        listing = adapter.read(_list_folder(adapter, options))
-        if not listing.is_divided:
-            listing = divide(listing, options.split_rule, options.frames_dir)
-    if listing is not None:
+        listing = _read(adapter, options)
+    if listing is not None and all(root.is_dir() for root in options.from_frames):
         located, unplaced = _locate(listing, options)
         problems += unplaced
         problems += split_problems(listing) if adapter.is_own else ()
@@ -311,11 +309,21 @@ def _check(options: ExtractOptions) -> _Checked:
     return _Checked(adapter, listing, located, warnings)
 
 
-def _list_folder(adapter: DatasetAdapter, options: ExtractOptions) -> Path:
-    """Where the list of clips comes from: of an own dataset without a raw folder, the dump itself."""
+def _read(adapter: DatasetAdapter, options: ExtractOptions) -> Listing | None:
+    """The listing, divided into splits if it has none; None if the rule for that is wrong, which is said elsewhere.
+
+    An own dataset without a raw folder is listed from the dump itself.
+    """
     if adapter.is_own and len(options.from_frames) == 1 and not options.raw_dir.exists():
-        return options.from_frames[0]
-    return options.raw_dir
+        (root,) = options.from_frames
+        listing = adapter.read(root)
+        if listing.storage == "video":
+            raise ActcliError(f"{root} holds videos, not frames: give it with --raw-dir in place of --from-frames.")
+    else:
+        listing = adapter.read(options.raw_dir)
+    if listing.is_divided:
+        return listing
+    return None if any(options.split_rule.problems()) else divide(listing, options.split_rule, options.frames_dir)
 
 
 def _locate(listing: Listing, options: ExtractOptions) -> tuple[dict[str, str], list[str]]:
@@ -594,7 +602,7 @@ def _summary(
         bytes=sum(row.get("bytes", 0) for row in outcomes),
         seconds=seconds,
         frames_dir=options.frames_dir,
-        warnings=checked.warnings,
+        warnings=(*checked.warnings, *loss_warnings(checked.listing, kept)),
     )
 
 

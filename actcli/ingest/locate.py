@@ -74,9 +74,8 @@ class DumpFinder:
 
     def _candidates(self, record: ClipRecord, sections: Sequence[str]) -> Iterator[str]:
         names = list(_names(record))
-        exact = dict.fromkeys((record.source_id, _without_suffix(record.source_id)))
         for section in sections:
-            yield from (f"{section}/{path}" for path in exact if path and not path.startswith("/"))
+            yield f"{section}/{_without_suffix(record.source_id)}"
             for folder in self._classes[section].get(_plain(record.class_name), ()) if record.class_name else ():
                 yield from (f"{section}/{folder}/{name}" for name in names)
             yield from (f"{section}/{name}" for name in names if self._owners[name] == 1)

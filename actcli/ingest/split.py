@@ -5,7 +5,7 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -186,6 +186,15 @@ def split_problems(listing: Listing) -> Iterator[str]:
             f"{len(missing)} of {len(listing.classes)} classes have no clip for training: {shown_names(missing)}. "
             "Move some of their clips to the training split, or take the classes out."
         )
+
+
+def loss_warnings(listing: Listing, kept: Collection[str]) -> Iterator[str]:
+    """Classes that had clips in the list and have none among those kept, given by source id."""
+    left = [record for record in listing.records if record.source_id in kept]
+    for split, purpose in (("train", "training"), ("val", "validation")):
+        before = set(untaught_classes(listing.classes, listing.records, split))
+        if lost := [name for name in untaught_classes(listing.classes, left, split) if name not in before]:
+            yield f"None of the clips for {purpose} of {len(lost)} classes could be extracted: {shown_names(lost)}."
 
 
 def split_warnings(listing: Listing, rule: SplitRule) -> Iterator[str]:

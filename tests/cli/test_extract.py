@@ -134,3 +134,31 @@ def test_a_demo_into_a_file_is_refused(actcli, tmp_path):
     result = actcli(f"demo {tmp_path / 'file'}")
     assert result.exit_code == 1
     assert "is a file" in result.output
+
+
+def test_classes_that_lost_their_clips_are_named_at_the_end(own, actcli):
+    for path in (own / "raw/mine/wave").iterdir():
+        path.write_bytes(b"")
+    result = actcli(f"extract --executor serial --workspace {own}")
+    assert "note: None of the clips for training of 1 classes could be extracted: 'wave'" in result.output
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        ("--group-by (", "--group-by '(' is not a regular expression"),
+        ("--val-fraction 1", "--val-fraction is 1; use a number between 0 and 1"),
+        ("--from-frames absent", "There is no folder absent"),
+    ],
+)
+def test_a_wrong_flag_is_the_only_problem(own, actcli, flags, sentence):
+    result = actcli(f"extract {flags} --workspace {own}")
+    assert result.exit_code == 1
+    (line,) = (line for line in result.output.splitlines() if not line.startswith("extracting"))
+    assert sentence in line
+
+
+def test_a_folder_of_videos_is_no_dump_of_frames(own, actcli):
+    result = actcli(f"extract --dataset new --from-frames {own / 'raw' / 'mine'} --workspace {own}")
+    assert result.exit_code == 1
+    assert "holds videos, not frames: give it with --raw-dir" in result.output

@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from actcli.errors import ActcliError
-from actcli.ingest.datasets._annotations import SPLIT_OF_WORD, natural_key, read_lines, split_in_name
+from actcli.ingest.datasets._annotations import SPLIT_OF_WORD, VIDEO_SUFFIXES, natural_key, read_lines, split_in_name
 from actcli.ingest.records import Storage, shown_names
 
 _FRAMES_LINE = re.compile(r"(?P<path>.*\S)\s+\d+\s+(?P<label>-?\d+)")
@@ -37,7 +37,7 @@ class Lists:
     classes: tuple[str, ...]
     """In label order."""
     storage: Storage
-    """``frames`` for lists that count frames."""
+    """``frames`` where no path has the suffix of a video."""
 
 
 def read_lists(raw_dir: Path) -> Lists | None:
@@ -90,7 +90,13 @@ def _csv_lists(split_of: dict[Path, str]) -> Lists:
         without = [clip.path for clip in clips if not clip.split]
         raise ActcliError(f"{len(without)} clips have no split, others have: {shown_names(without)}.")
     classes = sorted({clip.label for clip in clips if clip.label}, key=natural_key)
-    return Lists(_checked(clips), tuple(classes), "video")
+    return Lists(_checked(clips), tuple(classes), _storage(clips))
+
+
+def _storage(clips: Sequence[ListedClip]) -> Storage:
+    """What the names look like: files of video, or folders."""
+    names_video = any(PurePosixPath(clip.path).suffix.lower() in VIDEO_SUFFIXES for clip in clips)
+    return "video" if names_video else "frames"
 
 
 def _csv_clips(path: Path, split: str) -> Iterator[ListedClip]:
@@ -139,7 +145,7 @@ def _text_lists(raw_dir: Path, split_of: dict[Path, str]) -> Lists:
             numbered.append((_plain(match["path"]), int(match["label"]), split))
     classes = _class_names(raw_dir, [(path, label) for path, label, _ in numbered if label >= 0])
     clips = [ListedClip(path, classes[label] if label >= 0 else "", split) for path, label, split in numbered]
-    return Lists(_checked(clips), tuple(classes), "frames" if counts_frames else "video")
+    return Lists(_checked(clips), tuple(classes), _storage(clips))
 
 
 def _class_names(raw_dir: Path, labels: Sequence[tuple[str, int]]) -> list[str]:
