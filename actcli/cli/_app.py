@@ -1,5 +1,6 @@
 """The ``actcli`` command: its group, its errors, and the list of commands."""
 
+import signal
 import sys
 from importlib import import_module
 from typing import Annotated, Any
@@ -17,6 +18,7 @@ COMMANDS = (
     "shard",
     "train",
     "eval",
+    "runs",
     "datasets",
     "models",
     "recipes",
@@ -42,13 +44,22 @@ class ActcliGroup(TyperGroup):
                 raise
             print_error(str(error))
             raise typer.Exit(1) from error
-        except KeyboardInterrupt:
-            print_error("stopped. What is done is kept; the same command continues (train: add --resume).")
-            raise typer.Exit(130) from None
+        except KeyboardInterrupt as stopped:
+            print_error(str(stopped) or f"stopped. {_after_stopping(ctx.invoked_subcommand)}")
+            raise typer.Exit(128 + getattr(stopped, "signal_number", signal.SIGINT)) from None
 
     def list_commands(self, ctx: Any) -> list[str]:
         """Commands in the order in which they are used."""
         return list(COMMANDS)
+
+
+def _after_stopping(command: str | None) -> str:
+    """What is left of the work, as far as it is certain."""
+    if command in ("extract", "shard"):
+        return "What is done is kept; the same command continues."
+    if command == "train":
+        return "The last checkpoint is kept; continue with: actcli train --resume"
+    return "Nothing was kept of the unfinished work."
 
 
 app = typer.Typer(

@@ -3,12 +3,14 @@
 import os
 import sys
 import time
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
 from unicodedata import category
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -17,6 +19,12 @@ LINE_SECONDS = 5.0
 """Seconds between progress lines where the output is no terminal."""
 SETTLED_SECONDS = 0.3
 """Seconds before a rate means anything."""
+RECENT_SECONDS = 10.0
+"""Rates are those of so many seconds."""
+PIPE_COLUMNS = 400
+"""Width where the output is no terminal: nothing is cut for a pipe."""
+NARROW_COLUMNS = 100
+"""Below this width a bar is short, so that numbers have room."""
 
 _STEERING = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # controls, directions, halves of characters, breaks of lines
 _RANK_VARIABLES = ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")
@@ -24,6 +32,7 @@ _RANK_VARIABLES = ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")
 console = Console(
     highlight=False,
     soft_wrap=True,
+    width=None if sys.stdout.isatty() else PIPE_COLUMNS,
     quiet=any(os.environ.get(name, "0") != "0" for name in _RANK_VARIABLES),  # of several processes, the first speaks
 )
 error_console = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -56,20 +65,24 @@ def print_note(message: str) -> None:
 
 
 def table(*columns: str, title: str | None = None) -> Table:
-    """A table; columns whose name begins with ``#`` are numbers."""
-    made = Table(title=title, title_justify="left", header_style="bold", title_style="bold")
-    for column in columns:
-        made.add_column(column.lstrip("#"), justify="right" if column.startswith("#") else "left")
+    """A table; columns whose name begins with ``#`` are numbers. They and the first column are never cut."""
+    made = Table(
+        title=title, title_justify="left", header_style="bold", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False
+    )
+    for number, column in enumerate(columns):
+        is_number = column.startswith("#")
+        justify: Any = "right" if is_number else "left"
+        made.add_column(column.lstrip("#"), justify=justify, no_wrap=is_number or number == 0, overflow="fold")
     return made
 
 
 class Progress:
-    """A bar on a terminal, plain lines elsewhere; both with rate and time left."""
+    """A bar on a terminal, plain lines elsewhere; both with the rate of the last seconds and the time left."""
 
     def __init__(self, title: str, unit: str) -> None:
         self._title, self._unit = title, unit
-        self._started = self._told = time.monotonic()
-        self._first: int | None = None
+        self._told = time.monotonic()
+        self._marks: deque[tuple[float, int]] = deque()
         self._bar: Any = None
         self._task: Any = None
 
@@ -82,38 +95,49 @@ class Progress:
         if self._bar is not None:
             self._bar.stop()
 
-    def update(self, done: int, total: int, detail: str = "") -> None:
-        """``done`` of ``total`` units are finished; ``detail`` follows in grey."""
-        if self._first is None:
-            self._first = max(0, done - 1)
-        elapsed = time.monotonic() - self._started
-        rate = (done - self._first) / elapsed if elapsed >= SETTLED_SECONDS else 0.0
+    def update(self, done: int, total: int, detail: str = "", seconds_left: float | None = None) -> None:
+        """``done`` of ``total`` units are finished.
+
+        ``detail`` follows the rate, and on a narrow terminal replaces it. ``seconds_left`` is the time left of the
+        whole work, where this bar is a part of it.
+        """
+        rate = self._rate(done)
+        left = (total - done) / rate if rate and done < total else None
+        speed = f"{rate:.1f} {self._unit}/s" if rate and not (detail and _is_narrow()) else ""
+        times = f"{duration(left)} left" if left is not None else ""
+        if seconds_left is not None:
+            times = f"{duration(seconds_left)} left in all"
+        told = " · ".join(word for word in (speed, detail, times) if word)
         if console.is_terminal:
-            self._draw(done, total, rate, detail)
+            self._draw(done, total, told)
         elif time.monotonic() - self._told >= LINE_SECONDS or done == total:
             self._told = time.monotonic()
-            speed = f", {rate:.1f}/s" if rate else ""
-            left = f", {_clock((total - done) / rate)} left" if rate and done < total else ""
-            suffix = f", {detail}" if detail else ""
-            print(f"{self._title}: {done}/{total} {self._unit}{speed}{left}{suffix}", flush=True)
+            print(f"{self._title}: {done}/{total} {self._unit}{' · ' if told else ''}{told}", flush=True)
 
-    def _draw(self, done: int, total: int, rate: float, detail: str) -> None:
+    def _rate(self, done: int) -> float:
+        """Units a second over the last seconds; 0 until that means anything."""
+        now, marks = time.monotonic(), self._marks
+        marks.append((now, done))
+        while len(marks) > 2 and now - marks[1][0] > RECENT_SECONDS:
+            marks.popleft()
+        seconds = now - marks[0][0]
+        return (done - marks[0][1]) / seconds if seconds >= SETTLED_SECONDS else 0.0
+
+    def _draw(self, done: int, total: int, told: str) -> None:
         if self._bar is None:
             from rich import progress as bars
 
             self._bar = bars.Progress(
                 bars.TextColumn("{task.description}"),
-                bars.BarColumn(),
+                bars.BarColumn(bar_width=8 if _is_narrow() else 30),
                 bars.MofNCompleteColumn(),
-                bars.TextColumn("{task.fields[rate]}"),
-                bars.TimeRemainingColumn(compact=True),
-                bars.TextColumn("[dim]{task.fields[detail]}"),
+                bars.TextColumn("[dim]{task.fields[told]}"),
                 console=console,
                 transient=False,
             )
-            self._task = self._bar.add_task(self._title, total=total, rate="", detail="")
+            self._task = self._bar.add_task(self._title, total=total, told="")
             self._bar.start()
-        self._bar.update(self._task, completed=done, total=total, rate=f"{rate:.1f} {self._unit}/s", detail=detail)
+        self._bar.update(self._task, completed=done, total=total, told=told)
 
 
 @contextmanager
@@ -127,7 +151,15 @@ def status(text: str) -> Iterator[None]:
         yield
 
 
-def _clock(seconds: float) -> str:
+def _is_narrow() -> bool:
+    return console.is_terminal and console.width < NARROW_COLUMNS
+
+
+def duration(seconds: float) -> str:
+    """``4 min 20 s``, ``3 h 5 min``, ``2 d 4 h``."""
     minutes, rest = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    if days:
+        return f"{days} d {hours} h"
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"

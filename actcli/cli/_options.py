@@ -1,11 +1,26 @@
 """Options that several commands share."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
+from actcli.cli._completion import complete_datasets
 from actcli.errors import ActcliError
+
+DATA, MODEL, SCHEDULE, HARDWARE, RUN, TEST = (
+    "Data",
+    "Model",
+    "Schedule and optimiser",
+    "Hardware",
+    "Run",
+    "Test",
+)
+"""Groups of options in ``--help``."""
+
+Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
+Device = Literal["auto", "cpu", "cuda"]
+LoaderName = Literal["auto", "cpu", "dali"]
 
 WorkspaceOption = Annotated[
     Path,
@@ -13,14 +28,25 @@ WorkspaceOption = Annotated[
         "--workspace", envvar="ACTCLI_WORKSPACE", help="Folder with raw/, frames/, shards/ and runs/.", show_default="."
     ),
 ]
-DatasetOption = Annotated[str | None, typer.Option(help="Name of the dataset; see: actcli datasets")]
-WorkersOption = Annotated[int | None, typer.Option(min=0, help="Worker processes.", show_default="number of cores")]
-ShardsOption = Annotated[
-    str | None, typer.Option(help="Folder or URL of the dataset's shards.", show_default="shards/<dataset>")
+DatasetOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Name of the dataset; see: actcli datasets", autocompletion=complete_datasets, rich_help_panel=DATA
+    ),
 ]
-DeviceOption = Annotated[str, typer.Option(help="cpu, cuda or auto.")]
-LoaderOption = Annotated[str, typer.Option(help="cpu, dali, or auto: dali on a GPU, otherwise cpu.")]
-SplitIdOption = Annotated[str, typer.Option(help="Split set, for UCF101 and HMDB51: 1, 2 or 3.")]
+WorkersOption = Annotated[
+    int | None,
+    typer.Option(min=0, help="Worker processes.", show_default="number of cores, 8 at most", rich_help_panel=HARDWARE),
+]
+ShardsOption = Annotated[
+    str | None,
+    typer.Option(help="Folder or URL of the dataset's shards.", show_default="shards/<dataset>", rich_help_panel=DATA),
+]
+DeviceOption = Annotated[Device, typer.Option(help="Where the model runs.", rich_help_panel=HARDWARE)]
+LoaderOption = Annotated[
+    LoaderName, typer.Option(help="What decodes; auto: dali on a GPU, otherwise cpu.", rich_help_panel=HARDWARE)
+]
+SplitIdOption = Annotated[str, typer.Option(help="Split set, for UCF101 and HMDB51: 1, 2 or 3.", rich_help_panel=DATA)]
 
 HERE = Path()
 
@@ -29,3 +55,10 @@ def check_choice(flag: str, value: str, *allowed: str) -> None:
     """Refuse a word that ``flag`` does not take."""
     if value not in allowed:
         raise ActcliError(f"{flag} {value} is unknown; allowed are: {', '.join(allowed)}.")
+
+
+def num_workers(workers: int | None) -> int:
+    """The workers asked for, else one a core, 8 at most."""
+    import os
+
+    return workers if workers is not None else min(8, os.cpu_count() or 1)

@@ -30,8 +30,8 @@ def loader_command(
     device: DeviceOption = "auto",
 ) -> None:
     """Measure the loaders on your shards and recommend one."""
-    from actcli.cli.train_command import _num_workers
-    from actcli.engine.trainer import Hardware, launch
+    from actcli.cli._options import num_workers
+    from actcli.engine.hardware import Hardware, launch
     from actcli.loaders.bench import bench_loader
     from actcli.shards import ShardSet
 
@@ -41,7 +41,7 @@ def loader_command(
     with status(f"measuring loaders on {shards}"):
         report = bench_loader(
             shards,
-            workers=(_num_workers(workers),),
+            workers=(num_workers(workers),),
             device=place if place.type == "cuda" else None,
             modality="rgb" if "rgb" in modalities else "flow",
             num_frames=frames,

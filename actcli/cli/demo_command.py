@@ -16,6 +16,7 @@ TRAINING = (
     "--set augmentation.crop=center --set validate_every=7"
 )
 RECIPES = {"tsm": "tsm-something-r50-8f", "tsn": "tsn-something-r50-8f"}
+EVALUATION = "eval/demo"
 
 
 def demo_command(
@@ -44,15 +45,17 @@ def demo_command(
     for model, recipe in RECIPES.items():
         run = folder / "runs" / model
         if not (run / "finished").exists():
-            _run(f"train --recipe {recipe} {TRAINING} --resume --run-dir {shlex.quote(str(run))} {space}")
-        _run(f"eval --run {model} --clips 2 --crops 3 {space}")
+            where = f"--run-dir {shlex.quote(str(run))} {space}"
+            goes_on = (run / "config.yaml").exists()
+            _run(f"train --resume {where}" if goes_on else f"train --recipe {recipe} {TRAINING} {where}")
+        _run(f"eval --run {model} --clips 2 --crops 3 --out-dir {shlex.quote(str(run / EVALUATION))} {space}")
         results[model] = _metrics(run)
     comparison = table("model", "#top-1", "sees the order of frames")
     for model, metrics in results.items():
         comparison.add_row(model.upper(), f"{100 * metrics['top1']:.1f} %", "yes" if model == "tsm" else "no")
     console.print(comparison)
     for model in results:
-        console.print(f"report: {folder / 'runs' / model / 'eval'}/eval-2x3-1-best/report.html", markup=False)
+        console.print(f"report: {folder / 'runs' / model / EVALUATION / 'report.html'}", markup=False)
 
 
 def _run(command: str) -> None:
@@ -65,4 +68,4 @@ def _run(command: str) -> None:
 def _metrics(run: Path) -> Any:
     import json
 
-    return json.loads((run / "eval" / "eval-2x3-1-best" / "metrics.json").read_text())
+    return json.loads((run / EVALUATION / "metrics.json").read_text())

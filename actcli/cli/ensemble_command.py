@@ -1,7 +1,7 @@
 """``actcli ensemble``: fuse the scores of several evaluations."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -23,12 +23,13 @@ def ensemble_command(
     from actcli.engine.ensemble import fuse
     from actcli.engine.evaluator import write_evaluation
     from actcli.engine.metrics import summarise
+    from actcli.engine.results import plain_numbers, read_metrics
     from actcli.shards import ShardSet
 
     names, numbers = _split_weights(parts, weights or [])
     folders = [_find_evaluation(Workspace(workspace).runs, name) for name in names]
     fused = fuse(folders, numbers)
-    metrics = [_read_metrics(folder) for folder in folders]
+    metrics = [read_metrics(folder) for folder in folders]
     shares = numbers or [1.0] * len(folders)
     result = {
         **metrics[0],
@@ -40,8 +41,10 @@ def ensemble_command(
         "gflops_per_view": sum(part["gflops_per_view"] for part in metrics),
         "parameters": sum(part["parameters"] for part in metrics),
     }
-    target = out_dir or Workspace(workspace).runs / "ensembles" / "+".join(_short(folder) for folder in folders)
-    write_evaluation(target, fused, result, ShardSet.open(result["shards"]), result["split"], result["split_id"])
+    target = out_dir or Workspace(workspace).runs / "ensembles" / _folder_name(folders, shares)
+    write_evaluation(
+        target, fused, plain_numbers(result), ShardSet.open(result["shards"]), result["split"], result["split_id"]
+    )
     numbers_table = table("evaluation", "#weight", "#top-1", "#top-5", "#mean class")
     for folder, share, part in zip([*map(str, folders), "fused"], [*shares, None], [*metrics, result], strict=True):
         accuracies = [f"{100 * part[name]:.2f}" for name in ("top1", "top5", "mean_class_accuracy")]
@@ -79,14 +82,14 @@ def _find_evaluation(runs: Path, name: str) -> Path:
     )
 
 
-def _read_metrics(folder: Path) -> dict[str, Any]:
-    import json
+def _folder_name(folders: list[Path], shares: list[float]) -> str:
+    """``rgb+flow-1x1.5-3f2a91c0``: other parts or weights give another name, however long the parts' names are."""
+    import hashlib
 
-    try:
-        metrics: dict[str, Any] = json.loads((folder / "metrics.json").read_text())
-    except (OSError, ValueError) as error:
-        raise ActcliError(f"{folder} has no readable metrics.json ({error}); evaluate again: actcli eval") from error
-    return metrics
+    identity = "\n".join(str(folder.resolve()) for folder in folders) + repr(shares)
+    names = "+".join(_short(folder) for folder in folders)[:80]
+    weights = "x".join(f"{share:g}" for share in shares)
+    return f"{names}-{weights}-{hashlib.sha256(identity.encode()).hexdigest()[:8]}"
 
 
 def _short(folder: Path) -> str:

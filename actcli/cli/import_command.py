@@ -1,25 +1,40 @@
 """``actcli import``: checkpoints of the original code to ours."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from actcli.cli._completion import complete_models
 from actcli.cli._console import console, table
 from actcli.errors import ActcliError
 
+if TYPE_CHECKING:
+    from actcli.models import ImportReport
+
 MAX_ROWS = 30
+Source = Literal["tsm", "gsm", "gsf", "masnet", "tokshift", "stmulnet"]
 
 
 def import_command(
     checkpoint: Annotated[Path, typer.Argument(help="A .pth, .pth.tar or (stmulnet) .mat file.")],
-    source: Annotated[str, typer.Option("--from", help="Original code: tsm, gsm, gsf, masnet, tokshift or stmulnet.")],
-    model: Annotated[str | None, typer.Option(help="Our model.", show_default="as --from")] = None,
-    num_classes: Annotated[int | None, typer.Option(help="Classes.", show_default="the checkpoint's")] = None,
-    num_frames: Annotated[int | None, typer.Option(help="Frames per clip.", show_default="the model's")] = None,
-    backbone: Annotated[str | None, typer.Option(help="Backbone.", show_default="the model's")] = None,
+    source: Annotated[Source, typer.Option("--from", help="Original code; its test is that of the result.")],
+    model: Annotated[
+        str | None,
+        typer.Option(help="Our model.", show_default="what the names in the file tell", autocompletion=complete_models),
+    ] = None,
+    num_classes: Annotated[int | None, typer.Option(min=1, help="Classes.", show_default="the checkpoint's")] = None,
+    frames: Annotated[
+        int | None, typer.Option("--frames", "--num-frames", min=1, help="Frames per clip; the file cannot tell.")
+    ] = None,
+    backbone: Annotated[str | None, typer.Option(help="Backbone.", show_default="the checkpoint's")] = None,
     option: Annotated[
-        list[str] | None, typer.Option("--set", help="A model option: --set shift_div=4", metavar="NAME=VALUE")
+        list[str] | None,
+        typer.Option("--set", help="A model option that the file cannot tell: --set shift_div=8", metavar="NAME=VALUE"),
+    ] = None,
+    sampling: Annotated[
+        str | None,
+        typer.Option(help="How frames were chosen in training, such as tsm-dense.", show_default="as --from"),
     ] = None,
     classes_from: Annotated[
         str | None, typer.Option(help="Shards whose class names the checkpoint has, in the same order.")
@@ -35,54 +50,45 @@ def import_command(
 
     Nothing in the file is run: it is read as tensors and plain data only.
     """
-    from actcli.models import (
-        IncompleteImport,
-        checkpoint_num_classes,
-        create_model,
-        import_checkpoint,
-        load_weights,
-        save_weights,
-    )
+    from actcli.engine.importing import ImportRequest, import_original
+    from actcli.models import IncompleteImport
 
-    if not checkpoint.exists():
-        raise ActcliError(f"there is no file {checkpoint}.")
-    classes = _classes(classes_from)
-    chosen = {"num_frames": num_frames, "backbone": backbone}
+    chosen = {"num_frames": frames, "backbone": backbone}
     options = {name: value for name, value in chosen.items() if value is not None} | _parse(option or [])
-    if onto is not None:
-        if model or num_classes or options:
-            raise ActcliError("with --onto the model is that of the weights; leave out the options of the model.")
-        made, metadata = load_weights(onto)
-        classes = classes or metadata.get("classes")
-    else:
-        count = num_classes or (len(classes) if classes else checkpoint_num_classes(checkpoint, source))
-        made = create_model(model or source, num_classes=count, **options)
+    request = ImportRequest(
+        checkpoint, source, model, num_classes, options, sampling, classes_from, onto, allow_partial, out
+    )
     try:
-        report = import_checkpoint(checkpoint, source, made, allow_partial)
+        done = import_original(request)
     except IncompleteImport as error:
         _print_rows(error.report)
         raise
-    target = out or checkpoint.with_name(checkpoint.name.removesuffix(".tar")).with_suffix(".safetensors")
-    save_weights(made, target, {"classes": classes, "source": f"{source} checkpoint {checkpoint.name}"})
-    if not report.complete:
-        _print_rows(report)
-    console.print(f"{report.loaded} tensors taken over. next: actcli eval --weights {target}", markup=False)
-
-
-def _classes(shards: str | None) -> list[str] | None:
-    from actcli.shards import ShardSet
-
-    return list(ShardSet.open(shards).card.classes) if shards else None
+    if not done.report.complete:
+        _print_rows(done.report)
+    console.print(
+        f"{done.report.loaded} tensors taken over into a {done.model.config['name']} of {done.model.num_frames} "
+        f"frames, tested by default with {done.test.clips} clip(s) x {done.test.crops} crop(s), sampling "
+        f"{done.sampling}. next: actcli eval --weights {done.path}",
+        markup=False,
+    )
 
 
 def _parse(settings: list[str]) -> dict[str, Any]:
     import yaml
 
-    pairs = [text.partition("=") for text in settings]
-    return {name: yaml.safe_load(value) for name, _, value in pairs}
+    values = {}
+    for text in settings:
+        name, equals, value = text.removeprefix("model_options.").partition("=")
+        if not equals or not name:
+            raise ActcliError(f"--set takes NAME=VALUE, got {text!r}.")
+        try:
+            values[name] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise ActcliError(f"--set {text}: {value!r} is no YAML value.") from error
+    return values
 
 
-def _print_rows(report: Any) -> None:
+def _print_rows(report: "ImportReport") -> None:
     rows = report.rows()
     problems = table("problem", "tensor", "shapes")
     for row in rows[:MAX_ROWS]:

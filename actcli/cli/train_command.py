@@ -1,213 +1,295 @@
 """``actcli train``: shards to a run."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from actcli.cli._console import Progress, console, print_note, table
+from actcli.cli._completion import complete_models, complete_recipes
+from actcli.cli._console import Progress, console, duration, print_note, table
 from actcli.cli._options import (
+    DATA,
+    HARDWARE,
     HERE,
+    MODEL,
+    RUN,
+    SCHEDULE,
     DatasetOption,
     DeviceOption,
     LoaderOption,
+    Precision,
     ShardsOption,
     SplitIdOption,
     WorkersOption,
     WorkspaceOption,
+    num_workers,
 )
 from actcli.cli._workspace import Workspace
 from actcli.errors import ActcliError
 
-CONTINUE_WITH = {"resume", "run_dir", "workspace", "workers", "loader", "device", "devices", "checkpoint_minutes"}
-"""Flags that make sense beside ``--resume --run-dir``; everything else comes from the run."""
+if TYPE_CHECKING:
+    from actcli.engine.hardware import Hardware
+    from actcli.engine.reporting import EpochReport, StepReport
+    from actcli.engine.training import Run
+
+CONTINUE_WITH = {
+    "resume", "run_dir", "workspace", "workers", "loader", "device", "devices", "checkpoint_minutes",
+    "epochs", "dry_run",
+}  # fmt: skip
+"""Flags that make sense for a run that goes on; everything else comes from the run."""
+
+RECIPE = "the recipe's"
+TIMED_STEPS = 3
+"""Steps after which the time of an epoch is told."""
 
 
 def train_command(
     ctx: typer.Context,
-    model: Annotated[str | None, typer.Option(help="Model; see: actcli models")] = None,
     dataset: DatasetOption = None,
-    recipe: Annotated[
-        str | None, typer.Option(help="Recipe or YAML file; see: actcli recipes", show_default="the model's")
-    ] = None,
-    workspace: WorkspaceOption = HERE,
     shards_dir: ShardsOption = None,
-    run_dir: Annotated[Path | None, typer.Option(help="Folder of the run.", show_default="runs/<date>-…")] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Continue the run that was interrupted; start one where there is none.")
-    ] = False,
-    backbone: Annotated[str | None, typer.Option(help="Backbone of the model.")] = None,
-    modality: Annotated[str | None, typer.Option(help="rgb or flow, for the TSN family.")] = None,
-    frames: Annotated[int | None, typer.Option(min=1, help="Frames per clip.")] = None,
-    size: Annotated[int | None, typer.Option(min=8, help="Side of the input in pixels.")] = None,
-    epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the training split.")] = None,
-    batch_size: Annotated[int | None, typer.Option(min=1, help="Clips per step, over all processes.")] = None,
-    accumulate: Annotated[int | None, typer.Option(min=1, help="Steps per update.")] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="Base learning rate.")] = None,
-    weight_decay: Annotated[float | None, typer.Option(help="Weight decay.")] = None,
-    dropout: Annotated[float | None, typer.Option(help="Dropout before the classifier.")] = None,
-    sampling: Annotated[
-        str | None, typer.Option("--sampling", "--protocol", help="How frames are chosen: segments, dense, tsm, …")
-    ] = None,
-    pretrained: Annotated[
-        str | None, typer.Option(help="imagenet, none, or a file of backbone weights.", show_default="the recipe's")
-    ] = None,
-    init: Annotated[Path | None, typer.Option(help="Start from these weights (safetensors).")] = None,
-    new_head: Annotated[bool, typer.Option("--new-head", help="With --init: start a new classifier.")] = False,
-    precision: Annotated[str | None, typer.Option(help="32-true, bf16-mixed or 16-mixed.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of everything random.")] = None,
     split_id: SplitIdOption = "1",
     all_splits: Annotated[
-        bool, typer.Option("--all-splits", help="Train on every split set and print the mean.")
+        bool, typer.Option("--all-splits", help="Train on every split set and print the mean.", rich_help_panel=DATA)
     ] = False,
+    workspace: WorkspaceOption = HERE,
+    model: Annotated[
+        str | None,
+        typer.Option(help="Model; see: actcli models", autocompletion=complete_models, rich_help_panel=MODEL),
+    ] = None,
+    backbone: Annotated[
+        str | None, typer.Option(help="Backbone of the model.", show_default=RECIPE, rich_help_panel=MODEL)
+    ] = None,
+    modality: Annotated[
+        str | None, typer.Option(help="rgb or flow, for the TSN family.", show_default="rgb", rich_help_panel=MODEL)
+    ] = None,
+    frames: Annotated[
+        int | None,
+        typer.Option(
+            "--frames", "--num-frames", min=1, help="Frames per clip.", show_default=RECIPE, rich_help_panel=MODEL
+        ),
+    ] = None,
+    size: Annotated[
+        int | None,
+        typer.Option(min=8, help="Side of the input in pixels.", show_default=RECIPE, rich_help_panel=MODEL),
+    ] = None,
+    sampling: Annotated[
+        str | None,
+        typer.Option(
+            "--sampling",
+            help="How frames are chosen: segments, dense, tsm, tsm-dense, gsm, gsf, masnet, tokshift, …",
+            show_default=RECIPE,
+            rich_help_panel=MODEL,
+        ),
+    ] = None,
+    dropout: Annotated[
+        float | None, typer.Option(help="Dropout before the classifier.", show_default=RECIPE, rich_help_panel=MODEL)
+    ] = None,
+    pretrained: Annotated[
+        str | None,
+        typer.Option(help="imagenet, none, or a file of backbone weights.", show_default=RECIPE, rich_help_panel=MODEL),
+    ] = None,
+    init: Annotated[
+        Path | None, typer.Option(help="Start from these weights (safetensors).", rich_help_panel=MODEL)
+    ] = None,
+    new_head: Annotated[
+        bool, typer.Option("--new-head", help="With --init: start a new classifier.", rich_help_panel=MODEL)
+    ] = False,
+    recipe: Annotated[
+        str | None,
+        typer.Option(
+            help="Recipe or YAML file; see: actcli recipes",
+            show_default="the model's for this dataset",
+            autocompletion=complete_recipes,
+            rich_help_panel=SCHEDULE,
+        ),
+    ] = None,
+    epochs: Annotated[
+        int | None,
+        typer.Option(min=1, help="Passes over the training split.", show_default=RECIPE, rich_help_panel=SCHEDULE),
+    ] = None,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(min=1, help="Clips per step, over all processes.", show_default=RECIPE, rich_help_panel=SCHEDULE),
+    ] = None,
+    accumulate: Annotated[
+        int | None, typer.Option(min=1, help="Steps per update.", show_default=RECIPE, rich_help_panel=SCHEDULE)
+    ] = None,
+    learning_rate: Annotated[
+        float | None, typer.Option(help="Base learning rate.", show_default=RECIPE, rich_help_panel=SCHEDULE)
+    ] = None,
+    weight_decay: Annotated[
+        float | None, typer.Option(help="Weight decay.", show_default=RECIPE, rich_help_panel=SCHEDULE)
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Seed of everything random.", show_default="0", rich_help_panel=SCHEDULE)
+    ] = None,
     setting: Annotated[
         list[str] | None,
-        typer.Option("--set", help="Any other number of the recipe: --set schedule.kind=cosine", metavar="FIELD=VALUE"),
+        typer.Option(
+            "--set",
+            help="Any other number of the recipe or option of the model: --set schedule.kind=cosine --set shift_div=4",
+            metavar="FIELD=VALUE",
+            rich_help_panel=SCHEDULE,
+        ),
+    ] = None,
+    device: DeviceOption = "auto",
+    devices: Annotated[
+        int, typer.Option(min=1, help="Processes on this machine, one per GPU.", rich_help_panel=HARDWARE)
+    ] = 1,
+    precision: Annotated[
+        Precision | None, typer.Option(help="Arithmetic.", show_default=RECIPE, rich_help_panel=HARDWARE)
+    ] = None,
+    micro_batch: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Clips through the network at once; a batch that does not fit into memory is cut.",
+            show_default="as many as fit",
+            rich_help_panel=HARDWARE,
+        ),
     ] = None,
     workers: WorkersOption = None,
     loader: LoaderOption = "auto",
-    device: DeviceOption = "auto",
-    devices: Annotated[int, typer.Option(min=1, help="Processes on this machine, one per GPU.")] = 1,
-    checkpoint_minutes: Annotated[float, typer.Option(help="Minutes between checkpoints inside an epoch.")] = 10.0,
+    run_dir: Annotated[
+        Path | None, typer.Option(help="Folder of the run.", show_default="runs/<date>-…", rich_help_panel=RUN)
+    ] = None,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume",
+            help="Alone: continue the newest unfinished run. With --run-dir: that run. With other options: the run "
+            "that was started with them, or a new one. --epochs extends a finished run.",
+            rich_help_panel=RUN,
+        ),
+    ] = False,
+    checkpoint_minutes: Annotated[
+        float, typer.Option(min=0, help="Minutes between checkpoints inside an epoch.", rich_help_panel=RUN)
+    ] = 10.0,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be trained, and the memory it takes.", rich_help_panel=RUN)
+    ] = False,
 ) -> None:
     """Train a model on shards: shards/* to runs/<date>-<model>-<dataset>-….
 
     The recipe holds every number of the published training; flags replace single ones, and config.yaml in the run's
-    folder says what was really used.
+    folder says what was really used. Ctrl-C writes a checkpoint; --resume continues to the very same weights.
     """
-    from actcli.engine.trainer import Hardware
+    from actcli.engine.hardware import Hardware
+    from actcli.engine.training import (
+        TrainRequest,
+        continued_run,
+        make_config,
+        new_run,
+        newest_run,
+        same_run,
+        split_set_requests,
+    )
 
-    hardware = Hardware(device, devices, _num_workers(workers), loader, checkpoint_minutes)
+    hardware = Hardware(device, devices, num_workers(workers), loader, checkpoint_minutes)
     space = Workspace(workspace)
+    others = _other_flags(ctx)
     if resume and run_dir is not None and (run_dir / "config.yaml").exists():
-        _refuse_other_flags(ctx)
-        _continue(run_dir, hardware)
+        if others:
+            raise ActcliError(
+                f"a run is continued with the settings in its config.yaml; leave out {', '.join(others)}, or start a "
+                f"new run. Only --epochs can change."
+            )
+        _train(continued_run(run_dir, epochs), hardware, dry_run)
         return
-    overrides = {
-        "num_frames": frames,
-        "size": size,
-        "epochs": epochs,
-        "batch_size": batch_size,
-        "accumulate": accumulate,
-        "learning_rate": learning_rate,
-        "weight_decay": weight_decay,
-        "sampling": sampling,
-        "pretrained": pretrained,
-        "precision": precision,
-        "seed": seed,
-        "model_options": {"backbone": backbone, "modality": modality, "dropout": dropout},
-    }
-    shards = shards_dir or str(space.shard_dataset(dataset))
-    config = _make_config(shards, model, recipe, overrides, setting or [], init, new_head)
+    if resume and run_dir is None and not others:
+        _train(newest_run(space.runs, epochs), hardware, dry_run)
+        return
+    request = TrainRequest(
+        shards=shards_dir or str(space.shard_dataset(dataset)),
+        model=model,
+        recipe=recipe,
+        changes={
+            "num_frames": frames,
+            "size": size,
+            "epochs": epochs,
+            "batch_size": batch_size,
+            "accumulate": accumulate,
+            "learning_rate": learning_rate,
+            "weight_decay": weight_decay,
+            "sampling": sampling,
+            "pretrained": pretrained,
+            "precision": precision,
+            "seed": seed,
+            "model_options": {"backbone": backbone, "modality": modality, "dropout": dropout},
+        },
+        settings=setting or [],
+        init=str(init) if init else None,
+        new_head=new_head,
+        split_id=split_id,
+        micro_batch=micro_batch,
+    )
+    best: dict[str, float | None] = {}
+    for part in split_set_requests(request) if all_splits else [request]:
+        config = make_config(part, print_note)
+        folder = run_dir / f"split{part.split_id}" if run_dir and all_splits else run_dir
+        if resume and folder is None:
+            run = same_run(config, space.runs, print_note)
+        elif resume and folder is not None and (folder / "config.yaml").exists():
+            run = continued_run(folder)
+        else:
+            run = new_run(config, space.runs, folder, print_note)
+        best[part.split_id] = _train(run, hardware, dry_run)
     if all_splits:
-        _train_all(config, space.runs, run_dir, hardware, resume)
-        return
-    _train_one(_with_split(config, split_id), space.runs, run_dir, hardware, resume)
+        _print_split_sets(best)
 
 
-def _num_workers(workers: int | None) -> int:
-    import os
-
-    return workers if workers is not None else min(8, os.cpu_count() or 1)
-
-
-def _refuse_other_flags(ctx: typer.Context) -> None:
-    given = [
-        name
+def _other_flags(ctx: typer.Context) -> list[str]:
+    """The flags given that say what to train, not where and how far."""
+    return [
+        f"--{name.replace('_', '-')}"
         for name in ctx.params
         if name not in CONTINUE_WITH and str(ctx.get_parameter_source(name)).endswith("COMMANDLINE")
     ]
-    if given:
-        flags = ", ".join(f"--{name.replace('_', '-')}" for name in given)
-        raise ActcliError(
-            f"a run is continued with the settings in its config.yaml; leave out {flags}, or start a new run."
-        )
 
 
-def _make_config(
-    shards: str,
-    model: str | None,
-    recipe_name: str | None,
-    overrides: dict[str, Any],
-    settings: list[str],
-    init: Path | None,
-    new_head: bool,
-) -> Any:
-    from actcli.engine.overrides import override_recipe, settle_pretrained
-    from actcli.engine.recipes import find_recipe, load_recipe
-    from actcli.engine.runs import RunConfig
-    from actcli.shards import ShardSet
+def _train(run: "Run", hardware: "Hardware", dry_run: bool) -> float | None:
+    """Train, or say that nothing is left to do; the best top-1."""
+    from actcli.engine.training import describe_finished
 
-    card = ShardSet.open(shards).card
-    if recipe_name is None and model is None:
-        raise ActcliError("say which model to train: actcli train --model tsm. All of them: actcli models")
-    recipe = load_recipe(recipe_name) if recipe_name else find_recipe(str(model), card.name)
-    if model is not None and recipe.model != model:
-        raise ActcliError(f"recipe {recipe.name} is for {recipe.model}, not {model}; leave out --model.")
-    recipe = override_recipe(recipe, overrides, settings)
-    if init is None:
-        recipe = settle_pretrained(recipe, explicit=overrides["pretrained"] is not None, note=print_note)
-    return RunConfig(recipe, card.name, shards, init=str(init) if init else None, new_head=new_head)
-
-
-def _with_split(config: Any, split_id: str) -> Any:
-    from dataclasses import replace
-
-    return replace(config, split_id=split_id)
-
-
-def _train_all(config: Any, runs: Path, run_dir: Path | None, hardware: Any, resume: bool) -> None:
-    from actcli.shards import ShardSet
-
-    best = {}
-    for split_id in ShardSet.open(config.shards).card.split_sets:
-        folder = run_dir / f"split{split_id}" if run_dir else None
-        best[split_id] = _train_one(_with_split(config, split_id), runs, folder, hardware, resume)
-    summary = table("split set", "#best top-1")
-    for split_id, top1 in best.items():
-        summary.add_row(split_id, f"{100 * top1:.2f}")
-    summary.add_row("mean", f"{100 * sum(best.values()) / len(best):.2f}")
-    console.print(summary)
-
-
-def _train_one(config: Any, runs: Path, run_dir: Path | None, hardware: Any, resume: bool) -> float:
-    from datetime import datetime
-
-    from actcli.engine.runs import find_unfinished, list_runs, run_name
-
-    interrupted = find_unfinished(runs, config)
-    if run_dir is None and resume and interrupted is not None:
-        return _continue(interrupted, hardware)
-    if interrupted is not None and run_dir is None:
-        print_note(f"{interrupted} was interrupted with these settings; to continue it instead, add --resume")
-    target = run_dir or runs / run_name(config.recipe, config.dataset, config.split_id, datetime.now())
-    if (target / "config.yaml").exists():
-        raise ActcliError(f"{target} is a run already. Continue it with --resume, or choose another --run-dir.")
-    if resume and run_dir is None and list_runs(runs):
-        print_note("no interrupted run has these settings; starting a new one")
-    return _run(config, target, hardware, resume=False)
-
-
-def _continue(run_dir: Path, hardware: Any) -> float:
-    from actcli.engine.runs import RunConfig
-
-    return _run(RunConfig.read(run_dir), run_dir, hardware, resume=True)
-
-
-def _run(config: Any, run_dir: Path, hardware: Any, *, resume: bool) -> float:
-    from actcli.engine.trainer import train
-
-    recipe = config.recipe
+    recipe = run.config.recipe
+    if run.resume and (told := describe_finished(run)) is not None:
+        console.print(told, markup=False)
+        return None
+    verb = "continuing" if run.resume else "training"
     console.print(
-        f"training {recipe.model} on {config.shards} with the recipe {recipe.name}: {recipe.epochs} epochs, batches of "
-        f"{recipe.batch_size}, in {run_dir}",
+        f"{verb} {recipe.model} on {run.config.shards} with the recipe {recipe.name}: {recipe.epochs} epochs, batches "
+        f"of {recipe.batch_size}, in {run.run_dir}",
         markup=False,
     )
+    if dry_run:
+        _print_plan(run, hardware)
+        return None
     with _TerminalReporter() as reporter:
-        history = train(config, run_dir, hardware, reporter, resume=resume)
-    best = max((report.val_top1 for report in history if report.val_top1 is not None), default=float("nan"))
-    console.print(f"best top-1 {100 * best:.2f} %, in {run_dir}. next: actcli eval --crops 3 --clips 2", markup=False)
+        history = run.train(hardware, reporter)
+    best = max((report.val_top1 for report in history if report.val_top1 is not None), default=None)
+    told = "no epoch was validated" if best is None else f"best top-1 {100 * best:.2f} %"
+    console.print(f"{told}, in {run.run_dir}. next: actcli eval --crops 3 --clips 2", markup=False)
     return best
+
+
+def _print_plan(run: "Run", hardware: "Hardware") -> None:
+    from actcli.engine.training import plan_training
+
+    plan = plan_training(run.config, hardware)
+    listing = table("what", "value")
+    for name, value in plan.rows():
+        listing.add_row(name, value)
+    console.print(listing)
+
+
+def _print_split_sets(best: dict[str, float | None]) -> None:
+    summary = table("split set", "#best top-1")
+    known = [top1 for top1 in best.values() if top1 is not None]
+    for split_id, top1 in best.items():
+        summary.add_row(split_id, "-" if top1 is None else f"{100 * top1:.2f}")
+    if len(known) == len(best):
+        summary.add_row("mean", f"{100 * sum(known) / len(known):.2f}")
+    console.print(summary)
 
 
 class _TerminalReporter:
@@ -215,6 +297,7 @@ class _TerminalReporter:
 
     def __init__(self) -> None:
         self._bars: dict[str, Progress] = {}
+        self._num_steps = 0
 
     def __enter__(self) -> "_TerminalReporter":
         return self
@@ -225,15 +308,23 @@ class _TerminalReporter:
     def note(self, text: str) -> None:
         print_note(text)
 
-    def step(self, report: Any) -> None:
+    def step(self, report: "StepReport") -> None:
+        self._num_steps += 1
+        if self._num_steps == min(TIMED_STEPS, report.num_steps) and report.epoch_seconds and report.seconds_left:
+            print_note(
+                f"an epoch takes about {duration(report.epoch_seconds)}, what is left "
+                f"{duration(report.seconds_left)}; less with --epochs, --size, --frames or --backbone"
+            )
         bar = self._bar(f"epoch {report.epoch + 1}/{report.num_epochs}")
-        detail = f"loss {report.loss:.3f}, {report.clips_per_second:.1f} clips/s, {report.waiting:.0%} waiting for data"
-        bar.update(report.step, report.num_steps, detail)
+        detail = f"loss {report.loss:.3f} · {report.clips_per_second:.1f} clips/s"
+        if console.width >= 120:
+            detail += f" · {report.waiting:.0%} waiting for data"
+        bar.update(report.step, report.num_steps, detail, report.seconds_left)
 
     def validating(self, done: int, total: int) -> None:
         self._bar("validate").update(done, total)
 
-    def epoch(self, report: Any) -> None:
+    def epoch(self, report: "EpochReport") -> None:
         self._close()
         validated = "" if report.val_top1 is None else f", val top-1 {100 * report.val_top1:.2f} %"
         console.print(

@@ -1,26 +1,34 @@
-"""The state of a training, written so that it is either whole or absent."""
+"""The state of a training, written so that it is either whole or absent, and read only if nothing in it changed."""
 
-import os
 import pickle
+import zipfile
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
 
 from actcli.errors import ActcliError
+from actcli.files import written_whole
 
 CHECKPOINT_VERSION = 1
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Write tensors and plain data; a crash while writing leaves the file that was there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.tmp")
-    with partial.open("wb") as file:
-        _save({"version": CHECKPOINT_VERSION, **state}, file)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+    """Write tensors and plain data; a crash while writing leaves the file that was there.
+
+    Raises:
+        ActcliError: The disk is full or cannot be written to; the checkpoint before is whole.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with written_whole(path) as partial, partial.open("wb") as file:
+            _save({"version": CHECKPOINT_VERSION, **state}, file)
+    except OSError as error:
+        kept = "The one before it is whole" if path.exists() else "There is none yet"
+        raise ActcliError(
+            f"the checkpoint {path} cannot be written ({error.strerror or error}). {kept}; make room, then continue "
+            f"with: actcli train --resume --run-dir {path.parent.parent}"
+        ) from error
 
 
 def _save(state: dict[str, Any], file: BinaryIO) -> None:
@@ -34,14 +42,23 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     """Read a checkpoint; it can hold tensors and plain data only, so nothing in it can run.
 
     Raises:
-        ActcliError: No such file, a damaged one, or one of another version.
+        ActcliError: No such file, a damaged one (every byte is compared with its CRC-32), or one of another version.
     """
     try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+        if damaged is not None:
+            raise ActcliError(f"{path} is damaged (in {damaged}). Start the training anew, or restore the file.")
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         version = state["version"]
     except FileNotFoundError as error:
         raise ActcliError(f"{path} does not exist: the run was stopped before its first checkpoint.") from error
-    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, TypeError, OSError) as error:
+    except ActcliError:
+        raise
+    except (
+        pickle.UnpicklingError, zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, ValueError, KeyError,
+        TypeError, AttributeError, OSError,
+    ) as error:  # fmt: skip
         raise ActcliError(f"{path} is no checkpoint of actcli, or is damaged ({type(error).__name__}).") from error
     if version != CHECKPOINT_VERSION:
         raise ActcliError(f"{path} has version {version}, this actcli reads {CHECKPOINT_VERSION}.")

@@ -1,26 +1,30 @@
 """Evaluate a run: scores of every clip, metrics, and a page to look at."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 
+from actcli.engine.hardware import Hardware, launch
 from actcli.engine.metrics import Scores, summarise
-from actcli.engine.recipes import Precision, Protocol
+from actcli.engine.protocols import AskedViews, TestViews, choose_views
+from actcli.engine.recipes import Precision, Protocol, read_fields
 from actcli.engine.report import write_report
-from actcli.engine.results import METRICS_NAME, SCORES_NAME, write_metrics, write_scores
+from actcli.engine.results import METRICS_NAME, SCORES_NAME, plain_numbers, write_metrics, write_scores
+from actcli.engine.runs import RunConfig, find_run, list_runs, read_state, weights_path
 from actcli.engine.scoring import score_split
-from actcli.engine.trainer import Hardware, launch
+from actcli.engine.splits import open_test
 from actcli.errors import ActcliError
-from actcli.loaders import Loader, open_loader
-from actcli.loaders.plan import Modality
-from actcli.loaders.sampling import find_sampling
+from actcli.files import check_writable
 from actcli.models import VideoModel, load_weights, profile_model
 from actcli.shards import ShardSet
 
 REPORT_NAME = "report.html"
+_VIEWS_PER_STEP = 16
+
+Note = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -31,10 +35,12 @@ class EvalOptions:
     """Safetensors file of actcli."""
     shards: str
     """Folder or URL of the shards."""
-    out_dir: Path
-    """Where ``scores.parquet``, ``metrics.json`` and ``report.html`` go."""
-    protocol: Protocol
-    """Clips, crops, size and sampling."""
+    results_dir: Path
+    """The evaluation gets a folder of its own in here, named after everything that tells it from others …"""
+    out_dir: Path | None = None
+    """… unless this names the folder itself."""
+    views: AskedViews = field(default_factory=AskedViews)
+    """Clips, crops, size, scale and sampling; the published test unless given."""
     split: str | None = None
     """Split to evaluate; ``val`` where there is one, else ``test``."""
     split_id: str = "1"
@@ -45,6 +51,8 @@ class EvalOptions:
     """Arithmetic."""
     keep_views: bool = False
     """Write the logits of each view as well."""
+    run_dir: Path | None = None
+    """The run that the weights are from, for what the results say about it."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +63,58 @@ class Evaluation:
     """As in ``metrics.json``."""
     out_dir: Path
     """Folder of the results."""
+    views: TestViews
+    """The test that was made."""
+
+
+@dataclass(frozen=True)
+class RunChoice:
+    """Which weights of which run, on which shards."""
+
+    run_dir: Path
+    """Folder of the run."""
+    checkpoint: str = "best"
+    """``best`` or ``last`` weights."""
+    shards: str | None = None
+    """Shards; those of the training unless given."""
+    split_id: str | None = None
+    """Split set; that of the training unless given."""
+
+
+def options_for_run(choice: RunChoice, **asked: Any) -> EvalOptions:
+    """The evaluation of a run; ``asked`` are further fields of :class:`EvalOptions`.
+
+    Raises:
+        ActcliError: The run has no weights yet, or the checkpoint is neither ``best`` nor ``last``.
+    """
+    if choice.checkpoint not in ("best", "last"):
+        raise ActcliError(f"checkpoint is {choice.checkpoint!r}; allowed are: best, last.")
+    config = RunConfig.read(choice.run_dir)
+    return EvalOptions(
+        weights=weights_path(choice.run_dir, choice.checkpoint),
+        shards=choice.shards or config.shards,
+        results_dir=choice.run_dir / "eval",
+        split_id=choice.split_id or config.split_id,
+        run_dir=choice.run_dir,
+        **asked,
+    )
+
+
+def newest_per_split_set(runs: Path) -> list[Path]:
+    """The newest run of each split set, which have to be of one training.
+
+    Raises:
+        ActcliError: There are fewer than two, or they differ in recipe or dataset.
+    """
+    newest: dict[str, Path] = {}
+    for run_dir in list_runs(runs):
+        newest[RunConfig.read(run_dir).split_id] = run_dir
+    if len(newest) < 2:
+        raise ActcliError(f"{runs} has runs of {len(newest)} split set(s). Train all: actcli train … --all-splits")
+    setups = [(config.recipe, config.dataset) for config in map(RunConfig.read, newest.values())]
+    if any(setup != setups[0] for setup in setups):
+        raise ActcliError("the newest runs of the split sets differ in recipe or dataset; evaluate them one by one.")
+    return [newest[split_id] for split_id in sorted(newest)]
 
 
 def evaluate(
@@ -62,7 +122,7 @@ def evaluate(
     hardware: Hardware,
     *,
     progress: Callable[[int, int], None] | None = None,
-    note: Callable[[str], None] = lambda _: None,
+    note: Note = lambda _: None,
 ) -> Evaluation:
     """Score a split and write the results.
 
@@ -73,39 +133,95 @@ def evaluate(
         note: Told what the user should know.
 
     Raises:
-        ActcliError: Classes of weights and dataset differ, or the views do not exist.
+        ActcliError: Classes of weights and dataset differ, the views do not exist, or nothing can be written.
     """
     fabric = launch(hardware, options.precision)
     shards = ShardSet.open(options.shards)
     split = options.split or shards.card.evaluation_split(options.split_id)
     model, metadata = load_weights(options.weights)
     _check_classes(options, metadata, shards)
-    loader = _open(options, hardware, shards, split, model, metadata, fabric, note)
+    views = published_views(options.views, model, metadata, note)
+    out_dir = options.out_dir or options.results_dir / _folder_name(options, split, views, shards)
+    check_writable(out_dir)
+    loader = open_test(
+        shards,
+        split,
+        options.split_id,
+        views,
+        model.input_spec,
+        hardware,
+        fabric,
+        num_frames=model.num_frames,
+        batch_size=options.batch_size or max(1, _VIEWS_PER_STEP // views.num_views),
+    )
     model = model.to(fabric.device).to(memory_format=torch.channels_last)
     told = progress if fabric.is_global_zero else None
     with loader:
         scores = score_split(model, loader, model.input_spec, fabric, keep_views=options.keep_views, progress=told)
-    metrics = _metrics(options, scores, shards, split, model, metadata, loader)
+    metrics = _metrics(options, scores, shards, split, model, metadata, views)
+    metrics = plain_numbers({**metrics, "num_without_flow": loader.num_without_flow})
     if fabric.is_global_zero:
-        write_evaluation(options.out_dir, scores, metrics, shards, split, options.split_id)
-    return Evaluation(metrics, options.out_dir)
+        _say_state(metrics, note)
+        write_evaluation(out_dir, scores, metrics, shards, split, options.split_id)
+    return Evaluation(metrics, out_dir, views)
+
+
+def published_views(
+    asked: AskedViews, model: VideoModel, metadata: dict[str, Any], note: Note = lambda _: None
+) -> TestViews:
+    """``asked``, filled up with the test that the weights say is theirs."""
+    published = read_fields(Protocol, metadata.get("test") or {}, "the test in the metadata of the weights")
+    return choose_views(
+        asked,
+        published,
+        training_size=metadata.get("size") or model.input_spec.size,
+        trained_with=metadata.get("sampling") or "segments",
+        note=note,
+    )
 
 
 def write_evaluation(
     out_dir: Path, scores: Scores, metrics: dict[str, Any], shards: ShardSet, split: str, split_id: str
 ) -> None:
-    """Write ``scores.parquet``, ``metrics.json`` and ``report.html``."""
-    out_dir.mkdir(parents=True, exist_ok=True)
-    write_scores(out_dir / SCORES_NAME, scores)
-    write_metrics(out_dir / METRICS_NAME, metrics)
-    write_report(out_dir / REPORT_NAME, scores, metrics, shards, split, split_id)
+    """Write ``scores.parquet``, ``metrics.json`` and ``report.html``.
+
+    Raises:
+        ActcliError: The folder cannot be written to.
+    """
+    try:
+        out_dir.mkdir(parents=True, exist_ok=True)
+        write_scores(out_dir / SCORES_NAME, scores, shards.card.classes)
+        write_metrics(out_dir / METRICS_NAME, metrics)
+        write_report(out_dir / REPORT_NAME, scores, metrics, shards, split, split_id)
+    except OSError as error:
+        raise ActcliError(f"the results cannot be written to {out_dir} ({error.strerror or error}).") from error
+
+
+def _folder_name(options: EvalOptions, split: str, views: TestViews, shards: ShardSet) -> str:
+    """A name that no other evaluation of these weights has: ``val-2x3-256of256-tsm-1-best``."""
+    parts = [split, views.name(), options.split_id]
+    if options.run_dir is not None:
+        parts.append(options.weights.stem)
+        if options.shards != RunConfig.read(options.run_dir).shards:
+            parts.append(f"on-{shards.card.name}-{shards.card.source_digest[:8]}")
+    if options.precision != "32-true":
+        parts.append(options.precision)
+    return "-".join(parts)
+
+
+def _say_state(metrics: dict[str, Any], note: Note) -> None:
+    run = metrics["run"]
+    if run and not run["finished"]:
+        note(f"this run was {run['state']}; continue it with: actcli train --resume --run-dir {run['folder']}")
+    for change in run["changes"] if run else ():
+        note(f"this run was continued with other settings: {change}")
 
 
 def _check_classes(options: EvalOptions, metadata: dict[str, Any], shards: ShardSet) -> None:
     own, found = metadata.get("classes"), list(shards.card.classes)
     num_classes = metadata["model"]["num_classes"]
     if own is not None and list(own) != found:
-        same = "the same classes in another order" if sorted(own) == sorted(found) else f"{len(found)} classes"
+        same = "the same classes in another order" if sorted(own) == sorted(found) else f"{len(found)} other classes"
         raise ActcliError(
             f"{options.weights} was trained on {len(own)} classes, dataset {shards.card.name} has {same}. "
             f"Evaluate on a dataset with the same class list, or fine-tune: actcli train --init {options.weights} "
@@ -115,56 +231,6 @@ def _check_classes(options: EvalOptions, metadata: dict[str, Any], shards: Shard
         raise ActcliError(f"{options.weights} has {num_classes} classes, dataset {shards.card.name} has {len(found)}.")
 
 
-def _open(
-    options: EvalOptions,
-    hardware: Hardware,
-    shards: ShardSet,
-    split: str,
-    model: VideoModel,
-    metadata: dict[str, Any],
-    fabric: Any,
-    note: Callable[[str], None],
-) -> Loader:
-    spec, protocol = model.input_spec, options.protocol
-    views = protocol.clips * protocol.crops
-    return open_loader(
-        shards,
-        split,
-        num_frames=model.num_frames,
-        size=protocol.size or spec.size,
-        batch_size=options.batch_size or max(1, 16 // views),
-        workers=hardware.workers,
-        backend=hardware.loader,
-        split_id=options.split_id,
-        training=False,
-        modality=cast(Modality, spec.modality),
-        flow_stack=spec.flow_stack or None,
-        sampling=choose_sampling(protocol, metadata.get("sampling") or "segments", note),
-        num_clips=protocol.clips,
-        num_crops=protocol.crops,
-        rank=fabric.global_rank,
-        world_size=fabric.world_size,
-        device=fabric.device if fabric.device.type == "cuda" else None,
-    )
-
-
-def choose_sampling(protocol: Protocol, trained_with: str, note: Callable[[str], None]) -> str:
-    """The sampling of a test: the one asked for, else that of the training where it has this number of clips.
-
-    The originals define their tests for some numbers of clips only. For any other number our own sampling of the same
-    kind (spread over the video, or a dense window) takes over, and ``note`` is told.
-    """
-    if protocol.sampling:
-        return protocol.sampling
-    try:
-        find_sampling(trained_with, training=False, num_clips=protocol.clips)
-    except ActcliError:
-        ours = "dense" if "dense" in trained_with or trained_with.startswith("tokshift") else "segments"
-        note(f"{trained_with} defines no test with {protocol.clips} clips; using the sampling {ours!r} instead")
-        return ours
-    return trained_with
-
-
 def _metrics(
     options: EvalOptions,
     scores: Scores,
@@ -172,32 +238,49 @@ def _metrics(
     split: str,
     model: VideoModel,
     metadata: dict[str, Any],
-    loader: Loader,
+    views: TestViews,
 ) -> dict[str, Any]:
-    protocol = options.protocol
-    views = protocol.clips * protocol.crops
-    size = protocol.size or model.input_spec.size
-    profile = profile_model(**model.config, size=size)
-    settings = loader.settings
+    profile = profile_model(**model.config, size=views.size)
     return {
         **summarise(scores),
         "num_clips": len(scores.keys),
-        "num_without_flow": loader.num_without_flow,
         "coverage": dict(shards.card.coverage),
         "gflops_per_view": profile.macs / 1e9,
-        "num_views": views,
-        "gflops": profile.macs * views / 1e9,
+        "num_views": views.num_views,
+        "gflops": profile.macs * views.num_views / 1e9,
         "parameters": profile.parameters,
-        "protocol": (
-            f"{protocol.clips} clip(s) x {protocol.crops} crop(s) of {size} px from short side "
-            f"{settings.scale_size}, {model.num_frames} frames per clip, sampling {settings.sampling.name!r}, "
-            f"mean of logits over views"
-        ),
+        "protocol": views.in_words(model.num_frames),
         "dataset": shards.card.name,
         "shards": options.shards,
         "split": split,
         "split_id": options.split_id,
         "model": model.config["name"],
-        "weights": options.weights.name,
+        "weights": str(options.weights),
         "trained": metadata.get("source"),
+        "run": None if options.run_dir is None else _run_facts(options.run_dir),
     }
+
+
+def _run_facts(run_dir: Path) -> dict[str, Any]:
+    state = read_state(run_dir)
+    return {
+        "folder": str(run_dir),
+        "state": state.in_words(),
+        "finished": state.finished,
+        "epochs_done": len(state.epochs),
+        "epochs": state.config.recipe.epochs,
+        "changes": list(state.config.changes),
+    }
+
+
+__all__ = [
+    "EvalOptions",
+    "Evaluation",
+    "RunChoice",
+    "evaluate",
+    "find_run",
+    "newest_per_split_set",
+    "options_for_run",
+    "published_views",
+    "write_evaluation",
+]

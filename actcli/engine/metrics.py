@@ -42,6 +42,7 @@ def top_k_accuracy(scores: NDArray[Any], labels: NDArray[Any], k: int) -> float:
     """
     if not (labels >= 0).any():
         return float("nan")
+    scores = _two_classes(scores)
     value = multiclass_accuracy(
         torch.as_tensor(scores), torch.as_tensor(labels), scores.shape[1], "micro", top_k=k, ignore_index=-1
     )
@@ -50,10 +51,16 @@ def top_k_accuracy(scores: NDArray[Any], labels: NDArray[Any], k: int) -> float:
 
 def confusion_matrix(scores: NDArray[Any], labels: NDArray[Any]) -> NDArray[np.int64]:
     """``[K, K]`` counts: row is the label, column the guess; clips without a label are left out."""
+    num_classes, scores = scores.shape[1], _two_classes(scores)
     counts = multiclass_confusion_matrix(
         torch.as_tensor(scores), torch.as_tensor(labels), scores.shape[1], ignore_index=-1
     )
-    return np.asarray(counts.numpy(), np.int64)
+    return np.asarray(counts.numpy(), np.int64)[:num_classes, :num_classes]
+
+
+def _two_classes(scores: NDArray[Any]) -> NDArray[Any]:
+    """``scores`` with a second class that is never guessed where there is only one: torchmetrics wants two."""
+    return scores if scores.shape[1] > 1 else np.pad(scores, ((0, 0), (0, 1)), constant_values=-np.inf)
 
 
 def class_accuracies(confusion: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -1,13 +1,16 @@
 """Change single numbers of a recipe, as the command line does."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
+from dataclasses import fields as dataclass_fields
 from typing import Any
 
 import yaml
 
 from actcli.engine.recipes import Recipe
 from actcli.errors import ActcliError
+from actcli.loaders.augment import default_augmentation
+from actcli.loaders.sampling import find_sampling
 from actcli.models import create_model, list_models
 
 
@@ -32,7 +35,8 @@ def override_recipe(recipe: Recipe, values: Mapping[str, Any], settings: Sequenc
     if "size" in given:
         _follow_size(plain, int(given["size"]))
     for text in settings:
-        _set(plain, text)
+        _show_augmentation(plain, text)
+        _set(plain, _in_model_options(plain, text))
     return Recipe.from_dict(plain, "the recipe with your changes")
 
 
@@ -65,10 +69,25 @@ def _follow_size(plain: dict[str, Any], size: int) -> None:
     info = next(info for info in list_models() if info.name == plain["model"])
     if "image_size" in info.options:
         plain["model_options"]["image_size"] = size
-    plain["test"]["size"] = None  # the published full-resolution test belongs to the published size
+    plain["test"] |= {"size": None, "scale_size": None}  # the published test belongs to the published size
     augmentation = plain["augmentation"]
     if augmentation and augmentation["short_side"]:
         augmentation["short_side"] = None  # in proportion to the size
+
+
+def _show_augmentation(plain: dict[str, Any], setting: str) -> None:
+    """Write out the augmentation that a recipe leaves to its original code, so that one number of it can be changed."""
+    if setting.startswith("augmentation.") and plain["augmentation"] is None:
+        sampling = find_sampling(plain["sampling"], training=True)
+        plain["augmentation"] = asdict(default_augmentation(sampling.original))
+
+
+def _in_model_options(plain: dict[str, Any], setting: str) -> str:
+    """``shift_div=4`` as ``model_options.shift_div=4``: an option of the model is a number of the recipe too."""
+    name = setting.partition("=")[0]
+    options = {option for info in list_models() if info.name == plain["model"] for option in info.options}
+    fields = {field.name for field in dataclass_fields(Recipe)}
+    return f"model_options.{setting}" if name in options - fields else setting
 
 
 def _set(plain: dict[str, Any], text: str) -> None:

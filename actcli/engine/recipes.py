@@ -1,33 +1,43 @@
 """Recipes: every number of a training run, read from small YAML files."""
 
 import dataclasses
-import types
-import typing
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
+import pydantic_core
 import yaml
+from pydantic import Field, TypeAdapter, ValidationError
 
 from actcli.engine.schedules import Schedule
 from actcli.errors import ActcliError
 from actcli.loaders.augment import Augmentation
 
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
+Kind = TypeVar("Kind")
+Count = Annotated[int, Field(ge=1)]
+Pixels = Annotated[int, Field(ge=8, le=4096)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, lt=1)]
 
 
 @dataclass(frozen=True)
 class Protocol:
     """How clips are looked at in a test."""
 
-    clips: int = 1
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+
+    clips: Count = 1
     """Clips per video."""
-    crops: int = 1
+    crops: Literal[1, 3, 5, 10] = 1
     """Crops per clip: 1, 3, 5 or 10."""
-    size: int | None = None
+    size: Pixels | None = None
     """Side of the crop in pixels; the training size unless given."""
+    scale_size: Pixels | None = None
+    """Short side that frames are resized to before the crop; the original's for the training size unless given."""
     sampling: str | None = None
     """Sampling name; that of the training unless given."""
 
@@ -35,6 +45,8 @@ class Protocol:
 @dataclass(frozen=True)
 class Recipe:
     """Every number of a training run. Defaults are those of TSM's published training."""
+
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
 
     name: str
     """Name after ``--recipe``."""
@@ -46,27 +58,27 @@ class Recipe:
     """Datasets it was published for; the first recipe that names the dataset is the default there."""
     model_options: Mapping[str, Any] = field(default_factory=dict)
     """Options of the model beside classes and frames."""
-    num_frames: int = 8
+    num_frames: Count = 8
     """Frames (segments) per clip."""
-    size: int | None = None
+    size: Pixels | None = None
     """Side of the crop in pixels; the model's own unless given."""
     sampling: str = "segments"
     """How frames are chosen, see ``actcli.loaders.sampling_names``."""
     pretrained: str | None = "imagenet"
     """``imagenet``, a file of backbone weights, or nothing."""
-    epochs: int = 50
+    epochs: Count = 50
     """Passes over the training split."""
-    batch_size: int = 64
+    batch_size: Count = 64
     """Clips per step, over all processes."""
-    accumulate: int = 1
+    accumulate: Count = 1
     """Steps whose gradients are averaged into one update; the last update of an epoch may hold fewer."""
-    learning_rate: float = 0.01
+    learning_rate: NotNegative = 0.01
     """Base rate of SGD."""
     schedule: Schedule = field(default_factory=Schedule)
     """How the rate changes."""
-    momentum: float = 0.9
+    momentum: Share = 0.9
     """Momentum of SGD."""
-    weight_decay: float = 5e-4
+    weight_decay: NotNegative = 5e-4
     """Weight decay of SGD."""
     multipliers: bool = True
     """Whether the model's learning-rate and decay multipliers are applied (GSM and GSF declare and ignore them)."""
@@ -74,21 +86,21 @@ class Recipe:
     """TSM's fc_lr5: the classifier learns 5 times as fast, its bias 10 times."""
     partial_bn: bool = False
     """Freeze every batch norm but the first."""
-    clip_norm: float | None = 20.0
+    clip_norm: Positive | None = 20.0
     """Gradients are scaled down to this total norm."""
-    label_smoothing: float = 0.0
+    label_smoothing: Share = 0.0
     """Share of the target spread over all classes."""
-    mixup: float = 0.0
+    mixup: NotNegative = 0.0
     """Alpha of mixup; 0 switches it off."""
-    cutmix: float = 0.0
+    cutmix: NotNegative = 0.0
     """Alpha of cutmix; 0 switches it off."""
     augmentation: Augmentation | None = None
     """What training changes at random; what the sampling's original code does unless given."""
     precision: Precision = "32-true"
     """Arithmetic: ``32-true``, ``bf16-mixed`` or ``16-mixed``."""
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0)] = 0
     """Everything random hangs on it."""
-    validate_every: int = 1
+    validate_every: Count = 1
     """Epochs between validations; the last epoch is always validated."""
     validation: Protocol = field(default_factory=Protocol)
     """Views during training."""
@@ -104,9 +116,77 @@ class Recipe:
         """Read plain data; ``origin`` names it in errors.
 
         Raises:
-            ActcliError: A field is unknown, missing or of another type.
+            ActcliError: Fields are unknown, missing, of another type or out of range; all of them are named.
         """
-        return typing.cast(Recipe, _build(Recipe, value, origin))
+        return read_fields(Recipe, value, origin)
+
+
+def read_fields(kind: type[Kind], value: Mapping[str, Any], origin: str, text: str | None = None) -> Kind:
+    """A dataclass from plain data, each field and each element of a list checked.
+
+    Args:
+        kind: The dataclass.
+        value: As YAML gives it.
+        origin: What to call the data in errors.
+        text: The YAML that ``value`` was read from, for the line numbers of errors.
+
+    Raises:
+        ActcliError: Fields are unknown, missing, of another type or out of range; all of them are named.
+    """
+    try:
+        # as JSON, in which a list is a tuple and an integer a float, but a text no number and a truth no integer
+        return TypeAdapter(kind).validate_json(pydantic_core.to_json(value, inf_nan_mode="constants"), strict=True)
+    except ValidationError as error:
+        problems = "; ".join(_say(problem, kind, text) for problem in error.errors())
+        raise ActcliError(f"{origin}: {problems}.") from error
+    except (ValueError, RecursionError) as error:  # what no JSON can say: a set, a loop, a text of half a character
+        raise ActcliError(f"{origin} holds what no recipe can ({error}).") from error
+
+
+def _say(problem: Mapping[str, Any], kind: type, text: str | None) -> str:
+    """One thing wrong in words, with its place."""
+    place = [part for part in problem["loc"] if not _is_union_arm(part)]
+    name = ".".join(map(str, place))
+    line = "" if text is None else _line(text, place)
+    match problem["type"]:
+        case "unexpected_keyword_argument":
+            return f"{line}unknown field {name}; allowed are: {', '.join(_siblings(kind, place))}"
+        case "missing" | "missing_argument":
+            return f"the field {name} is missing"
+        case "value_error":
+            return f"{line}{name}: {problem['ctx']['error']}".removesuffix(".")
+    told = problem["msg"][0].lower() + problem["msg"][1:]
+    return f"{line}{name} is {problem['input']!r}: {told}"
+
+
+def _is_union_arm(part: str | int) -> bool:
+    """Whether a part of a place names the type that was tried, not a field: ``constrained-float``, ``int``."""
+    return isinstance(part, str) and (not part.isidentifier() or part in ("int", "float", "str", "none"))
+
+
+def _siblings(kind: type, place: Sequence[str | int]) -> Iterator[str]:
+    """The fields beside the one at ``place``."""
+    owner: Any = kind
+    for part in place[:-1]:
+        hint = next(field.type for field in dataclasses.fields(owner) if field.name == part)
+        arms = getattr(hint, "__args__", (hint,))
+        owner = next((arm for arm in arms if dataclasses.is_dataclass(arm)), owner)
+    return (field.name for field in dataclasses.fields(owner))
+
+
+def _line(text: str, place: Sequence[str | int]) -> str:
+    """``line 12: `` of the innermost field of ``place`` that the YAML ``text`` names."""
+    node, line = yaml.compose(text), 0
+    for part in place:
+        if isinstance(node, yaml.MappingNode):
+            found = next((pair for pair in node.value if pair[0].value == part), None)
+            if found is None:
+                break
+            line, node = found[0].start_mark.line + 1, found[1]
+        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int):
+            node = node.value[part]
+            line = node.start_mark.line + 1
+    return f"line {line}: " if line else ""
 
 
 def list_recipes() -> list[Recipe]:
@@ -138,9 +218,10 @@ def load_recipe(name: str) -> Recipe:
     path = Path(name)
     if path.suffix in (".yaml", ".yml"):
         try:
-            return _parse(path.read_text(), path.stem)
-        except OSError as error:
-            raise ActcliError(f"the recipe {path} cannot be read ({error.strerror}).") from error
+            text = path.read_text()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ActcliError(f"the recipe {path} cannot be read ({error}).") from error
+        return _parse(text, path.stem)
     for recipe in list_recipes():
         if recipe.name == name:
             return recipe
@@ -150,48 +231,11 @@ def load_recipe(name: str) -> Recipe:
 def _parse(text: str, name: str) -> Recipe:
     try:
         value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError) as error:
         raise ActcliError(f"recipe {name} is no YAML: {error}") from error
     if not isinstance(value, dict):
         raise ActcliError(f"recipe {name} holds no fields.")
-    return Recipe.from_dict({"name": name, **value}, f"recipe {name}")
-
-
-def _build(kind: type, value: Mapping[str, Any], origin: str) -> Any:
-    hints = typing.get_type_hints(kind)
-    unknown = sorted(set(value) - set(hints))
-    if unknown:
-        raise ActcliError(f"{origin}: unknown field {', '.join(unknown)}; allowed are: {', '.join(hints)}.")
-    try:
-        return kind(**{name: _convert(hints[name], item, f"{origin}.{name}") for name, item in value.items()})
-    except TypeError as error:
-        raise ActcliError(f"{origin}: {error}.") from error
-
-
-def _convert(hint: Any, value: Any, origin: str) -> Any:
-    """Turn plain data into what a field's type says."""
-    options = typing.get_args(hint) if typing.get_origin(hint) in (types.UnionType, typing.Union) else (hint,)
-    if value is None and type(None) in options:
-        return None
-    chosen = next(option for option in options if option is not type(None))
-    container = typing.get_origin(chosen)
-    if dataclasses.is_dataclass(chosen):
-        return value if isinstance(value, chosen) else _build(typing.cast(type, chosen), value, origin)  # type: ignore[arg-type]
-    if container is tuple:
-        if not isinstance(value, list | tuple):
-            raise ActcliError(f"{origin} has to be a list, got {value!r}.")
-        return tuple(value)
-    if container is typing.Literal:
-        allowed = typing.get_args(chosen)
-        if value not in allowed:
-            raise ActcliError(f"{origin} is {value!r}; allowed are: {', '.join(map(str, allowed))}.")
-        return value
-    if chosen is float and isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
-    expected = dict if container is not None else chosen
-    if not isinstance(value, expected) or (expected is int and isinstance(value, bool)):
-        raise ActcliError(f"{origin} has to be of type {expected.__name__}, got {value!r}.")
-    return value
+    return read_fields(Recipe, {"name": name, **value}, f"recipe {name}", text)
 
 
 def _plain(value: Any) -> Any:

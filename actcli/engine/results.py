@@ -1,58 +1,102 @@
 """Evaluations on disk: ``scores.parquet`` and ``metrics.json``."""
 
+import hashlib
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from actcli.engine.metrics import Scores
 from actcli.errors import ActcliError
+from actcli.files import written_whole
 
 SCORES_NAME = "scores.parquet"
 METRICS_NAME = "metrics.json"
+_DIGEST = b"actcli.sha256"
+_DECIMALS = 6
 
 
-def write_scores(path: Path, scores: Scores) -> None:
-    """Write ``key`` (9 digits), ``label``, ``scores`` (a list of K logits) and, if kept, ``views`` (V lists of K)."""
-    table = pd.DataFrame(
-        {
-            "key": [f"{key:09d}" for key in scores.keys],
-            "label": scores.labels,
-            "scores": list(scores.logits.astype(np.float32)),
-        }
-    )
+def write_scores(path: Path, scores: Scores, classes: Sequence[str]) -> None:
+    """Write a row per clip, with a checksum over keys, labels and scores in the file's metadata.
+
+    Columns: ``key`` (9 digits), ``label`` (−1 where the official list gives none), ``class`` and ``prediction``
+    (names), ``scores`` (a list of K logits) and, if kept, ``views`` (V lists of K logits).
+    """
+    columns = {
+        "key": pa.array([f"{key:09d}" for key in scores.keys]),
+        "label": pa.array(scores.labels),
+        "class": pa.array([classes[label] if label >= 0 else None for label in scores.labels], pa.string()),
+        "prediction": pa.array([classes[guess] for guess in scores.logits.argmax(1)], pa.string()),
+        "scores": pa.array(list(scores.logits.astype(np.float32)), pa.list_(pa.float32())),
+    }
     if scores.view_logits is not None:
-        table["views"] = [list(views) for views in scores.view_logits.astype(np.float32)]
-    table.to_parquet(path, index=False)
+        views = [list(clip) for clip in scores.view_logits.astype(np.float32)]
+        columns["views"] = pa.array(views, pa.list_(pa.list_(pa.float32())))
+    table = pa.table(columns).replace_schema_metadata({_DIGEST: _digest(scores).encode()})
+    with written_whole(path) as partial:
+        pq.write_table(table, partial, write_page_checksum=True)
 
 
 def read_scores(path: Path) -> Scores:
     """Read what ``write_scores`` wrote; ``path`` is the file or the folder it is in.
 
     Raises:
-        ActcliError: No such file, or not one of ours.
+        ActcliError: No such file, not one of ours, or one that was changed since it was written.
     """
     path = path / SCORES_NAME if path.is_dir() else path
     try:
-        table = pd.read_parquet(path, columns=["key", "label", "scores"])
-        logits = np.stack(table["scores"].to_list()).astype(np.float32)
-        keys, labels = (table[name].to_numpy().astype(np.int64) for name in ("key", "label"))
-        return Scores(keys, labels, logits)
-    except (OSError, ValueError, KeyError) as error:
+        file = pq.ParquetFile(path, page_checksum_verification=True)
+        table = file.read(columns=["key", "label", "scores"])
+        logits = np.stack(table["scores"].to_pylist()).astype(np.float32)
+        keys, labels = (np.array(table[name].to_pylist()).astype(np.int64) for name in ("key", "label"))
+        scores = Scores(keys, labels, logits)
+        written = (file.schema_arrow.metadata or {}).get(_DIGEST, b"").decode()
+    except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
         raise ActcliError(
             f"{path} holds no scores ({error}). Make them with: actcli eval, and name the folder of the evaluation."
         ) from error
+    if written != _digest(scores):
+        raise ActcliError(f"{path} was changed since it was written, or is damaged. Evaluate again: actcli eval")
+    return scores
+
+
+def _digest(scores: Scores) -> str:
+    digest = hashlib.sha256()
+    for array in (scores.keys.astype("<i8"), scores.labels.astype("<i8"), scores.logits.astype("<f4")):
+        digest.update(str(array.shape).encode() + array.tobytes())
+    return digest.hexdigest()
 
 
 def write_metrics(path: Path, metrics: dict[str, Any]) -> None:
-    """Write ``metrics.json``; a number that does not exist becomes null."""
-    path.write_text(json.dumps(_without_nan(metrics), indent=1, ensure_ascii=False) + "\n")
+    """Write ``metrics.json``."""
+    with written_whole(path) as partial:
+        partial.write_text(json.dumps(metrics, indent=1, ensure_ascii=False) + "\n")
 
 
-def _without_nan(value: Any) -> Any:
+def read_metrics(folder: Path) -> dict[str, Any]:
+    """The ``metrics.json`` of an evaluation.
+
+    Raises:
+        ActcliError: There is none, or it cannot be read.
+    """
+    try:
+        metrics = json.loads((folder / METRICS_NAME).read_text())
+        if not isinstance(metrics, dict):
+            raise ValueError("no fields")
+    except (OSError, ValueError, RecursionError) as error:
+        raise ActcliError(f"{folder} has no readable {METRICS_NAME} ({error}); evaluate again: actcli eval") from error
+    return metrics
+
+
+def plain_numbers(value: Any) -> Any:
+    """Numbers with six decimals; one that does not exist becomes None."""
     if isinstance(value, dict):
-        return {key: _without_nan(item) for key, item in value.items()}
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+        return {key: plain_numbers(item) for key, item in value.items()}
+    if not isinstance(value, float):
+        return value
+    return round(value, _DECIMALS) if math.isfinite(value) else None

@@ -1,7 +1,8 @@
 """Run folders: ``config.yaml``, checkpoints, TensorBoard and evaluations of one training."""
 
-import os
-from dataclasses import dataclass
+import json
+import shlex
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -9,14 +10,17 @@ from typing import Any
 import yaml
 
 from actcli import __version__
-from actcli.engine.recipes import Recipe
+from actcli.engine.recipes import Recipe, read_fields
+from actcli.engine.reporting import EpochReport
 from actcli.errors import ActcliError
+from actcli.files import written_whole
 
 CONFIG_NAME = "config.yaml"
 LAST_CHECKPOINT = "checkpoints/last.ckpt"
 BEST_WEIGHTS = "checkpoints/best.safetensors"
 LAST_WEIGHTS = "checkpoints/last.safetensors"
 HISTORY_NAME = "history.jsonl"
+FINISHED_NAME = "finished"
 
 
 @dataclass(frozen=True)
@@ -35,31 +39,93 @@ class RunConfig:
     """Weights the training starts from."""
     new_head: bool = False
     """Whether the classifier of ``init`` is replaced."""
+    micro_batch: int | None = None
+    """Clips per forward and backward pass, on each process; a batch that does not fit into memory is cut into passes.
+    Chosen by the memory at hand unless given, and kept for good, since batch norm sees it."""
+    changes: tuple[str, ...] = ()
+    """What was changed when the run was continued, in words."""
+
+    def settings(self) -> "RunConfig":
+        """What the user decided: without what the machine and later continuations added."""
+        return replace(self, micro_batch=None, changes=())
 
     def write(self, run_dir: Path) -> None:
         """Write ``config.yaml``."""
         run_dir.mkdir(parents=True, exist_ok=True)
-        value = {**self.__dict__, "recipe": self.recipe.to_dict(), "actcli": __version__}
-        partial = run_dir / f".{CONFIG_NAME}.tmp"
-        partial.write_text(yaml.safe_dump(value, sort_keys=False, allow_unicode=True))
-        partial.replace(run_dir / CONFIG_NAME)
+        value = {**asdict(self), "recipe": self.recipe.to_dict(), "changes": list(self.changes), "actcli": __version__}
+        with written_whole(run_dir / CONFIG_NAME) as partial:
+            partial.write_text(yaml.safe_dump(value, sort_keys=False, allow_unicode=True))
 
     @staticmethod
     def read(run_dir: Path) -> "RunConfig":
         """Read ``config.yaml``.
 
         Raises:
-            ActcliError: The folder is no run.
+            ActcliError: The folder is no run, or its configuration was written by hand and is wrong.
         """
         path = run_dir / CONFIG_NAME
         try:
             value: dict[str, Any] = yaml.safe_load(path.read_text())
             value.pop("actcli")
-            return RunConfig(**{**value, "recipe": Recipe.from_dict(value["recipe"], f"{path}: recipe")})
-        except (OSError, yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
+        except (
+            OSError,
+            UnicodeDecodeError,
+            yaml.YAMLError,
+            KeyError,
+            TypeError,
+            AttributeError,
+            RecursionError,
+        ) as error:
             raise ActcliError(
                 f"{run_dir} is no run: its {CONFIG_NAME} cannot be read ({error}). Name a run with --run."
             ) from error
+        return read_fields(RunConfig, value, str(path))
+
+
+@dataclass(frozen=True)
+class RunState:
+    """How far a run came."""
+
+    run_dir: Path
+    """Folder of the run."""
+    config: RunConfig
+    """What it was started with."""
+    epochs: tuple[EpochReport, ...]
+    """The epochs that were done."""
+    finished: bool
+    """Whether it came to its last epoch."""
+
+    @property
+    def best_top1(self) -> float | None:
+        """The best validation, 0..1, or None before the first."""
+        return max((epoch.val_top1 for epoch in self.epochs if epoch.val_top1 is not None), default=None)
+
+    def in_words(self) -> str:
+        """``finished``, or ``interrupted after 3 of 50 epochs``."""
+        if self.finished:
+            return "finished"
+        return f"interrupted after {len(self.epochs)} of {self.config.recipe.epochs} epochs"
+
+
+def read_state(run_dir: Path) -> RunState:
+    """How far a run came.
+
+    Raises:
+        ActcliError: The folder is no run, or its history cannot be read.
+    """
+    config, path = RunConfig.read(run_dir), run_dir / HISTORY_NAME
+    try:
+        lines = path.read_text().splitlines() if path.exists() else []
+        epochs = tuple(EpochReport(**json.loads(line)) for line in lines)
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        raise ActcliError(f"{path} cannot be read ({error}).") from error
+    return RunState(run_dir, config, epochs, is_finished(run_dir))
+
+
+def write_history(run_dir: Path, epochs: list[EpochReport]) -> None:
+    """Write ``history.jsonl``, a line per epoch."""
+    with written_whole(run_dir / HISTORY_NAME) as partial:
+        partial.write_text("".join(json.dumps(asdict(epoch)) + "\n" for epoch in epochs))
 
 
 def run_name(recipe: Recipe, dataset: str, split_id: str, now: datetime) -> str:
@@ -76,21 +142,39 @@ def list_runs(folder: Path) -> list[Path]:
     return sorted(runs, key=lambda path: ((path / CONFIG_NAME).stat().st_mtime_ns, path.name))
 
 
-def find_unfinished(folder: Path, config: RunConfig) -> Path | None:
-    """The newest run with exactly this configuration that did not come to its end."""
-    return next((run for run in reversed(list_runs(folder)) if not is_finished(run) and _has(run, config)), None)
+def find_run(runs: Path, name: str | None) -> Path:
+    """The run called ``name`` (or that folder), or the newest.
+
+    Raises:
+        ActcliError: There is none.
+    """
+    found = list_runs(runs)
+    if name is None:
+        if not found:
+            raise ActcliError(f"there is no run in {runs}. Train one first: actcli train --model tsm")
+        return found[-1]
+    for candidate in (Path(name), runs / name):
+        if (candidate / CONFIG_NAME).exists():
+            return candidate
+    known = ", ".join(run.name for run in found[-5:]) or "none"
+    raise ActcliError(f"there is no run {name!r} in {runs}; the newest are: {known}. Choose one with --run.")
+
+
+def find_same(runs: Path, config: RunConfig, *, finished: bool) -> Path | None:
+    """The newest run with exactly these settings that did, or did not, come to its end."""
+    return next((run for run in reversed(list_runs(runs)) if is_finished(run) == finished and _has(run, config)), None)
 
 
 def _has(run_dir: Path, config: RunConfig) -> bool:
     try:
-        return RunConfig.read(run_dir) == config
+        return RunConfig.read(run_dir).settings() == config.settings()
     except ActcliError:  # made by another version: whatever it was started with, it was not this
         return False
 
 
 def is_finished(run_dir: Path) -> bool:
     """Whether the training came to its last epoch."""
-    return (run_dir / "finished").exists()
+    return (run_dir / FINISHED_NAME).exists()
 
 
 def weights_path(run_dir: Path, which: str = "best") -> Path:
@@ -103,6 +187,6 @@ def weights_path(run_dir: Path, which: str = "best") -> Path:
     if not path.exists():
         raise ActcliError(
             f"{run_dir} has no {which} weights yet: no epoch was validated. Continue it with: actcli train --resume "
-            f"--run-dir {os.fspath(run_dir)}"
+            f"--run-dir {shlex.quote(str(run_dir))}"
         )
     return path

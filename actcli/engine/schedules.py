@@ -2,7 +2,9 @@
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
 
 from actcli.errors import ActcliError
 
@@ -11,13 +13,15 @@ from actcli.errors import ActcliError
 class Schedule:
     """How the learning rate of an epoch follows from the base rate."""
 
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+
     kind: Literal["step", "cosine", "constant"] = "step"
     """Shape after the warm-up."""
     milestones: tuple[int, ...] = ()
     """``step``: epochs (0-based) from which the next factor applies."""
     factors: tuple[float, ...] = ()
     """``step``: what the rate is multiplied by at each milestone, on top of the earlier ones; 0.1 each unless given."""
-    warmup_epochs: int = 0
+    warmup_epochs: Annotated[int, Field(ge=0)] = 0
     """Epochs that lead up to the base rate."""
     warmup_start: float | None = None
     """Fraction of the base rate in epoch 0, rising to 1 in epoch ``warmup_epochs`` (GSF: 0.1). Without it epoch e of

@@ -4,14 +4,15 @@ Everything random is a function of (seed, step): the loader's views, mixup, and 
 killed continues from its last checkpoint to the very weights that an undisturbed run has.
 """
 
-import json
 import math
-import os
+import signal
 import time
+from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol, get_args
+from typing import Any
 
 import torch
 from lightning_fabric import Fabric
@@ -19,77 +20,35 @@ from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 
 from actcli.engine.checkpoints import load_checkpoint, save_checkpoint
+from actcli.engine.hardware import Hardware, available_memory, launch
+from actcli.engine.initial import build_model
 from actcli.engine.inputs import model_inputs, seed_step
+from actcli.engine.memory import StepMemory, micro_batch_size, step_memory
 from actcli.engine.metrics import summarise
-from actcli.engine.recipes import Precision, Recipe
-from actcli.engine.runs import BEST_WEIGHTS, CONFIG_NAME, HISTORY_NAME, LAST_CHECKPOINT, LAST_WEIGHTS, RunConfig
+from actcli.engine.protocols import AskedViews, choose_views
+from actcli.engine.recipes import Recipe
+from actcli.engine.reporting import EpochReport, Reporter, StepReport
+from actcli.engine.runs import (
+    BEST_WEIGHTS,
+    FINISHED_NAME,
+    LAST_CHECKPOINT,
+    LAST_WEIGHTS,
+    RunConfig,
+    write_history,
+)
 from actcli.engine.scoring import score_split
+from actcli.engine.signals import Interrupted, StopWish, stop_wish
+from actcli.engine.splits import open_test, open_training
 from actcli.errors import ActcliError
-from actcli.loaders import Batch, Loader, MixUp, open_loader
-from actcli.models import VideoModel, create_model, load_weights, save_weights
+from actcli.files import check_writable, folder_lock, remove_leftovers
+from actcli.loaders import Batch, Loader, MixUp
+from actcli.models import VideoModel, save_weights
 from actcli.shards import ShardSet
 
-
-@dataclass(frozen=True)
-class Hardware:
-    """Where a training or an evaluation runs; nothing here changes what is computed, but for rounding."""
-
-    accelerator: str = "auto"
-    """``cpu``, ``cuda`` or ``auto``."""
-    devices: int = 1
-    """Processes on this machine, one per device; ``torchrun`` sets it for itself."""
-    workers: int = 2
-    """Loader processes per training process."""
-    loader: str = "auto"
-    """``cpu``, ``dali`` or ``auto``."""
-    checkpoint_minutes: float = 10.0
-    """Minutes between checkpoints inside an epoch; one is written after each epoch anyway."""
-
-
-@dataclass(frozen=True)
-class StepReport:
-    """A training step that was done."""
-
-    epoch: int
-    step: int
-    """Steps done in this epoch."""
-    num_steps: int
-    """Steps of an epoch."""
-    num_epochs: int
-    loss: float
-    """Mean over the epoch so far."""
-    clips_per_second: float
-    waiting: float
-    """Share of the time spent waiting for the loader, 0..1."""
-
-
-@dataclass(frozen=True)
-class EpochReport:
-    """An epoch that was done, a line of ``history.jsonl``."""
-
-    epoch: int
-    learning_rate: float
-    train_loss: float
-    train_top1: float
-    val_top1: float | None = None
-    val_top5: float | None = None
-    val_mean_class_accuracy: float | None = None
-
-
-class Reporter(Protocol):
-    """Hears what a training does."""
-
-    def note(self, text: str) -> None:
-        """Something the user should know."""
-
-    def step(self, report: StepReport) -> None:
-        """A step was done."""
-
-    def validating(self, done: int, total: int) -> None:
-        """Validation went a batch further."""
-
-    def epoch(self, report: EpochReport) -> None:
-        """An epoch was done."""
+_RECENT_SECONDS = 10.0
+"""Rates are those of so many seconds."""
+_LOOK_EVERY = {"cpu": 1, "cuda": 10}
+"""Steps after which the losses of a device are looked at; looking makes a GPU wait."""
 
 
 @dataclass
@@ -105,6 +64,7 @@ class _Progress:
     """Clips of this epoch so far, on this process."""
     best_top1: float = -1.0
     history: list[dict[str, Any]] = field(default_factory=list)
+    """The reports of the epochs that were done."""
 
 
 def train(
@@ -125,75 +85,39 @@ def train(
     Raises:
         ActcliError: Something does not fit together, or the loss is no longer a number.
     """
-    fabric = launch(hardware, config.recipe.precision)
-    with _Training(config, run_dir, hardware, fabric, reporter, resume) as training:
-        return training.run()
-
-
-def launch(hardware: Hardware, precision: Precision) -> Fabric:
-    """Device, precision and processes."""
-    if hardware.accelerator not in ("auto", "cpu", "cuda"):
-        raise ActcliError(f"accelerator {hardware.accelerator!r} is unknown; --device takes auto, cpu or cuda.")
-    if hardware.accelerator == "cuda" and not torch.cuda.is_available():
-        raise ActcliError(
-            "this machine has no CUDA device that torch can use; see: actcli doctor. Or use --device cpu."
-        )
-    # torchrun says how many processes there are; Fabric alone would take one device for a training of its own
-    devices = int(os.environ.get("LOCAL_WORLD_SIZE", hardware.devices))
-    num_nodes = int(os.environ.get("GROUP_WORLD_SIZE", 1))
-    if precision not in get_args(Precision):
-        raise ActcliError(f"precision {precision!r} is unknown; allowed are: {', '.join(get_args(Precision))}.")
-    fabric = Fabric(accelerator=hardware.accelerator, devices=devices, num_nodes=num_nodes, precision=precision)
-    fabric.launch()
-    return fabric
-
-
-def build_model(config: RunConfig, num_classes: int, reporter: Reporter) -> VideoModel:
-    """The recipe's model with its starting weights.
-
-    Raises:
-        ActcliError: The starting weights are of other classes or another network.
-    """
-    recipe = config.recipe
-    torch.manual_seed(recipe.seed)
-    options: dict[str, Any] = {"num_frames": recipe.num_frames, **recipe.model_options}
-    if config.init is None:
-        return create_model(recipe.model, num_classes=num_classes, pretrained=recipe.pretrained, **options)
-    source, _ = load_weights(config.init)
-    found = int(source.config["num_classes"])
-    if found != num_classes and not config.new_head:
-        raise ActcliError(
-            f"checkpoint {config.init} has {found} classes, dataset {config.dataset} has {num_classes}. "
-            f"Start a new classifier with --new-head, or use a dataset with the same class list."
-        )
-    model = create_model(recipe.model, num_classes=found, **options)
-    missing = set(model.state_dict()) ^ set(source.state_dict())
-    if missing:
-        raise ActcliError(
-            f"checkpoint {config.init} holds a {source.config['name']}, which does not fit the recipe's "
-            f"{recipe.model}: {len(missing)} tensors differ, such as {sorted(missing)[0]}."
-        )
-    model.load_state_dict(source.state_dict())
-    if config.new_head:
-        model.reset_classifier(num_classes)
-        model.config["num_classes"] = num_classes
-    reporter.note(f"starting from {config.init}")
-    return model
+    recipe = Recipe.from_dict(config.recipe.to_dict(), "the recipe")  # made by hand in Python, it was not checked yet
+    check_writable(run_dir)
+    fabric = launch(hardware, recipe.precision)
+    with ExitStack() as stack:
+        if fabric.is_global_zero:
+            stack.enter_context(folder_lock(run_dir, "Another training"))
+            remove_leftovers(run_dir / "checkpoints")
+        wish = stack.enter_context(stop_wish(reporter.note))
+        training = _Training(replace(config, recipe=recipe), run_dir, hardware, fabric, reporter, resume, wish)
+        return stack.enter_context(training).run()
 
 
 class _Training:
     """One training on one process."""
 
     def __init__(
-        self, config: RunConfig, run_dir: Path, hardware: Hardware, fabric: Fabric, reporter: Reporter, resume: bool
+        self,
+        config: RunConfig,
+        run_dir: Path,
+        hardware: Hardware,
+        fabric: Fabric,
+        reporter: Reporter,
+        resume: bool,
+        wish: StopWish,
     ) -> None:
-        self.config, self.recipe, self.run_dir = config, config.recipe, run_dir
+        self.recipe, self.run_dir, self.wish = config.recipe, run_dir, wish
         self.hardware, self.fabric, self.reporter = hardware, fabric, reporter
         shards = ShardSet.open(config.shards)
         self.classes = shards.card.classes
-        model = build_model(config, len(self.classes), reporter)
+        model = build_model(config, self.classes, self._note)
         self.spec = model.input_spec
-        self.train_loader, self.val_loader = self._open_loaders(shards, model)
+        self.config = config = self._cut_batches(config, model)
+        self.train_loader, self.val_loader = self._open_loaders(shards)
         self.policy = _policy(model, self.recipe)
         optimizer = torch.optim.SGD(self.policy, lr=self.recipe.learning_rate, momentum=self.recipe.momentum)
         # two-dimensional networks run fastest channels-last, on CPUs and on tensor cores
@@ -208,6 +132,8 @@ class _Training:
             self._restore()
         self.writer = self._open_writer()
         self.saved_at = time.monotonic()
+        self.unseen: list[_Unseen] = []
+        self.clock = _Clock()
 
     def __enter__(self) -> "_Training":
         return self
@@ -220,16 +146,19 @@ class _Training:
 
     def run(self) -> list[EpochReport]:
         """All epochs that are left."""
-        if self.fabric.is_global_zero and not (self.run_dir / CONFIG_NAME).exists():
+        if self.fabric.is_global_zero:
             self.config.write(self.run_dir)
+            if self.progress.epoch < self.recipe.epochs:
+                (self.run_dir / FINISHED_NAME).unlink(missing_ok=True)
         while self.progress.epoch < self.recipe.epochs:
             self._run_epoch()
             report = self._close_epoch()
             if self.fabric.is_global_zero:
                 self.reporter.epoch(report)
             self._save()
+            self._stop_if_wished()
         if self.fabric.is_global_zero:
-            (self.run_dir / "finished").touch()
+            (self.run_dir / FINISHED_NAME).touch()
         return [EpochReport(**line) for line in self.progress.history]
 
     # -- one epoch ------------------------------------------------------------------------------------------------
@@ -241,14 +170,15 @@ class _Training:
             group["lr"] = rate * group["lr_mult"]
         self.model.train()
         self.train_loader.set_epoch(progress.epoch)
-        clock = _Clock()
-        for batch in clock.waits(self.train_loader):
+        self.clock.start()
+        for batch in self.clock.waits(self.train_loader):
             self._step(batch.to(self.fabric.device, non_blocking=True))
-            clock.clips += len(batch) * self.fabric.world_size
-            self._report_step(clock)
-            due = time.monotonic() - self.saved_at > 60 * self.hardware.checkpoint_minutes
-            if self.fabric.broadcast(due and self._at_update()):
-                self._save()
+            self.clock.count(len(batch) * self.fabric.world_size)
+            if self._time_to_look():
+                self._look()
+                self._report_step()
+                if self._at_update():
+                    self._save_if_due()
 
     def _step(self, batch: Batch) -> None:
         progress, recipe = self.progress, self.recipe
@@ -258,58 +188,121 @@ class _Training:
         seed_step(recipe.seed, progress.epoch * num_steps + progress.step, self.fabric.global_rank)
         inputs, targets = self._mixed(model_inputs(batch, self.spec), batch.labels, progress.epoch * num_steps)
         progress.step += 1
-        with self.fabric.no_backward_sync(self.model, enabled=not self._at_update()):
-            loss, logits = self.model.training_loss(inputs, targets, self.criterion)
-            self.fabric.backward(loss / group_size)
+        parts = zip(*(torch.split(tensor, self.micro_batch) for tensor in (*inputs, targets)), strict=True)
+        num_left, losses, logits = len(batch), [], []
+        for *part, part_targets in parts:
+            num_left -= len(part_targets)
+            with self.fabric.no_backward_sync(self.model, enabled=num_left > 0 or not self._at_update()):
+                loss, part_logits = self.model.training_loss(tuple(part), part_targets, self.criterion)
+                share = len(part_targets) / len(batch)
+                self.fabric.backward(loss * (share / group_size))
+            losses.append(loss.detach() * share)
+            logits.append(part_logits.detach())
         if self._at_update():
-            if recipe.clip_norm is not None:
-                self.fabric.clip_gradients(
-                    self.model, self.optimizer, max_norm=recipe.clip_norm, error_if_nonfinite=False
-                )
-            self.optimizer.step()
-            self.optimizer.zero_grad(set_to_none=True)
-        self._count(float(loss.detach()), logits.detach(), batch.labels)
+            self._update()
+        self.unseen.append(_Unseen(torch.stack(losses).sum(), torch.cat(logits), batch.labels, batch.keys))
+
+    def _update(self) -> None:
+        if self.recipe.clip_norm is not None:
+            self.fabric.clip_gradients(
+                self.model, self.optimizer, max_norm=self.recipe.clip_norm, error_if_nonfinite=False
+            )
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+
+    @property
+    def micro_batch(self) -> int:
+        """Clips per forward and backward pass."""
+        assert self.config.micro_batch is not None
+        return self.config.micro_batch
 
     def _at_update(self) -> bool:
         """Whether the batches so far make whole updates."""
         step = self.progress.step
         return step % self.recipe.accumulate == 0 or step == len(self.train_loader)
 
+    def _time_to_look(self) -> bool:
+        every = _LOOK_EVERY.get(self.fabric.device.type, 1)
+        return self.progress.step % every == 0 or self.progress.step == len(self.train_loader)
+
     def _mixed(self, inputs: tuple[Tensor, ...], labels: Tensor, first: int) -> tuple[tuple[Tensor, ...], Tensor]:
         if self.mixup is None:
             return inputs, labels
         return self.mixup(inputs, labels, first + self.progress.step)
 
-    def _count(self, loss: float, logits: Tensor, labels: Tensor) -> None:
-        if not math.isfinite(loss):
-            raise ActcliError(
-                f"the loss became {loss} in epoch {self.progress.epoch}, step {self.progress.step}. "
-                f"Try a lower --learning-rate or --precision 32-true."
-            )
-        self.progress.loss_sum += loss * len(labels)
-        self.progress.correct += int((logits.argmax(1) == labels).sum())
-        self.progress.seen += len(labels)
-
-    def _report_step(self, clock: "_Clock") -> None:
-        if self.fabric.is_global_zero:
-            progress = self.progress
-            loss = progress.loss_sum / progress.seen
-            self.reporter.step(
-                StepReport(
-                    progress.epoch,
-                    progress.step,
-                    len(self.train_loader),
-                    self.recipe.epochs,
-                    loss,
-                    clock.clips_per_second,
-                    clock.waiting,
+    def _look(self) -> None:
+        """Count the steps that the device did since the last look; refuse a loss that is no number."""
+        progress = self.progress
+        first = progress.step - len(self.unseen) + 1
+        for step, seen in enumerate(self.unseen, first):
+            loss = float(seen.loss)
+            if not math.isfinite(loss):
+                raise ActcliError(
+                    f"the loss became {loss} in epoch {progress.epoch + 1}, step {step}, on the clips "
+                    f"{', '.join(f'{key:09d}' for key in seen.keys.tolist())}. The last checkpoint is from before. "
+                    f"Try a lower learning rate (--learning-rate) or the precision 32-true (--precision)."
                 )
+            progress.loss_sum += loss * len(seen.labels)
+            progress.correct += int((seen.logits.argmax(1) == seen.labels).sum())
+            progress.seen += len(seen.labels)
+        self.unseen.clear()
+
+    def _save_if_due(self) -> None:
+        """Save where somebody wants to stop, or the last checkpoint is old; all processes have to agree."""
+        wishes = torch.tensor(
+            [bool(self.wish), time.monotonic() - self.saved_at > 60 * self.hardware.checkpoint_minutes],
+            dtype=torch.int32,
+            device=self.fabric.device,
+        )
+        stop, due = torch.as_tensor(self.fabric.all_reduce(wishes, reduce_op="sum")).tolist()
+        if stop or due:
+            self._save()
+        if stop:
+            self._stop()
+
+    def _stop_if_wished(self) -> None:
+        wish = torch.tensor(bool(self.wish), dtype=torch.int32, device=self.fabric.device)
+        if int(torch.as_tensor(self.fabric.all_reduce(wish, reduce_op="sum"))) and not self._complete():
+            self._stop()
+
+    def _complete(self) -> bool:
+        return self.progress.epoch >= self.recipe.epochs
+
+    def _stop(self) -> None:
+        progress = self.progress
+        where = f"epoch {progress.epoch + 1}, after step {progress.step} of {len(self.train_loader)}"
+        stopped = Interrupted(
+            f"stopped in {where}; everything up to there is kept in {self.run_dir}. Continue with: "
+            f"actcli train --resume --run-dir {self.run_dir}"
+        )
+        stopped.signal_number = self.wish.signal_number or signal.SIGTERM
+        raise stopped
+
+    def _report_step(self) -> None:
+        if not self.fabric.is_global_zero:
+            return
+        progress, clock, num_steps = self.progress, self.clock, len(self.train_loader)
+        loss = progress.loss_sum / progress.seen
+        steps_left = (self.recipe.epochs - progress.epoch) * num_steps - progress.step
+        pace = clock.seconds_per_step
+        self.reporter.step(
+            StepReport(
+                progress.epoch,
+                progress.step,
+                num_steps,
+                self.recipe.epochs,
+                loss,
+                clock.clips_per_second,
+                clock.waiting,
+                None if pace is None else steps_left * pace,
+                None if pace is None else num_steps * pace,
             )
-            if self.writer and self._at_update():
-                at = progress.epoch * len(self.train_loader) + progress.step
-                self.writer.add_scalar("train/loss", loss, at)
-                self.writer.add_scalar("train/clips_per_second", clock.clips_per_second, at)
-                self.writer.add_scalar("train/share_of_time_waiting_for_data", clock.waiting, at)
+        )
+        if self.writer and self._at_update():
+            at = progress.epoch * num_steps + progress.step
+            self.writer.add_scalar("train/loss", loss, at)
+            self.writer.add_scalar("train/clips_per_second", clock.clips_per_second, at)
+            self.writer.add_scalar("train/share_of_time_waiting_for_data", clock.waiting, at)
 
     def _close_epoch(self) -> EpochReport:
         progress, recipe = self.progress, self.recipe
@@ -337,12 +330,19 @@ class _Training:
         return done % self.recipe.validate_every == 0 or done == self.recipe.epochs
 
     def _validate(self) -> dict[str, float]:
-        told = self.reporter.validating if self.fabric.is_global_zero else None
-        return summarise(score_split(self.plain_model, self.val_loader, self.spec, self.fabric, progress=told))
+        return summarise(
+            score_split(self.plain_model, self.val_loader, self.spec, self.fabric, progress=self._validating)
+        )
+
+    def _validating(self, done: int, total: int) -> None:
+        if self.fabric.is_global_zero:
+            self.reporter.validating(done, total)
+        if self.wish and self.fabric.world_size == 1:  # one of several processes cannot leave without the others
+            self._save()
+            self._stop()
 
     def _write_epoch(self, report: EpochReport) -> None:
-        lines = "".join(json.dumps(line) + "\n" for line in self.progress.history)
-        (self.run_dir / HISTORY_NAME).write_text(lines)
+        write_history(self.run_dir, [EpochReport(**line) for line in self.progress.history])
         if self.writer:
             for name, value in report.__dict__.items():
                 if name != "epoch" and value is not None:
@@ -355,45 +355,44 @@ class _Training:
 
     # -- building and state ---------------------------------------------------------------------------------------
 
-    def _open_loaders(self, shards: ShardSet, model: VideoModel) -> tuple[Loader, Loader]:
-        recipe, fabric, spec = self.recipe, self.fabric, model.input_spec
-        if recipe.batch_size % fabric.world_size:
-            raise ActcliError(f"batches of {recipe.batch_size} cannot be shared by {fabric.world_size} processes.")
-        common: dict[str, Any] = {
-            "num_frames": recipe.num_frames,
-            "workers": self.hardware.workers,
-            "backend": self.hardware.loader,
-            "seed": recipe.seed,
-            "split_id": self.config.split_id,
-            "modality": spec.modality,
-            "flow_stack": spec.flow_stack or None,
-            "rank": fabric.global_rank,
-            "world_size": fabric.world_size,
-            "device": fabric.device if fabric.device.type == "cuda" else None,
-        }
-        batch_size = recipe.batch_size // fabric.world_size
-        size = recipe.size or spec.size
-        train_loader = open_loader(
+    def _note(self, text: str) -> None:
+        if self.fabric.is_global_zero:
+            self.reporter.note(text)
+
+    def _cut_batches(self, config: RunConfig, model: VideoModel) -> RunConfig:
+        """Settle how many clips go through the network at once, on all processes alike; say so if not all do."""
+        batch_size = max(1, self.recipe.batch_size // self.fabric.world_size)
+        memory = step_memory(**model.config, size=self.recipe.size or self.spec.size)
+        if config.micro_batch is None:
+            fitting = memory.fitting_clips(available_memory(self.fabric.device) // self._processes_sharing_memory())
+            config = replace(config, micro_batch=int(self.fabric.broadcast(micro_batch_size(batch_size, fitting))))
+        assert config.micro_batch is not None
+        if config.micro_batch < batch_size:
+            self._note(_cut_note(batch_size, config.micro_batch, memory))
+        else:
+            self._note(f"a step takes about {memory.of(batch_size) / 1e9:.1f} GB of memory")
+        return config
+
+    def _processes_sharing_memory(self) -> int:
+        return 1 if self.fabric.device.type == "cuda" else self.fabric.world_size
+
+    def _open_loaders(self, shards: ShardSet) -> tuple[Loader, Loader]:
+        recipe, split_id = self.recipe, self.config.split_id
+        size = recipe.size or self.spec.size
+        asked = recipe.validation
+        views = choose_views(AskedViews(), asked, training_size=size, trained_with=recipe.sampling, note=self._note)
+        share = recipe.batch_size // self.fabric.world_size
+        train_loader = open_training(shards, split_id, recipe, self.spec, self.hardware, self.fabric)
+        val_loader = open_test(
             shards,
-            "train",
-            size=size,
-            batch_size=batch_size,
-            training=True,
-            sampling=recipe.sampling,
-            augmentation=recipe.augmentation,
-            **common,
-        )
-        validation = recipe.validation
-        val_loader = open_loader(
-            shards,
-            shards.card.evaluation_split(self.config.split_id),
-            size=validation.size or size,
-            batch_size=max(1, batch_size // (validation.clips * validation.crops)),
-            training=False,
-            sampling=validation.sampling or recipe.sampling,
-            num_clips=validation.clips,
-            num_crops=validation.crops,
-            **common,
+            shards.card.evaluation_split(split_id),
+            split_id,
+            views,
+            self.spec,
+            self.hardware,
+            self.fabric,
+            num_frames=recipe.num_frames,
+            batch_size=max(1, min(share, 4 * self.micro_batch) // views.num_views),
         )
         return train_loader, val_loader
 
@@ -404,7 +403,7 @@ class _Training:
         return SummaryWriter(str(self.run_dir / "tensorboard"), purge_step=steps_done)
 
     def _save(self) -> None:
-        self.saved_at = time.monotonic()
+        self._look()
         loss_sum, correct, seen = self._totals()
         if self.fabric.is_global_zero:
             save_checkpoint(
@@ -417,37 +416,61 @@ class _Training:
                     "loader": self.train_loader.state_dict(),
                 },
             )
+        self.saved_at = time.monotonic()
 
     def _restore(self) -> None:
-        state = load_checkpoint(self.run_dir / LAST_CHECKPOINT)
-        self.progress = _Progress(**state["progress"])
+        path = self.run_dir / LAST_CHECKPOINT
+        state = load_checkpoint(path)
+        try:
+            self.progress = _Progress(**state["progress"])
+            self.plain_model.load_state_dict(state["model"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.fabric.strategy.precision.load_state_dict(state["precision"])
+            loader = state["loader"]
+        except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+            raise ActcliError(f"{path} is no checkpoint of this training ({error}). Start a new run.") from error
         if not self.fabric.is_global_zero:  # the sums saved are those of all processes; the first goes on with them
             self.progress.loss_sum, self.progress.correct, self.progress.seen = 0.0, 0, 0
-        self.plain_model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.fabric.strategy.precision.load_state_dict(state["precision"])
-        self.train_loader.load_state_dict(state["loader"])  # refuses other clips, at the end of an epoch as well
-        self.reporter.note(f"continuing at epoch {self.progress.epoch + 1}, step {self.progress.step}")
+        self.train_loader.load_state_dict(loader)  # refuses other clips, at the end of an epoch as well
+        if not self._complete():
+            self._note(f"continuing in epoch {self.progress.epoch + 1}, after step {self.progress.step}")
 
     def _save_weights(self, name: str) -> None:
         metadata = {
             "classes": list(self.classes),
             "sampling": self.recipe.sampling,
+            "size": self.recipe.size or self.spec.size,
+            "test": self.recipe.to_dict()["test"],
             "source": f"trained on {self.config.dataset} with the recipe {self.recipe.name}",
             "dataset": self.config.dataset,
             "epoch": self.progress.epoch,
         }
-        (self.run_dir / name).parent.mkdir(parents=True, exist_ok=True)
         save_weights(self.plain_model, self.run_dir / name, metadata)
 
 
+@dataclass(frozen=True)
+class _Unseen:
+    """What a step left on the device."""
+
+    loss: Tensor
+    logits: Tensor
+    labels: Tensor
+    keys: Tensor
+
+
 class _Clock:
-    """Splits the time of an epoch into waiting for data and everything else."""
+    """Rates of the last seconds, and how much of them went by waiting for data."""
 
     def __init__(self) -> None:
-        self.started = time.perf_counter()
         self.waited = 0.0
         self.clips = 0
+        self.marks: deque[tuple[float, float, int]] = deque()
+        """After each step: the time, seconds waited and clips so far."""
+
+    def start(self) -> None:
+        """Begin an epoch; what went by between epochs does not count."""
+        self.marks.clear()
+        self._mark()
 
     def waits(self, loader: Loader) -> Iterator[Batch]:
         batches = iter(loader)
@@ -459,13 +482,41 @@ class _Clock:
                 return
             yield batch
 
+    def count(self, clips: int) -> None:
+        """A step with so many clips was done."""
+        self.clips += clips
+        self._mark()
+        while len(self.marks) > 2 and self.marks[-1][0] - self.marks[1][0] > _RECENT_SECONDS:
+            self.marks.popleft()
+
+    def _mark(self) -> None:
+        self.marks.append((time.perf_counter(), self.waited, self.clips))
+
+    @property
+    def _seconds(self) -> float:
+        return max(self.marks[-1][0] - self.marks[0][0], 1e-9)
+
+    @property
+    def seconds_per_step(self) -> float | None:
+        """None before the first step."""
+        return self._seconds / (len(self.marks) - 1) if len(self.marks) > 1 else None
+
     @property
     def clips_per_second(self) -> float:
-        return self.clips / (time.perf_counter() - self.started)
+        return (self.marks[-1][2] - self.marks[0][2]) / self._seconds
 
     @property
     def waiting(self) -> float:
-        return self.waited / (time.perf_counter() - self.started)
+        return (self.marks[-1][1] - self.marks[0][1]) / self._seconds
+
+
+def _cut_note(batch_size: int, micro_batch: int, memory: StepMemory) -> str:
+    return (
+        f"each batch of {batch_size} clips goes through the network {micro_batch} at a time, which takes about "
+        f"{memory.of(micro_batch) / 1e9:.1f} GB of memory; all at once would take {memory.of(batch_size) / 1e9:.1f} "
+        f"GB. Updates are those of the whole batch, but batch norm sees {micro_batch} clips at a time. "
+        f"To change that: --micro-batch, --batch-size, --size, --frames, --backbone."
+    )
 
 
 def _policy(model: VideoModel, recipe: Recipe) -> list[dict[str, Any]]:

@@ -17,7 +17,7 @@ All frames of a clip get the same operations, after the crop. Both executors rou
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 import cv2
 import numpy as np
@@ -46,6 +46,8 @@ Range = tuple[float, float]
 class ColourJitter:
     """Ranges of random colour changes; ``None`` leaves a property alone."""
 
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+
     brightness: Range | None = None
     """Factor on all values."""
     contrast: Range | None = None
@@ -66,6 +68,8 @@ CropRule = Literal["multi_scale", "random_resized", "short_side", "corner", "cen
 @dataclass(frozen=True)
 class Augmentation:
     """What training changes at random. The defaults are those of TSM."""
+
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
 
     crop: CropRule = "multi_scale"
     """How the training crop is drawn."""

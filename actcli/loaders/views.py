@@ -55,6 +55,16 @@ class ViewRule:
         numerator, denominator = self.default_scale
         return size * numerator // denominator
 
+    def test_scale_size(self, size: int, training_size: int) -> int:
+        """The short side before a test crop of ``size`` pixels of a model trained with ``training_size`` pixels.
+
+        A larger crop is cut from the frame as training scaled it, up to the whole of it: TSM's full-resolution test of
+        a model trained with 224 pixels cuts 256 from 256. A smaller one keeps the training's proportion.
+        """
+        if size <= training_size:
+            return self.scale_size(size)
+        return max(size, self.scale_size(training_size))
+
 
 _TSM = ViewRule("tsm", "linear", (256, 224), crop_is_scale=False)
 _TOKSHIFT = ViewRule("tokshift", "cubic", (1, 1), crop_is_scale=False)

@@ -1,7 +1,8 @@
 """What every video model promises to the rest of the package, and the TSN frame that most of them share."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from torch import Tensor, nn
@@ -43,7 +44,7 @@ class InputSpec:
 class VideoModel(nn.Module):
     """Base of all models: a clip (or two streams of it) in, logits ``[B, num_classes]`` out."""
 
-    config: dict[str, Any]
+    config: Mapping[str, Any] = MappingProxyType({})
     """The keyword arguments of :func:`create_model` that make this model again, name included."""
     input_spec: InputSpec
     num_frames: int
@@ -80,7 +81,11 @@ class VideoModel(nn.Module):
         return single_group(self)
 
     def reset_classifier(self, num_classes: int) -> None:
-        """Replace the classifier by a fresh one for ``num_classes`` classes."""
+        """Replace the classifier by a fresh one for ``num_classes`` classes, in ``config`` as well."""
+        self._make_classifier(num_classes)
+        self.config = {**self.config, "num_classes": num_classes}
+
+    def _make_classifier(self, num_classes: int) -> None:
         raise NotImplementedError
 
     def frame_networks(self) -> list[nn.Module]:
@@ -154,9 +159,9 @@ class SegmentModel(VideoModel):
         self.input_spec = input_spec
         self.num_frames = num_frames
         self.dropout = nn.Dropout(dropout)
-        self.reset_classifier(num_classes)
+        self._make_classifier(num_classes)
 
-    def reset_classifier(self, num_classes: int) -> None:
+    def _make_classifier(self, num_classes: int) -> None:
         """Start a classifier from N(0, 0.001) weights and zero biases, as all originals do."""
         self.classifier = nn.Linear(int(self.backbone.num_features), num_classes)  # type: ignore[arg-type]
         nn.init.normal_(self.classifier.weight, std=0.001)

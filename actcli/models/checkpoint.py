@@ -60,10 +60,12 @@ class IncompleteImport(ActcliError):
 
     def __init__(self, path: str | Path, report: ImportReport) -> None:
         self.report = report
+        classes = [found[0] for name, found, _ in report.mismatched if "classifier" in name or ".head." in name]
+        hint = f"It has {classes[0]} classes (--num-classes {classes[0]}). " if classes else ""
         super().__init__(
             f"{path} does not fit the model: {len(report.missing)} tensors missing, {len(report.unexpected)} "
-            f"unexpected, {len(report.mismatched)} of another shape. Make the model with the checkpoint's options and "
-            "class count, or take what fits with --allow-partial."
+            f"unexpected, {len(report.mismatched)} of another shape. {hint}Check --from, --model and --set, or take "
+            "what fits with --allow-partial."
         )
 
 
@@ -81,7 +83,7 @@ def import_checkpoint(path: str | Path, source: str, model: VideoModel, allow_pa
         ActcliError: the file is damaged, is no checkpoint, or would run code.
     """
     own = dict(model.state_dict())
-    if str(path).endswith(".mat"):
+    if is_matconvnet(path):
         converted = read_matconvnet(path)
         stream = next(iter(converted)).split(".")[0]
         wanted = {name for name in own if name.startswith(stream) and "before_conv3" not in name}
@@ -116,9 +118,14 @@ def _compare(converted: Mapping[str, Tensor], own: Mapping[str, Tensor], wanted:
     )
 
 
+def is_matconvnet(path: str | Path) -> bool:
+    """Whether a checkpoint is a MatConvNet file, by its name."""
+    return str(path).endswith(".mat")
+
+
 def checkpoint_num_classes(path: str | Path, source: str) -> int:
     """Number of classes that a checkpoint of original code was trained with."""
-    converted = read_matconvnet(path) if str(path).endswith(".mat") else convert_upstream(source, read_checkpoint(path))
+    converted = read_matconvnet(path) if is_matconvnet(path) else convert_upstream(source, read_checkpoint(path))
     for name, value in converted.items():
         if name.endswith(("classifier.bias", "backbone.head.bias")):
             return len(value)

@@ -1,6 +1,8 @@
 """The list of models: make one by name, list them, translate the weights of original code."""
 
 import inspect
+import types
+import typing
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -143,6 +145,20 @@ def _check_options(info: ModelInfo, num_classes: int, options: Mapping[str, Any]
         raise ActcliError(
             f"model {info.name} has no backbone {backbone!r}. Its backbones: {', '.join(info.backbones)}."
         )
+    hints = typing.get_type_hints(_MODELS[info.name].function)
+    for name, value in options.items():
+        if not _has_type(value, hints[name]):
+            allowed = str(getattr(hints[name], "__name__", hints[name]))
+            raise ActcliError(f"{name} of {info.name} is {value!r}; it has to be of type {allowed}.")
     for name, value in [("num_classes", num_classes), ("num_frames", options.get("num_frames", 1))]:
-        if not isinstance(value, int) or value < 1:
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise ActcliError(f"{name} is {value!r}; it has to be a whole number of at least 1.")
+
+
+def _has_type(value: Any, hint: Any) -> bool:
+    """Whether ``value`` is what ``hint`` says; a truth is no number, and an integer is a float too."""
+    if isinstance(hint, types.UnionType):
+        return any(_has_type(value, option) for option in hint.__args__)
+    if isinstance(value, bool):
+        return hint is bool
+    return isinstance(value, (int, float) if hint is float else hint)

@@ -88,7 +88,7 @@ class STMulNet(VideoModel):
         self.rgb_stream = Stream(3, num_classes, num_frames)
         self.flow_stream = Stream(2 * FLOW_STACK, num_classes, num_frames)
 
-    def reset_classifier(self, num_classes: int) -> None:
+    def _make_classifier(self, num_classes: int) -> None:
         """Start both classifiers afresh."""
         for stream in (self.rgb_stream, self.flow_stream):
             stream.classifier = nn.Linear(stream.classifier.in_features, num_classes)

@@ -54,7 +54,7 @@ class FrameTransformer(VideoModel):
             **_SIZES[backbone],
         )
 
-    def reset_classifier(self, num_classes: int) -> None:
+    def _make_classifier(self, num_classes: int) -> None:
         """Start a fresh head."""
         self.backbone.reset_classifier(num_classes)
 

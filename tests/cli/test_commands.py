@@ -147,9 +147,7 @@ def imported(done, actcli, tmp_path_factory):
         renamed[name.replace(".conv1.weight", ".conv1.net.weight") if "layer" in name else name] = value
     torch.save({"epoch": 1, "state_dict": renamed}, folder / "ckpt.best.pth.tar")
     shards = done.root / "shards" / "tiny"
-    command = (
-        f"import {folder / 'ckpt.best.pth.tar'} --from tsm --num-frames 4 --backbone resnet18 --classes-from {shards}"
-    )
+    command = f"import {folder / 'ckpt.best.pth.tar'} --from tsm --frames 4 --set shift_div=8 --classes-from {shards}"
     return model, folder, actcli(command)
 
 
@@ -160,6 +158,7 @@ def test_import_takes_over_a_checkpoint_of_the_original_code(imported):
     found, metadata = load_weights(folder / "ckpt.best.safetensors")
     assert all(torch.equal(value, found.state_dict()[name]) for name, value in model.state_dict().items())
     assert metadata["classes"][0] == "growing"
+    assert (metadata["sampling"], metadata["test"]["clips"], metadata["test"]["crops"]) == ("tsm", 1, 1)
 
 
 def test_eval_takes_imported_weights(imported, done, actcli, tmp_path):
@@ -170,9 +169,30 @@ def test_eval_takes_imported_weights(imported, done, actcli, tmp_path):
 
 
 def test_import_lists_what_does_not_fit(imported, actcli):
-    result = actcli(f"import {imported[1] / 'ckpt.best.pth.tar'} --from tsm --num-frames 4 --backbone resnet34")
+    checkpoint = imported[1] / "ckpt.best.pth.tar"
+    result = actcli(f"import {checkpoint} --from tsm --frames 4 --set shift_div=8 --num-classes 9")
     assert result.exit_code == 1
-    assert "layer1.2" in result.output
+    assert "classifier.weight" in result.output
+    assert "--num-classes 6" in result.output
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        ("", "--frames N (published: 8 or 16 for most; TSN 5 or 8, ST-MulNet 11), --set shift_div=N (published: 8)"),
+        ("--frames 4 --set shift_div=8 --backbone resnet34", "--backbone resnet34 (the file has resnet18)"),
+        ("--frames 4 --set shift_div=8 --set shift_place=block", "--set shift_place=block (the file has blockres)"),
+        ("--frames 4 --set shift_div=8 --model tsn", "--model tsn does not fit"),
+        ("--frames 4 --set shift_div", "--set takes NAME=VALUE, got 'shift_div'"),
+        ("--frames 4 --set shift_div=abc", "shift_div of tsm is 'abc'; it has to be of type int"),
+        ("--frames 4 --set shift_div=8 --sampling nosuch", "unknown sampling 'nosuch'"),
+    ],
+)
+def test_import_asks_for_what_the_file_cannot_tell_and_refuses_what_contradicts_it(imported, actcli, flags, sentence):
+    result = actcli(f"import {imported[1] / 'ckpt.best.pth.tar'} --from tsm --out {imported[1] / 'no.x'} {flags}")
+    assert result.exit_code == 1, result.output
+    assert sentence in " ".join(result.output.split())
+    assert not (imported[1] / "no.x").exists()
 
 
 def test_train_starts_from_weights(imported, done, actcli, tmp_path):

@@ -7,9 +7,9 @@ from actcli.ingest import ExtractOptions, extract_dataset, make_synthetic
 from actcli.shards import ShardOptions, write_shards
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="session")
 def one_thread():
-    """Networks this small are slower on several threads."""
+    """Networks this small are slower on several threads, and their weights differ in the last digit."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

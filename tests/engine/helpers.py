@@ -6,10 +6,11 @@ from pathlib import Path
 
 from safetensors.torch import load_file
 
+from actcli.engine.hardware import Hardware
 from actcli.engine.recipes import Recipe
 from actcli.engine.runs import RunConfig
 from actcli.engine.schedules import Schedule
-from actcli.engine.trainer import Hardware, train
+from actcli.engine.trainer import train
 from actcli.loaders.augment import Augmentation
 
 STILL = Augmentation(crop="center", flip=0.0)

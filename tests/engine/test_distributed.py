@@ -7,10 +7,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from actcli.engine.evaluator import EvalOptions, evaluate
-from actcli.engine.recipes import Protocol
+from actcli.engine.evaluator import RunChoice, evaluate, options_for_run
+from actcli.engine.protocols import AskedViews
 from actcli.engine.results import read_scores
-from actcli.engine.runs import weights_path
 
 from .helpers import HARDWARE, STILL, run, start_script, tiny_config, weights_of
 
@@ -21,33 +20,36 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 from engine.helpers import HARDWARE, Reporter
-from actcli.engine.evaluator import EvalOptions, evaluate
-from actcli.engine.recipes import Protocol
-from actcli.engine.runs import RunConfig, weights_path
+from actcli.engine.evaluator import RunChoice, evaluate, options_for_run
+from actcli.engine.hardware import launch
+from actcli.engine.protocols import AskedViews
+from actcli.engine.runs import RunConfig
+from actcli.engine.signals import StopWish
 from actcli.engine import trainer
 
 torch.set_num_threads(1)
 run_dir = Path(sys.argv[1])
 config = RunConfig.read(run_dir)
-fabric = trainer.launch(HARDWARE, "32-true")
+fabric = launch(HARDWARE, "32-true")
 
 class Stopped(trainer._Training):
-    def _report_step(self, clock):
+    def _report_step(self):
         if (self.progress.epoch, self.progress.step) == (1, 3):
             raise KeyboardInterrupt
 
 try:
-    with Stopped(config, run_dir, replace(HARDWARE, checkpoint_minutes=0), fabric, Reporter(), False) as training:
+    often = replace(HARDWARE, checkpoint_minutes=0)
+    with Stopped(config, run_dir, often, fabric, Reporter(), False, StopWish()) as training:
         training.run()
 except KeyboardInterrupt:
     fabric.barrier()
-with trainer._Training(config, run_dir, HARDWARE, fabric, Reporter(), True) as training:
+with trainer._Training(config, run_dir, HARDWARE, fabric, Reporter(), True, StopWish()) as training:
     assert (training.progress.epoch, training.progress.step) == (1, 2)
     training.run()
     weights = {name: value.contiguous() for name, value in training.plain_model.named_parameters()}
     save_file(weights, run_dir / f"rank{fabric.global_rank}.safetensors")
 fabric.barrier()
-options = EvalOptions(weights_path(run_dir), config.shards, run_dir / "eval", Protocol(size=32), batch_size=1)
+options = options_for_run(RunChoice(run_dir), out_dir=run_dir / "scores", views=AskedViews(size=32), batch_size=1)
 evaluate(options, HARDWARE)
 torch.distributed.destroy_process_group()
 """
@@ -69,7 +71,7 @@ def config(odd_shards):
 def alone(config, tmp_path_factory):
     run_dir = tmp_path_factory.mktemp("alone")
     run(config, run_dir)
-    options = EvalOptions(weights_path(run_dir), config.shards, run_dir / "eval", Protocol(size=32), batch_size=1)
+    options = options_for_run(RunChoice(run_dir), out_dir=run_dir / "scores", views=AskedViews(size=32), batch_size=1)
     evaluate(options, HARDWARE)
     return run_dir
 
@@ -87,7 +89,7 @@ def test_two_processes_that_were_stopped_train_and_score_like_one(config, alone,
     for name, value in first.items():
         torch.testing.assert_close(value, expected[name], rtol=1e-3, atol=1e-5)
 
-    found, single = read_scores(run_dir / "eval"), read_scores(alone / "eval")
+    found, single = read_scores(run_dir / "scores"), read_scores(alone / "scores")
     assert len(single.keys) == 3
     np.testing.assert_array_equal(found.keys, single.keys)
     np.testing.assert_allclose(found.logits, single.logits, rtol=1e-2, atol=1e-3)

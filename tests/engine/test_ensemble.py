@@ -20,7 +20,7 @@ def save(tmp_path):
     def write(name, logits, keys=KEYS, labels=LABELS):
         folder = tmp_path / name
         folder.mkdir()
-        write_scores(folder / "scores.parquet", Scores(keys, labels, logits))
+        write_scores(folder / "scores.parquet", Scores(keys, labels, logits), ["a", "b", "c"])
         return folder
 
     return write

@@ -73,3 +73,9 @@ def test_sorting_keeps_what_belongs_to_a_clip_together():
     assert found.labels.tolist() == [1, 2, 0]
     np.testing.assert_array_equal(found.logits, views.mean(1)[[1, 2, 0]])
     np.testing.assert_array_equal(found.view_logits, views[[1, 2, 0]])
+
+
+def test_a_dataset_of_one_class_has_an_accuracy_too():
+    scores = Scores(np.arange(3), np.zeros(3, int), np.ones((3, 1), np.float32))
+    assert summarise(scores)["top1"] == 1.0
+    assert confusion_matrix(scores.logits, scores.labels).tolist() == [[3]]

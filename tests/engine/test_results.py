@@ -7,16 +7,17 @@ import pandas as pd
 import pytest
 
 from actcli.engine.metrics import Scores
-from actcli.engine.results import read_scores, write_metrics, write_scores
+from actcli.engine.results import plain_numbers, read_scores, write_metrics, write_scores
 from actcli.errors import ActcliError
 
 SCORES = Scores(
     np.array([3, 40, 123456789]), np.array([1, -1, 0]), np.array([[0.5, 1], [-2, 3], [7, 1e-9]], np.float32)
 )
+CLASSES = ["left", "right"]
 
 
 def test_scores_come_back_as_they_were(tmp_path):
-    write_scores(tmp_path / "scores.parquet", SCORES)
+    write_scores(tmp_path / "scores.parquet", SCORES, CLASSES)
     for path in (tmp_path, tmp_path / "scores.parquet"):
         found = read_scores(path)
         np.testing.assert_array_equal(found.keys, SCORES.keys)
@@ -26,15 +27,39 @@ def test_scores_come_back_as_they_were(tmp_path):
 
 def test_keys_are_nine_digits_and_views_are_lists(tmp_path):
     views = np.arange(12, dtype=np.float32).reshape(3, 2, 2)
-    write_scores(tmp_path / "scores.parquet", Scores(SCORES.keys, SCORES.labels, views.mean(1), views))
+    write_scores(tmp_path / "scores.parquet", Scores(SCORES.keys, SCORES.labels, views.mean(1), views), CLASSES)
     table = pd.read_parquet(tmp_path / "scores.parquet")
     assert table["key"].tolist() == ["000000003", "000000040", "123456789"]
     np.testing.assert_array_equal([np.stack(row) for row in table["views"]], views)
 
 
 def test_there_are_no_views_unless_asked_for(tmp_path):
-    write_scores(tmp_path / "scores.parquet", SCORES)
-    assert pd.read_parquet(tmp_path / "scores.parquet").columns.tolist() == ["key", "label", "scores"]
+    write_scores(tmp_path / "scores.parquet", SCORES, CLASSES)
+    assert pd.read_parquet(tmp_path / "scores.parquet").columns.tolist() == [
+        "key", "label", "class", "prediction", "scores",
+    ]  # fmt: skip
+
+
+def test_rows_say_class_and_prediction_by_name(tmp_path):
+    write_scores(tmp_path / "scores.parquet", SCORES, CLASSES)
+    table = pd.read_parquet(tmp_path / "scores.parquet")
+    assert table["class"].fillna("-").tolist() == ["right", "-", "left"]
+    assert table["prediction"].tolist() == ["right", "right", "left"]
+
+
+def test_no_flipped_bit_changes_a_score_without_a_word(tmp_path):
+    path = tmp_path / "scores.parquet"
+    write_scores(path, SCORES, CLASSES)
+    data = path.read_bytes()
+    for at in range(4, len(data) - 8, 7):
+        path.write_bytes(data[:at] + bytes([data[at] ^ 4]) + data[at + 1 :])
+        try:
+            found = read_scores(path)
+        except ActcliError:
+            continue
+        np.testing.assert_array_equal(found.keys, SCORES.keys)
+        np.testing.assert_array_equal(found.labels, SCORES.labels)
+        np.testing.assert_array_equal(found.logits, SCORES.logits)
 
 
 @pytest.mark.parametrize("content", [None, b"no parquet", pd.DataFrame({"key": ["1"]}).to_parquet()])
@@ -48,7 +73,8 @@ def test_what_holds_no_scores_is_refused(tmp_path, content):
 
 def test_a_number_that_does_not_exist_becomes_null(tmp_path):
     path = tmp_path / "metrics.json"
-    write_metrics(path, {"top1": float("nan"), "inner": {"gflops": float("inf"), "name": "ä"}, "count": 3})
+    metrics = {"top1": float("nan"), "inner": {"gflops": float("inf"), "name": "ä"}, "count": 3}
+    write_metrics(path, plain_numbers(metrics))
     text = path.read_text()
     assert json.loads(text) == {"top1": None, "inner": {"gflops": None, "name": "ä"}, "count": 3}
     assert "NaN" not in text

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
+from actcli.engine.hardware import Hardware, launch
 from actcli.engine.recipes import Protocol
-from actcli.engine.runs import LAST_CHECKPOINT, RunConfig, find_unfinished, is_finished, list_runs, weights_path
+from actcli.engine.runs import LAST_CHECKPOINT, RunConfig, find_same, is_finished, list_runs, weights_path
 from actcli.engine.schedules import Schedule
-from actcli.engine.trainer import Hardware, launch
 from actcli.errors import ActcliError
 from actcli.models import load_weights
 
@@ -230,11 +230,11 @@ def test_a_killed_run_continues_to_the_weights_of_an_undisturbed_one(tiny_shards
     done = start_script(tmp_path / "killed.py", tmp_path / "killed", 1, 4)
     assert done.returncode == -signal.SIGKILL, done.stderr
     assert not is_finished(tmp_path / "killed")
-    assert find_unfinished(tmp_path, config) == tmp_path / "killed"
+    assert find_same(tmp_path, config, finished=False) == tmp_path / "killed"
 
     reporter = Reporter()
     continued = run(config, tmp_path / "killed", reporter=reporter, resume=True)
-    assert reporter.notes == ["continuing at epoch 2, step 2"]
+    assert reporter.notes[-1] == "continuing in epoch 2, after step 2"
     assert continued == undisturbed
     assert_same_weights(tmp_path / "undisturbed", tmp_path / "killed")
 
@@ -264,12 +264,12 @@ def interrupted(tiny_shards, tmp_path):
     return stop
 
 
-@pytest.mark.parametrize(("at", "left_at"), [((1, 1), "epoch 2, step 0"), ((0, 2), "epoch 1, step 1")])
+@pytest.mark.parametrize(("at", "left_at"), [((1, 1), "epoch 2, after step 0"), ((0, 2), "epoch 1, after step 1")])
 def test_a_run_that_was_stopped_continues_to_the_same_weights(interrupted, finished_run, at, left_at):
     config, run_dir = interrupted(at)
     reporter = Reporter()
     assert run(config, run_dir, reporter=reporter, resume=True) == finished_run[2]
-    assert reporter.notes == [f"continuing at {left_at}"]
+    assert reporter.notes[-1] == f"continuing in {left_at}"
     assert_same_weights(finished_run[0], run_dir)
 
 
@@ -298,7 +298,7 @@ def test_without_a_checkpoint_a_resumed_run_starts(tiny_shards, finished_run, tm
 
 
 def test_a_loss_that_is_no_number_stops_the_run(tiny_shards, tmp_path):
-    with pytest.raises(ActcliError, match=r"the loss became (nan|inf) in epoch 0.*lower --learning-rate"):
+    with pytest.raises(ActcliError, match=r"the loss became (nan|inf) in epoch 1, step 2, on the clips 0000.*lower"):
         run(tiny_config(tiny_shards, learning_rate=1e30, clip_norm=None), tmp_path)
     assert not is_finished(tmp_path)
 
@@ -319,7 +319,7 @@ def test_a_switch_that_a_model_does_not_have_is_refused(tiny_shards, tmp_path):
 
 
 def test_an_unknown_device_is_refused():
-    with pytest.raises(ActcliError, match=r"'tpu' is unknown; --device takes auto, cpu or cuda"):
+    with pytest.raises(ActcliError, match=r"accelerator is 'tpu'; allowed are: auto, cpu, cuda"):
         launch(Hardware("tpu"), "32-true")
 
 
@@ -355,7 +355,7 @@ def test_weights_of_other_classes_need_a_new_head(finished_run, tiny_shards, tmp
         run(config, tmp_path / "refused")
     reporter = Reporter()
     run(replace(config, new_head=True), tmp_path / "fine", reporter=reporter)
-    assert reporter.notes == [f"starting from {init}"]
+    assert reporter.notes[0] == f"starting from {init}, with a new classifier"
     weights, start = weights_of(tmp_path / "fine"), weights_of(finished_run[0], "best")
     assert weights["classifier.weight"].shape == (8, 512)
     assert torch.equal(weights["backbone.conv1.weight"], start["backbone.conv1.weight"])
@@ -405,7 +405,7 @@ def test_a_run_of_another_version_is_no_run_to_continue(tiny_shards, tmp_path):
         config.write(tmp_path / name)
     text = (tmp_path / "older" / "config.yaml").read_text()
     (tmp_path / "older" / "config.yaml").write_text(text.replace("epochs:", "num_epochs:"))
-    assert find_unfinished(tmp_path, config) == tmp_path / "mine"
+    assert find_same(tmp_path, config, finished=False) == tmp_path / "mine"
 
 
 def test_a_run_without_weights_says_how_to_go_on(tiny_shards, tmp_path):

@@ -21,6 +21,14 @@ def case_error(parity_dir: Path, case_name: str, source: str, model_name: str, *
         return relative_error(model(*inputs).numpy(), case["logits"])
 
 
+def reference_shapes(parity_dir: Path, case_name: str) -> dict[str, torch.Tensor]:
+    """The state dict of a case without its numbers."""
+    from fill import load_case
+
+    case = load_case(parity_dir / "models" / f"{case_name}.json")
+    return {name: torch.empty(shape, device="meta") for name, shape, _ in case["state_dict"]}
+
+
 def as_clip(x: torch.Tensor, num_frames: int) -> torch.Tensor:
     """``[B, T * C, H, W]`` or ``[B, C, T, H, W]`` → ``[B, T, C, H, W]``."""
     if x.ndim == 4:

@@ -1,0 +1,83 @@
+"""Where a training or an evaluation runs: device, processes, memory."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import get_args
+
+import psutil
+import torch
+from lightning_fabric import Fabric
+
+from actcli.engine.recipes import Precision
+from actcli.errors import ActcliError
+
+_CGROUP = Path("/sys/fs/cgroup")
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """Where a training or an evaluation runs; nothing here changes what is computed, but for rounding."""
+
+    accelerator: str = "auto"
+    """``cpu``, ``cuda`` or ``auto``."""
+    devices: int = 1
+    """Processes on this machine, one per device; ``torchrun`` sets it for itself."""
+    workers: int = 2
+    """Loader processes per training process."""
+    loader: str = "auto"
+    """``cpu``, ``dali`` or ``auto``."""
+    checkpoint_minutes: float = 10.0
+    """Minutes between checkpoints inside an epoch; one is written after each epoch anyway."""
+
+    def __post_init__(self) -> None:
+        """Refuse what no machine has."""
+        if self.accelerator not in ("auto", "cpu", "cuda"):
+            raise ActcliError(f"accelerator is {self.accelerator!r}; allowed are: auto, cpu, cuda.")
+        if self.devices < 1 or self.workers < 0:
+            raise ActcliError(
+                f"devices is {self.devices} and workers {self.workers}; at least 1 and at least 0 are needed."
+            )
+        if not self.checkpoint_minutes >= 0:
+            raise ActcliError(f"checkpoint_minutes is {self.checkpoint_minutes}; it has to be at least 0.")
+
+
+def launch(hardware: Hardware, precision: Precision) -> Fabric:
+    """Device, precision and processes.
+
+    Raises:
+        ActcliError: This machine lacks the device, or the precision is unknown.
+    """
+    if hardware.accelerator == "cuda" and not torch.cuda.is_available():
+        raise ActcliError(
+            "this machine has no CUDA device that torch can use; see: actcli doctor. Or choose the device cpu."
+        )
+    if precision not in get_args(Precision):
+        raise ActcliError(f"precision {precision!r} is unknown; allowed are: {', '.join(get_args(Precision))}.")
+    # torchrun says how many processes there are; Fabric alone would take one device for a training of its own
+    devices = int(os.environ.get("LOCAL_WORLD_SIZE", hardware.devices))
+    num_nodes = int(os.environ.get("GROUP_WORLD_SIZE", 1))
+    fabric = Fabric(accelerator=hardware.accelerator, devices=devices, num_nodes=num_nodes, precision=precision)
+    fabric.launch()
+    return fabric
+
+
+def available_memory(device: torch.device) -> int:
+    """Bytes that this process can still take on ``device``: of the GPU, or of the machine or its container."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    return min(int(psutil.virtual_memory().available), _container_memory())
+
+
+def _container_memory() -> int:
+    """What the memory limit of a container (cgroup v2 or v1) leaves; very much where there is none."""
+    for limit_name, used_name in (
+        ("memory.max", "memory.current"),
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
+    ):
+        try:
+            limit, used = (int((_CGROUP / name).read_text()) for name in (limit_name, used_name))
+        except (OSError, ValueError):  # no such file, or "max"
+            continue
+        return max(limit - used, 0)
+    return 1 << 62

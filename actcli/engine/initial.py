@@ -1,0 +1,60 @@
+"""The model that a training starts from."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+from actcli.engine.runs import RunConfig
+from actcli.errors import ActcliError
+from actcli.models import VideoModel, create_model, load_weights
+
+_NUM_NAMED = 3
+"""Class names that an error lists."""
+
+
+def build_model(config: RunConfig, classes: Sequence[str], note: Callable[[str], None]) -> VideoModel:
+    """The recipe's model with its starting weights.
+
+    Raises:
+        ActcliError: The starting weights are of other classes or another network.
+    """
+    recipe = config.recipe
+    torch.manual_seed(recipe.seed)
+    options: dict[str, Any] = {"num_frames": recipe.num_frames, **recipe.model_options}
+    if config.init is None:
+        return create_model(recipe.model, num_classes=len(classes), pretrained=recipe.pretrained, **options)
+    source, metadata = load_weights(config.init)
+    found = int(source.config["num_classes"])
+    if not config.new_head:
+        _check_same_classes(config, metadata.get("classes"), found, classes)
+    model = create_model(recipe.model, num_classes=found, **options)
+    missing = set(model.state_dict()) ^ set(source.state_dict())
+    if missing:
+        raise ActcliError(
+            f"checkpoint {config.init} holds a {source.config['name']}, which does not fit the recipe's "
+            f"{recipe.model}: {len(missing)} tensors differ, such as {sorted(missing)[0]}."
+        )
+    model.load_state_dict(source.state_dict())
+    if config.new_head:
+        model.reset_classifier(len(classes))
+    note(f"starting from {config.init}" + (", with a new classifier" if config.new_head else ""))
+    return model
+
+
+def _check_same_classes(config: RunConfig, own: Sequence[str] | None, found: int, classes: Sequence[str]) -> None:
+    """Refuse a classifier whose classes are not, in this order, those of the dataset."""
+    remedy = "Start a new classifier with new_head (--new-head), or use a dataset with the same class list."
+    if found != len(classes):
+        raise ActcliError(
+            f"checkpoint {config.init} has {found} classes, dataset {config.dataset} has {len(classes)}. {remedy}"
+        )
+    if own is None:
+        return  # imported without names: the number is all there is to compare
+    other = [(a, b) for a, b in zip(own, classes, strict=True) if a != b]
+    if other:
+        named = ", ".join(f"{a!r} where the dataset has {b!r}" for a, b in other[:_NUM_NAMED])
+        raise ActcliError(
+            f"{len(other)} of the {found} classes of checkpoint {config.init} are not those of dataset "
+            f"{config.dataset}: {named}. {remedy}"
+        )

@@ -1,0 +1,71 @@
+"""What a training step takes, and how to cut a batch that does not fit."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from actcli.models import create_model
+from actcli.models.profile import example_inputs
+
+_USABLE = 0.75
+"""Share of the free memory that a step may take; the rest is for workspaces, validation and other programs."""
+_WORKSPACE = 1.2
+"""What a step takes beside the activations that autograd keeps, as measured by ``benchmarks/memory.py``."""
+_COPIES = 4
+"""Weights, gradients, momentum, and one copy while a checkpoint is written."""
+_BYTES = 4
+
+
+@dataclass(frozen=True)
+class StepMemory:
+    """What one training step takes, in bytes."""
+
+    fixed: int
+    """Weights, gradients and momentum."""
+    per_clip: int
+    """Activations of one clip."""
+
+    def of(self, clips: int) -> int:
+        """A forward and backward pass of ``clips`` clips at once."""
+        return self.fixed + clips * self.per_clip
+
+    def fitting_clips(self, available: int) -> int:
+        """Clips that fit at once into ``available`` bytes; 1 at least, which may turn out to be too many."""
+        return max(1, int((_USABLE * available - self.fixed) // self.per_clip))
+
+
+def step_memory(name: str, size: int, **options: Any) -> StepMemory:
+    """Count what one clip keeps for the backward pass, without allocating or computing anything.
+
+    Args:
+        name: Model.
+        size: Side of the frames in pixels.
+        **options: As for :func:`create_model`, class count included.
+    """
+    with torch.device("meta"):
+        model = create_model(name, **options).train().to(memory_format=torch.channels_last)
+        inputs = example_inputs(model, size=size)
+        labels = torch.zeros(1, dtype=torch.long)
+    weights = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
+    kept: dict[int, Tensor] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        kept[tensor.untyped_storage()._cdata] = tensor
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        model.training_loss(inputs, labels, nn.CrossEntropyLoss())
+    activations = sum(tensor.untyped_storage().nbytes() for at, tensor in kept.items() if at not in weights)
+    num_weights = sum(parameter.numel() for parameter in model.parameters())
+    return StepMemory(_COPIES * _BYTES * num_weights, max(1, int(_WORKSPACE * activations)))
+
+
+def micro_batch_size(batch_size: int, fitting: int) -> int:
+    """Clips per pass, so that a batch is cut into the fewest parts of nearly equal size.
+
+    16 clips, 5 fit  ->  4     (4 + 4 + 4 + 4 rather than 5 + 5 + 5 + 1)
+    """
+    num_parts = -(-batch_size // max(1, fitting))
+    return -(-batch_size // num_parts)

@@ -1,0 +1,117 @@
+"""How a model is tested: what was asked for, filled up with its published test."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from actcli.engine.recipes import Protocol
+from actcli.errors import ActcliError
+from actcli.loaders.sampling import find_sampling
+from actcli.loaders.views import find_rule
+
+
+@dataclass(frozen=True)
+class TestViews:
+    """A test with nothing left open."""
+
+    __test__ = False  # no class of tests
+
+    clips: int
+    """Clips per video."""
+    crops: int
+    """Crops per clip."""
+    size: int
+    """Side of the crop in pixels."""
+    scale_size: int
+    """Short side that frames are resized to before the crop."""
+    sampling: str
+    """How frames are chosen."""
+
+    @property
+    def num_views(self) -> int:
+        """Views per video."""
+        return self.clips * self.crops
+
+    def name(self) -> str:
+        """``2x3-256of256-tsm``: everything that tells two tests of a model apart."""
+        return f"{self.clips}x{self.crops}-{self.size}of{self.scale_size}-{self.sampling}"
+
+    def in_words(self, num_frames: int) -> str:
+        """The test in a sentence."""
+        return (
+            f"{self.clips} clip(s) x {self.crops} crop(s) of {self.size} px from short side {self.scale_size}, "
+            f"{num_frames} frames per clip, sampling {self.sampling!r}, mean of logits over views"
+        )
+
+
+@dataclass(frozen=True)
+class AskedViews:
+    """What the user wants of a test; whatever is None follows the published test."""
+
+    clips: int | None = None
+    """Clips per video."""
+    crops: int | None = None
+    """Crops per clip: 1, 3, 5 or 10."""
+    size: int | None = None
+    """Side of the crop in pixels."""
+    scale_size: int | None = None
+    """Short side before the crop."""
+    sampling: str | None = None
+    """How frames are chosen."""
+
+    def __post_init__(self) -> None:
+        """Refuse what no test has."""
+        if self.crops not in (None, 1, 3, 5, 10):
+            raise ActcliError(f"crops is {self.crops}; allowed are: 1, 3, 5, 10.")
+        for name, value, least in (
+            ("clips", self.clips, 1),
+            ("size", self.size, 16),
+            ("scale_size", self.scale_size, 16),
+        ):
+            if value is not None and value < least:
+                raise ActcliError(f"{name} is {value}; it has to be at least {least}.")
+
+
+def choose_views(
+    asked: AskedViews,
+    published: Protocol,
+    *,
+    training_size: int,
+    trained_with: str,
+    note: Callable[[str], None] = lambda _: None,
+) -> TestViews:
+    """Fill ``asked`` up: with the published test where it is that test, else with what the model was trained with.
+
+    Args:
+        asked: What the user said.
+        published: The test of the recipe or of the original code.
+        training_size: Side of the training crop in pixels.
+        trained_with: Sampling of the training.
+        note: Told where the original defines no such test.
+
+    Raises:
+        ActcliError: There is no such sampling.
+    """
+    crops = asked.crops or published.crops
+    clips = asked.clips or published.clips
+    published_box = asked.size is None and asked.scale_size is None and crops == published.crops
+    size = asked.size or (published.size if crops == published.crops else None) or training_size
+    sampling = asked.sampling or (published.sampling if clips == published.clips else None)
+    sampling = sampling or defined_sampling(trained_with, clips, note)
+    rule = find_rule(find_sampling(sampling, training=False, num_clips=clips).original)
+    scale_size = asked.scale_size or (published.scale_size if published_box else None)
+    return TestViews(clips, crops, size, scale_size or rule.test_scale_size(size, training_size), sampling)
+
+
+def defined_sampling(trained_with: str, num_clips: int, note: Callable[[str], None] = lambda _: None) -> str:
+    """The sampling of the training where its original defines a test with ``num_clips`` clips, else one of ours.
+
+    The originals define their tests for some numbers of clips only. For any other number our own sampling of the same
+    kind (spread over the video, or a dense window) takes over, and ``note`` is told.
+    """
+    try:
+        find_sampling(trained_with, training=False, num_clips=num_clips)
+    except ActcliError:
+        ours = "dense" if "dense" in trained_with or trained_with.startswith("tokshift") else "segments"
+        note(f"{trained_with} defines no test with {num_clips} clips; using the sampling {ours!r} instead")
+        return ours
+    return trained_with

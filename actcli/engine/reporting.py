@@ -1,0 +1,64 @@
+"""What a training tells whoever listens."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """A training step that was done."""
+
+    epoch: int
+    """0-based."""
+    step: int
+    """Steps done in this epoch."""
+    num_steps: int
+    """Steps of an epoch."""
+    num_epochs: int
+    """Epochs of the training."""
+    loss: float
+    """Mean over the epoch so far."""
+    clips_per_second: float
+    """Over the last seconds."""
+    waiting: float
+    """Share of the time spent waiting for the loader, 0..1."""
+    seconds_left: float | None
+    """Until the end of the whole training, validations left out; None until there is a rate."""
+    epoch_seconds: float | None
+    """What a whole epoch takes at this rate, its validation left out; None until there is a rate."""
+
+
+@dataclass(frozen=True)
+class EpochReport:
+    """An epoch that was done, a line of ``history.jsonl``."""
+
+    epoch: int
+    """0-based."""
+    learning_rate: float
+    """Of parameters whose multiplier is 1."""
+    train_loss: float
+    """Mean over the clips."""
+    train_top1: float
+    """0..1, on the augmented clips."""
+    val_top1: float | None = None
+    """0..1; None where the epoch was not validated, as below."""
+    val_top5: float | None = None
+    """0..1."""
+    val_mean_class_accuracy: float | None = None
+    """0..1."""
+
+
+class Reporter(Protocol):
+    """Hears what a training does."""
+
+    def note(self, text: str) -> None:
+        """Something the user should know."""
+
+    def step(self, report: StepReport) -> None:
+        """A step was done."""
+
+    def validating(self, done: int, total: int) -> None:
+        """Validation went a batch further."""
+
+    def epoch(self, report: EpochReport) -> None:
+        """An epoch was done."""

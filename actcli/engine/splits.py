@@ -1,0 +1,76 @@
+"""Loaders for training and for testing, opened in one place."""
+
+from typing import cast
+
+from lightning_fabric import Fabric
+
+from actcli.engine.hardware import Hardware
+from actcli.engine.protocols import TestViews
+from actcli.engine.recipes import Recipe
+from actcli.errors import ActcliError
+from actcli.loaders import Loader, open_loader
+from actcli.loaders.plan import Modality
+from actcli.models import InputSpec
+from actcli.shards import ShardSet
+
+
+def open_training(
+    shards: ShardSet, split_id: str, recipe: Recipe, spec: InputSpec, hardware: Hardware, fabric: Fabric
+) -> Loader:
+    """The training split as ``recipe`` wants it, this process's share of each batch."""
+    if recipe.batch_size % fabric.world_size:
+        raise ActcliError(f"batches of {recipe.batch_size} cannot be shared by {fabric.world_size} processes.")
+    return open_loader(
+        shards,
+        "train",
+        num_frames=recipe.num_frames,
+        size=recipe.size or spec.size,
+        batch_size=recipe.batch_size // fabric.world_size,
+        workers=hardware.workers,
+        backend=hardware.loader,
+        seed=recipe.seed,
+        split_id=split_id,
+        training=True,
+        modality=cast(Modality, spec.modality),
+        flow_stack=spec.flow_stack or None,
+        sampling=recipe.sampling,
+        augmentation=recipe.augmentation,
+        rank=fabric.global_rank,
+        world_size=fabric.world_size,
+        device=fabric.device if fabric.device.type == "cuda" else None,
+    )
+
+
+def open_test(
+    shards: ShardSet,
+    split: str,
+    split_id: str,
+    views: TestViews,
+    spec: InputSpec,
+    hardware: Hardware,
+    fabric: Fabric,
+    *,
+    num_frames: int,
+    batch_size: int,
+) -> Loader:
+    """A split seen as ``views`` says, every clip once over all processes."""
+    return open_loader(
+        shards,
+        split,
+        num_frames=num_frames,
+        size=views.size,
+        batch_size=batch_size,
+        workers=hardware.workers,
+        backend=hardware.loader,
+        split_id=split_id,
+        training=False,
+        modality=cast(Modality, spec.modality),
+        flow_stack=spec.flow_stack or None,
+        sampling=views.sampling,
+        num_clips=views.clips,
+        num_crops=views.crops,
+        scale_size=views.scale_size,
+        rank=fabric.global_rank,
+        world_size=fabric.world_size,
+        device=fabric.device if fabric.device.type == "cuda" else None,
+    )
