@@ -255,7 +255,7 @@ def _metrics(
         "split": split,
         "split_id": options.split_id,
         "model": model.config["name"],
-        "weights": str(options.weights),
+        "weights": options.weights.name,
         "trained": metadata.get("source"),
         "run": None if options.run_dir is None else _run_facts(options.run_dir),
     }

@@ -86,15 +86,16 @@ def train(
         ActcliError: Something does not fit together, or the loss is no longer a number.
     """
     recipe = Recipe.from_dict(config.recipe.to_dict(), "the recipe")  # made by hand in Python, it was not checked yet
-    check_writable(run_dir)
     fabric = launch(hardware, recipe.precision)
     with ExitStack() as stack:
-        if fabric.is_global_zero:
-            stack.enter_context(folder_lock(run_dir, "Another training"))
-            remove_leftovers(run_dir / "checkpoints")
         wish = stack.enter_context(stop_wish(reporter.note))
         training = _Training(replace(config, recipe=recipe), run_dir, hardware, fabric, reporter, resume, wish)
-        return stack.enter_context(training).run()
+        stack.enter_context(training)
+        if fabric.is_global_zero:  # only now, so that a training that does not fit together leaves no folder
+            check_writable(run_dir)
+            stack.enter_context(folder_lock(run_dir, "Another training"))
+            training.open_run()
+        return training.run()
 
 
 class _Training:
@@ -130,7 +131,7 @@ class _Training:
         self.progress = _Progress()
         if resume and (run_dir / LAST_CHECKPOINT).exists():
             self._restore()
-        self.writer = self._open_writer()
+        self.writer: SummaryWriter | None = None
         self.saved_at = time.monotonic()
         self.unseen: list[_Unseen] = []
         self.clock = _Clock()
@@ -144,12 +145,17 @@ class _Training:
         if self.writer:
             self.writer.close()
 
+    def open_run(self) -> None:
+        """Write what the run is, on the first process."""
+        remove_leftovers(self.run_dir)
+        remove_leftovers(self.run_dir / "checkpoints")
+        self.config.write(self.run_dir)
+        if not self._complete():
+            (self.run_dir / FINISHED_NAME).unlink(missing_ok=True)
+        self.writer = self._open_writer()
+
     def run(self) -> list[EpochReport]:
         """All epochs that are left."""
-        if self.fabric.is_global_zero:
-            self.config.write(self.run_dir)
-            if self.progress.epoch < self.recipe.epochs:
-                (self.run_dir / FINISHED_NAME).unlink(missing_ok=True)
         while self.progress.epoch < self.recipe.epochs:
             self._run_epoch()
             report = self._close_epoch()
@@ -396,9 +402,7 @@ class _Training:
         )
         return train_loader, val_loader
 
-    def _open_writer(self) -> SummaryWriter | None:
-        if not self.fabric.is_global_zero:
-            return None
+    def _open_writer(self) -> SummaryWriter:
         steps_done = self.progress.epoch * len(self.train_loader) + self.progress.step
         return SummaryWriter(str(self.run_dir / "tensorboard"), purge_step=steps_done)
 

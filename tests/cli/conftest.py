@@ -60,7 +60,7 @@ def done(raw_workspace, actcli):
         eval=actcli(f"eval --crops 3 --clips 2 --workers 0 --device cpu {space}"),
     )
     (results.run,) = (results.root / "runs").iterdir()
-    results.evaluation = results.run / "eval" / "val-2x3-32of36-segments-1-best"
+    results.evaluation = results.run / "eval" / "val-2x3-32of36-tsm-1-best"
     return results
 
 

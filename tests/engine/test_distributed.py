@@ -40,11 +40,13 @@ class Stopped(trainer._Training):
 try:
     often = replace(HARDWARE, checkpoint_minutes=0)
     with Stopped(config, run_dir, often, fabric, Reporter(), False, StopWish()) as training:
+        training.open_run() if fabric.is_global_zero else None
         training.run()
 except KeyboardInterrupt:
     fabric.barrier()
 with trainer._Training(config, run_dir, HARDWARE, fabric, Reporter(), True, StopWish()) as training:
     assert (training.progress.epoch, training.progress.step) == (1, 2)
+    training.open_run() if fabric.is_global_zero else None
     training.run()
     weights = {name: value.contiguous() for name, value in training.plain_model.named_parameters()}
     save_file(weights, run_dir / f"rank{fabric.global_rank}.safetensors")

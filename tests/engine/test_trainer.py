@@ -14,6 +14,7 @@ from actcli.engine.runs import LAST_CHECKPOINT, RunConfig, find_same, is_finishe
 from actcli.engine.schedules import Schedule
 from actcli.errors import ActcliError
 from actcli.models import load_weights
+from actcli.shards import ShardSet
 
 from .helpers import HARDWARE, RESNET, STILL, Reporter, run, start_script, tiny_config, weights_of
 
@@ -340,10 +341,9 @@ def other_classes(finished_run, tmp_path, shards):
     folder.mkdir()
     for file in Path(shards).iterdir():
         (folder / file.name).symlink_to(file)
-    card = json.loads((folder / "dataset.json").read_text())
-    card["classes"] += ["standing", "waving"]
+    card = ShardSet.open(shards).card
     (folder / "dataset.json").unlink()
-    (folder / "dataset.json").write_text(json.dumps(card))
+    (folder / "dataset.json").write_text(replace(card, classes=(*card.classes, "standing", "waving")).to_json())
     return str(folder)
 
 

@@ -1,0 +1,339 @@
+"""What is continued, extended, locked, stopped and refused around a training."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from actcli.engine import trainer
+from actcli.engine.checkpoints import load_checkpoint
+from actcli.engine.hardware import Hardware
+from actcli.engine.memory import micro_batch_size, step_memory
+from actcli.engine.runs import LAST_CHECKPOINT, RunConfig, is_finished, read_state, weights_path
+from actcli.engine.signals import Interrupted
+from actcli.engine.training import continued_run, describe_finished, new_run, newest_run, same_run
+from actcli.errors import ActcliError
+from actcli.files import folder_lock
+from actcli.models import create_model, load_weights, save_weights
+from actcli.shards import ShardSet
+
+from .helpers import HARDWARE, RESNET, Reporter, run, tiny_config, weights_of
+
+STOPPED = """
+import sys
+from pathlib import Path
+import torch
+from engine.helpers import HARDWARE, Reporter, train
+from actcli.engine.runs import RunConfig
+from actcli.engine.signals import Interrupted
+
+class Slow(Reporter):
+    def step(self, report):
+        print(report.epoch, report.step, flush=True)
+        import time; time.sleep(0.2)
+
+torch.set_num_threads(1)
+run_dir = Path(sys.argv[1])
+try:
+    train(RunConfig.read(run_dir), run_dir, HARDWARE, Slow())
+except Interrupted as stopped:
+    print(stopped, flush=True)
+    sys.exit(128 + stopped.signal_number)
+"""
+
+
+@pytest.fixture(scope="module")
+def whole(tiny_shards, tmp_path_factory):
+    """A run of two epochs and its configuration."""
+    run_dir = tmp_path_factory.mktemp("runs") / "whole"
+    config = tiny_config(tiny_shards)
+    run(config, run_dir)
+    return config, run_dir
+
+
+class Stopper(Reporter):
+    """Sends a signal at a step."""
+
+    def __init__(self, at, number=signal.SIGINT):
+        super().__init__()
+        self.at, self.number = at, number
+
+    def step(self, report):
+        if (report.epoch, report.step) == self.at:
+            os.kill(os.getpid(), self.number)
+
+
+# -- Ctrl-C ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_step_and_keeps_it(whole, tmp_path, number):
+    config, whole_dir = whole
+    with pytest.raises(Interrupted, match=r"stopped in epoch 2, after step 3 of 4.*--resume --run-dir") as stopped:
+        run(config, tmp_path, reporter=Stopper((1, 3), number))
+    assert stopped.value.signal_number == number
+    progress = load_checkpoint(tmp_path / LAST_CHECKPOINT)["progress"]
+    assert (progress["epoch"], progress["step"]) == (1, 3)
+    run(RunConfig.read(tmp_path), tmp_path, resume=True)
+    found, expected = weights_of(tmp_path), weights_of(whole_dir)
+    assert all(torch.equal(found[name], value) for name, value in expected.items())
+
+
+def test_a_signal_during_validation_keeps_the_epoch(whole, tmp_path):
+    config, whole_dir = whole
+
+    class InValidation(Reporter):
+        def validating(self, done, total):
+            if not self.validations:
+                os.kill(os.getpid(), signal.SIGINT)
+            super().validating(done, total)
+
+    with pytest.raises(Interrupted, match="epoch 1, after step 4 of 4"):
+        run(config, tmp_path, reporter=InValidation())
+    run(RunConfig.read(tmp_path), tmp_path, resume=True)
+    found, expected = weights_of(tmp_path), weights_of(whole_dir)
+    assert all(torch.equal(found[name], value) for name, value in expected.items())
+    assert read_state(tmp_path).epochs == read_state(whole_dir).epochs
+
+
+def test_handlers_are_restored_and_a_second_signal_stops_at_once(whole, tmp_path):
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+
+    class Twice(Reporter):
+        def step(self, report):
+            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt) as stopped:
+        run(whole[0], tmp_path, reporter=Twice())
+    assert not isinstance(stopped.value, Interrupted)
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+
+
+def test_a_process_told_to_end_says_what_is_kept(whole, tmp_path):
+    config, _ = whole
+    config.write(tmp_path / "run")
+    (tmp_path / "script.py").write_text(STOPPED)
+    environment = {"PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1", "PATH": ""}
+    process = subprocess.Popen(
+        [sys.executable, str(tmp_path / "script.py"), str(tmp_path / "run")],
+        env=environment,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline().strip() == "0 1"
+    process.terminate()
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert "is kept in" in output
+    assert (tmp_path / "run" / LAST_CHECKPOINT).exists()
+
+
+def test_training_in_a_thread_leaves_signals_alone(whole, tmp_path):
+    done = []
+    thread = threading.Thread(target=lambda: done.append(run(whole[0], tmp_path)))
+    thread.start()
+    thread.join()
+    assert len(done[0]) == 2
+
+
+# -- continuing --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def runs(whole, tmp_path):
+    """A folder with a finished run and a newer unfinished one."""
+    config, _ = whole
+    run(replace(config, recipe=replace(config.recipe, epochs=1)), tmp_path / "finished")
+    time.sleep(0.01)
+    with pytest.raises(Interrupted):
+        run(config, tmp_path / "unfinished", reporter=Stopper((0, 2)))
+    return tmp_path
+
+
+def test_the_newest_unfinished_run_is_continued(runs):
+    chosen = newest_run(runs)
+    assert (chosen.run_dir, chosen.resume) == (runs / "unfinished", True)
+    chosen.train(HARDWARE, Reporter())
+    assert is_finished(runs / "unfinished")
+
+
+def test_where_all_are_finished_the_newest_says_so_and_how_to_extend_it(runs):
+    newest_run(runs).train(HARDWARE, Reporter())
+    told = describe_finished(newest_run(runs))
+    assert "unfinished is finished: 2 epochs" in told
+    assert "--epochs 4" in told
+
+
+def test_a_finished_run_is_extended_and_its_configuration_says_so(whole, tmp_path):
+    config, _ = whole
+    run(config, tmp_path)
+    longer = continued_run(tmp_path, 3)
+    assert describe_finished(longer) is None
+    history = longer.train(HARDWARE, Reporter())
+    assert len(history) == 3
+    state = read_state(tmp_path)
+    assert (state.finished, len(state.epochs), state.config.recipe.epochs) == (True, 3, 3)
+    assert state.config.changes == ("3 epochs instead of 2, from epoch 3 on",)
+
+
+def test_fewer_epochs_than_were_done_are_refused(whole):
+    with pytest.raises(ActcliError, match="has done 2 epochs already"):
+        continued_run(whole[1], 1)
+
+
+def test_the_same_settings_find_the_run_whatever_the_memory_chose(runs, whole):
+    config, _ = whole
+    assert RunConfig.read(runs / "unfinished").micro_batch is not None
+    assert same_run(config, runs).run_dir == runs / "unfinished"
+    other = replace(config, recipe=replace(config.recipe, seed=5))
+    assert same_run(other, runs).resume is False
+
+
+def test_a_new_run_says_that_an_interrupted_one_waits(runs, whole):
+    notes = []
+    new_run(whole[0], runs, None, notes.append)
+    assert "unfinished was interrupted with these settings" in notes[0]
+
+
+def test_without_a_run_there_is_nothing_to_continue(tmp_path):
+    with pytest.raises(ActcliError, match=r"no run in .* to continue\. Start one: actcli train --model tsm"):
+        newest_run(tmp_path)
+
+
+# -- one at a time, on a disk that may be full ----------------------------------------------------------------------
+
+
+def test_two_trainings_in_one_folder_are_refused(whole, tmp_path):
+    with folder_lock(tmp_path, "Another training"), pytest.raises(ActcliError, match="Another training is writing to"):
+        run(whole[0], tmp_path)
+
+
+def test_a_folder_that_cannot_be_written_to_is_refused_before_the_first_step(whole, tmp_path):
+    (tmp_path / "file").write_text("")
+    reporter = Reporter()
+    with pytest.raises(ActcliError, match="nothing can be written to"):
+        trainer.train(whole[0], tmp_path / "file" / "run", HARDWARE, reporter)
+    assert reporter.steps == []
+
+
+def test_a_full_disk_stops_with_the_last_checkpoint_whole(whole, tmp_path, monkeypatch):
+    config, _ = whole
+    with pytest.raises(Interrupted):
+        run(config, tmp_path, reporter=Stopper((0, 2)))
+    before = (tmp_path / LAST_CHECKPOINT).read_bytes()
+    monkeypatch.setattr(torch, "save", lambda state, file: _full(file))
+    with pytest.raises(
+        ActcliError, match=r"\(No space left on device\)\. The one before it is whole"
+    ):
+        run(RunConfig.read(tmp_path), tmp_path, resume=True)
+    assert (tmp_path / LAST_CHECKPOINT).read_bytes() == before
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir() if "tmp" in path.name] == []
+
+
+def _full(file):
+    file.write(b"half")
+    raise OSError(28, "No space left on device")
+
+
+def test_no_flipped_bit_in_a_checkpoint_or_in_weights_is_believed(whole, tmp_path):
+    checkpoint, weights = (tmp_path / name for name in ("last.ckpt", "best.safetensors"))
+    model = create_model("vit", num_classes=3, num_frames=2, backbone="vit_ti16", image_size=32)
+    save_weights(model, weights, {"classes": ["a", "b", "c"]})
+    checkpoint.write_bytes((whole[1] / LAST_CHECKPOINT).read_bytes())
+    for path, read in ((checkpoint, load_checkpoint), (weights, load_weights)):
+        data = path.read_bytes()
+        intact = read(path)
+        for number in range(12):
+            at = int(len(data) * (number + 0.5) / 12)
+            path.write_bytes(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
+            try:
+                found = read(path)
+            except ActcliError:
+                continue
+            assert path is checkpoint  # between the files of the zip archive lie bytes that hold nothing
+            assert same_tensors(found["model"], intact["model"])
+        path.write_bytes(data)
+
+
+def same_tensors(first, second):
+    return all(torch.equal(first[name], value) for name, value in second.items())
+
+
+def test_a_checkpoint_that_lacks_a_field_is_refused(whole, tmp_path):
+    run(whole[0], tmp_path)
+    state = load_checkpoint(tmp_path / LAST_CHECKPOINT)
+    del state["optimizer"], state["version"]
+    trainer.save_checkpoint(tmp_path / LAST_CHECKPOINT, state)
+    with pytest.raises(ActcliError, match="is no checkpoint of this training"):
+        continued_run(tmp_path, 3).train(HARDWARE, Reporter())
+
+
+def test_weights_have_the_rights_that_new_files_get(whole, tmp_path):
+    (tmp_path / "new").touch()
+    assert weights_path(whole[1]).stat().st_mode == (tmp_path / "new").stat().st_mode
+
+
+# -- classes and memory ------------------------------------------------------------------------------------------------
+
+
+def test_a_classifier_of_other_class_names_is_refused_and_names_them(tiny_shards, tmp_path):
+    classes = list(ShardSet.open(tiny_shards).card.classes)
+    model = create_model("tsm", num_classes=6, num_frames=2, **RESNET)
+    save_weights(model, tmp_path / "other.safetensors", {"classes": [*classes[:4], "hopping", classes[5]]})
+    config = replace(tiny_config(tiny_shards), init=str(tmp_path / "other.safetensors"))
+    with pytest.raises(ActcliError, match=rf"1 of the 6 classes .*'hopping' where the dataset has '{classes[4]}'"):
+        run(config, tmp_path / "run")
+
+
+def test_a_batch_that_is_cut_updates_like_the_whole(tiny_shards, tmp_path):
+    config = tiny_config(tiny_shards, "vit", epochs=1)
+    run(replace(config, micro_batch=4), tmp_path / "whole")
+    reporter = Reporter()
+    run(replace(config, micro_batch=3), tmp_path / "cut", reporter=reporter)
+    assert any("each batch of 4 clips goes through the network 3 at a time" in note for note in reporter.notes)
+    found, expected = weights_of(tmp_path / "cut"), weights_of(tmp_path / "whole")
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, rtol=1e-4, atol=1e-6)
+
+
+def test_little_memory_cuts_the_batch_and_the_run_remembers(tiny_shards, tmp_path, monkeypatch):
+    config = tiny_config(tiny_shards, epochs=1)
+    memory = step_memory("tsm", 32, num_classes=6, num_frames=2, **RESNET)
+    monkeypatch.setattr(trainer, "available_memory", lambda device: int(memory.of(2) / 0.75) + 1)
+    run(config, tmp_path)
+    assert RunConfig.read(tmp_path).micro_batch == 2
+
+
+@pytest.mark.parametrize(("batch", "fitting", "parts"), [(16, 5, 4), (16, 16, 16), (16, 100, 16), (7, 3, 3), (8, 0, 1)])
+def test_parts_are_few_and_of_nearly_equal_size(batch, fitting, parts):
+    assert micro_batch_size(batch, fitting) == parts
+
+
+def test_memory_grows_with_clips_and_pixels():
+    small, large = (step_memory("tsm", size, num_classes=6, num_frames=2, **RESNET) for size in (32, 64))
+    assert large.per_clip == pytest.approx(4 * small.per_clip, rel=0.2)
+    assert small.of(3) - small.of(1) == 2 * small.per_clip
+    assert small.fixed == large.fixed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"accelerator": "tpu"}, "accelerator is 'tpu'"),
+        ({"workers": -1}, "workers -1"),
+        ({"checkpoint_minutes": -1.0}, "checkpoint_minutes is -1.0"),
+        ({"checkpoint_minutes": float("nan")}, "checkpoint_minutes is nan"),
+    ],
+)
+def test_hardware_that_does_not_exist_is_refused(arguments, message):
+    with pytest.raises(ActcliError, match=message):
+        Hardware(**arguments)
