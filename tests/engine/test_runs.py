@@ -231,9 +231,7 @@ def test_a_full_disk_stops_with_the_last_checkpoint_whole(whole, tmp_path, monke
         run(config, tmp_path, reporter=Stopper((0, 2)))
     before = (tmp_path / LAST_CHECKPOINT).read_bytes()
     monkeypatch.setattr(torch, "save", lambda state, file: _full(file))
-    with pytest.raises(
-        ActcliError, match=r"\(No space left on device\)\. The one before it is whole"
-    ):
+    with pytest.raises(ActcliError, match=r"\(No space left on device\)\. The one before it is whole"):
         run(RunConfig.read(tmp_path), tmp_path, resume=True)
     assert (tmp_path / LAST_CHECKPOINT).read_bytes() == before
     assert [path.name for path in (tmp_path / "checkpoints").iterdir() if "tmp" in path.name] == []

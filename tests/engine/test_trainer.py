@@ -305,7 +305,7 @@ def test_a_loss_that_is_no_number_stops_the_run(tiny_shards, tmp_path):
 
 
 def test_a_batch_larger_than_the_split_is_refused(tiny_shards, tmp_path):
-    with pytest.raises(ActcliError, match=r"18 clips do not fill one batch of 19.*Lower --batch-size"):
+    with pytest.raises(ActcliError, match=r"18 clips do not fill one batch of 19.*Lower batch_size"):
         run(tiny_config(tiny_shards, batch_size=19), tmp_path)
 
 
