@@ -34,20 +34,10 @@ BATCH = 20
 class _Heap(ctypes.Structure):
     """glibc's ``struct mallinfo2``."""
 
-    _fields_ = [
-        (name, ctypes.c_size_t)
-        for name in [
-            "arena",
-            "ordblks",
-            "smblks",
-            "hblks",
-            "hblkhd",
-            "usmblks",
-            "fsmblks",
-            "uordblks",
-            "fordblks",
-            "keepcost",
-        ]
+    _fields_ = [(f"field_{number}", ctypes.c_size_t) for number in range(7)] + [
+        ("uordblks", ctypes.c_size_t),
+        ("fordblks", ctypes.c_size_t),
+        ("keepcost", ctypes.c_size_t),
     ]
 
 
@@ -58,7 +48,7 @@ def used() -> tuple[int, int, int]:
     mallinfo.restype = _Heap
     heap = mallinfo()
     pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return heap.uordblks + heap.hblkhd, sys.getallocatedblocks(), pages * 4096
+    return heap.uordblks + heap.field_4, sys.getallocatedblocks(), pages * 4096
 
 
 def growth(step: Callable[[], object], pictures: int, per_step: int = 1) -> dict[str, float]:
