@@ -314,8 +314,10 @@ def _read(adapter: DatasetAdapter, options: ExtractOptions) -> Listing | None:
 
     An own dataset without a raw folder is listed from the dump itself.
     """
-    if adapter.is_own and len(options.from_frames) == 1 and not options.raw_dir.exists():
-        (root,) = options.from_frames
+    if adapter.is_own and options.from_frames and not options.raw_dir.exists():
+        root, *others = options.from_frames
+        if others:
+            raise ActcliError("An own dataset is listed from one folder: give the parent of these to --from-frames.")
         listing = adapter.read(root)
         if listing.storage == "video":
             raise ActcliError(f"{root} holds videos, not frames: give it with --raw-dir in place of --from-frames.")

@@ -1,8 +1,11 @@
+import contextlib
 import json
 import os
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from actcli.errors import ActcliError
 from actcli.ingest import UNLABELLED, describe_dataset, get_dataset, list_datasets
@@ -333,6 +336,20 @@ def test_folder_knows_every_word_for_validation(tmp_path, word):
     assert (listing.classes, listing.split_sets) == (("a",), {"1": ("train", "val")})
 
 
+def test_folder_knows_the_split_folders_of_other_tools(tmp_path):
+    for name in ("rawframes_train/a/x/img_00001.jpg", "rawframes_val/a/y/img_00001.jpg"):
+        write(tmp_path / name)
+    listing = get_dataset("mine").read(tmp_path)
+    assert listing.classes == ("a",)
+    assert splits(listing)["rawframes_val/a/y"] == {"1": "val"}
+
+
+def test_classes_that_speak_of_splits_stay_classes(tmp_path):
+    for name in ("train station/cam/1.mp4", "test drive/cam/2.mp4"):
+        write(tmp_path / name)
+    assert get_dataset("mine").read(tmp_path).classes == ("test drive", "train station")
+
+
 def test_split_folders_beside_other_folders_are_refused(tmp_path):
     for name in ("train/a/1.mp4", "val/a/2.mp4", "extra/a/3.mp4"):
         write(tmp_path / name)
@@ -471,6 +488,69 @@ def test_folder_refuses_a_wrong_flip_file(tmp_path, text):
     write(tmp_path / "flip.json", text)
     with pytest.raises(ActcliError, match=r"flip\.json"):
         get_dataset("mine").read(tmp_path)
+
+
+# Damage of any kind
+
+
+def make_own_csv(root: Path) -> None:
+    write(root / "list.csv", "path,label,split\nv/1.mp4,wave,train\nv/2.mp4,clap,val\n")
+
+
+def make_own_lists(root: Path) -> None:
+    write(root / "train_videofolder.txt", "a/1 12 0\nb/2 13 1\n")
+    write(root / "val_videofolder.txt", "a/3 12 0\n")
+    write(root / "category.txt", "x\ny\n")
+
+
+PIECES = [
+    "\0",
+    "\x00",
+    "\n",
+    '"',
+    ",",
+    ";",
+    "[",
+    "]",
+    "{",
+    "null",
+    "1e999",
+    "NaN",
+    "-1",
+    "..",
+    "/",
+    "\\ud800",
+    " ",
+    "\t",
+    "é",
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "make"),
+    [
+        ("sthv2", lambda root: make_sthv2(root, "labels/")),
+        ("sthv1", lambda root: make_semicolon(root, "something-something-v1")),
+        ("jester", lambda root: make_semicolon(root, "jester-v1")),
+        ("kinetics400", make_kinetics),
+        ("ucf101", make_ucf),
+        ("hmdb51", make_hmdb),
+        ("mine", make_own_csv),
+        ("mine", make_own_lists),
+    ],
+)
+@settings(max_examples=40, deadline=None)
+@given(data=st.data())
+def test_a_damaged_annotation_file_is_read_or_refused(tmp_path_factory, name, make, data):
+    root = tmp_path_factory.mktemp("raw")
+    make(root)
+    path = data.draw(st.sampled_from(sorted(path for path in root.rglob("*") if path.is_file())))
+    content = path.read_bytes()
+    start = data.draw(st.integers(0, len(content)))
+    end = data.draw(st.integers(start, min(len(content), start + 12)))
+    path.write_bytes(content[:start] + data.draw(st.sampled_from(PIECES)).encode() + content[end:])
+    with contextlib.suppress(ActcliError):
+        get_dataset(name).read(root)
 
 
 # The registry

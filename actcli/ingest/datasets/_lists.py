@@ -120,8 +120,11 @@ def _csv_clips(path: Path, split: str) -> Iterator[ListedClip]:
 def _delimiter(path: Path) -> str:
     """What divides the columns of a CSV whose first line names ``path`` and ``label``; empty for any other file."""
     header = (read_lines(path) or [""])[0].lower()
-    fits = (mark for mark in ",;\t" if {"path", "label"} <= {name.strip().strip('"') for name in header.split(mark)})
-    return next(fits, "")
+    try:
+        columns = {mark: {name.strip() for name in next(csv.reader([header], delimiter=mark))} for mark in ",;\t"}
+    except csv.Error:
+        return ""
+    return next((mark for mark, names in columns.items() if {"path", "label"} <= names), "")
 
 
 def _is_text_list(path: Path) -> bool:

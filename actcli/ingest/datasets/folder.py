@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -92,8 +93,8 @@ def _place(raw_dir: Path, paths: Sequence[str]) -> list[ListedClip]:
     outer = {parts[0] for parts in parts_of.values() if len(parts) > 1}
     inner = {parts[1] if len(parts) > 2 else "" for parts in parts_of.values()}
     outer_splits = {name for name in outer if name.lower() in SPLIT_OF_WORD}
-    if outer_splits == outer:
-        placed = [ListedClip(path, parts[1], _split(parts[0])) for path, parts in parts_of.items() if len(parts) > 2]
+    if split_of := _split_folders(outer):
+        placed = [ListedClip(path, parts[1], split_of[parts[0]]) for path, parts in parts_of.items() if len(parts) > 2]
         if placed:
             return placed
     if len({_split(name) for name in outer_splits}) > 1:
@@ -105,6 +106,18 @@ def _place(raw_dir: Path, paths: Sequence[str]) -> list[ListedClip]:
     if all(name.lower() in SPLIT_OF_WORD for name in inner):
         return [ListedClip(path, parts[0], _split(parts[1])) for path, parts in parts_of.items()]
     return [ListedClip(path, parts[0], "") for path, parts in parts_of.items() if len(parts) > 1]
+
+
+def _split_folders(names: set[str]) -> dict[str, str]:
+    """Name to split, if all are splits and alike but for that word: ``rawframes_train`` and ``rawframes_val``."""
+    split_of, rests = {}, set()
+    for name in names:
+        words = re.split(r"([^a-z]+)", name.lower())
+        split_word = next((word for word in words if word in SPLIT_OF_WORD), "")
+        split_of[name] = SPLIT_OF_WORD.get(split_word, "")
+        rests.add("".join(word for word in words if word != split_word))
+    is_clear = rests == {""} or len(set(split_of.values())) > 1
+    return split_of if all(split_of.values()) and len(rests) == 1 and is_clear else {}
 
 
 def _split(name: str) -> str:
