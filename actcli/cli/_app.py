@@ -32,6 +32,10 @@ COMMANDS = (
 """Each command is the module ``actcli.cli.<name>_command``, which has a function of that name."""
 
 
+_NO_ROOM = "failed to map segment"
+"""What the system says of a library that does not fit into the memory that is left."""
+
+
 class ActcliGroup(TyperGroup):
     """Turns errors meant for users into one sentence and exit code 1."""
 
@@ -43,6 +47,11 @@ class ActcliGroup(TyperGroup):
             if ctx.params.get("debug"):
                 raise
             print_error(str(error))
+            raise typer.Exit(1) from error
+        except (MemoryError, ImportError) as error:
+            if ctx.params.get("debug") or (isinstance(error, ImportError) and _NO_ROOM not in str(error)):
+                raise
+            print_error(f"there is not enough memory for this command ({error or 'an allocation failed'}).")
             raise typer.Exit(1) from error
         except KeyboardInterrupt as stopped:
             print_error(str(stopped) or f"stopped. {_after_stopping(ctx.invoked_subcommand)}")

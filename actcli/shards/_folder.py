@@ -64,6 +64,18 @@ def plain_errors(folder: Path) -> Iterator[None]:
         raise ActcliError(f"{_in_words(error, folder)}. {go_on}") from error
 
 
+def existing(path: Path) -> Path:
+    """The path itself, or the nearest folder above it that is there."""
+    return next(folder for folder in (path.absolute(), *path.absolute().parents) if folder.exists())
+
+
+def check_place(folder: Path) -> None:
+    """Refuse a place that cannot be written to before any work is done."""
+    place = existing(folder)
+    if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
+        raise ActcliError(f"{place} is not a folder that can be written to; choose another with --shards-dir.")
+
+
 def _in_words(error: Exception, folder: Path) -> str:
     path = str(getattr(error, "filename", None) or folder)
     reason = getattr(error, "strerror", None) or str(error) or type(error).__name__

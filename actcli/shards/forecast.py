@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from actcli.shards._folder import Journal, ours, refuse_foreign
+from actcli.shards._folder import Journal, check_place, existing, ours, refuse_foreign
 from actcli.shards.index import frame_crcs
 from actcli.shards.manifest import Clip, Payload
 from actcli.shards.reader import CARD_NAME
@@ -53,6 +53,7 @@ def forecast_shards(options: ShardOptions) -> ShardForecast:
     Raises:
         ActcliError: ``write_shards`` would refuse too: frames are missing or damaged, or other files are in the way.
     """
+    check_place(options.shards_dir)
     source = read_source(options)
     plan = plan_tars(source.clips, source.card, options)
     if options.shards_dir.is_dir():
@@ -68,7 +69,7 @@ def forecast_shards(options: ShardOptions) -> ShardForecast:
         tuple(_splits(source)),
         len(plan),
         round(num_bytes * share),
-        shutil.disk_usage(_existing(options.shards_dir)).free,
+        shutil.disk_usage(existing(options.shards_dir)).free,
         seconds / cores,
     )
 
@@ -108,7 +109,3 @@ def _measure_encoding(options: ShardOptions, clips: Sequence[Clip]) -> tuple[flo
     read = sum(rgb.bytes for _, rgb in sample)
     seconds = time.perf_counter() - begin
     return encoded / max(read, 1), seconds * sum(rgb.bytes for _, rgb in sources) / max(read, 1)
-
-
-def _existing(path: Path) -> Path:
-    return next(folder for folder in (path.absolute(), *path.absolute().parents) if folder.exists())

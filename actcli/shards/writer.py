@@ -128,6 +128,7 @@ def write_shards(options: ShardOptions, *, progress: Callable[[ShardProgress], N
     """
     report = progress or (lambda _: None)
     with _folder.plain_errors(options.shards_dir):
+        _folder.check_place(options.shards_dir)
         source = read_source(options)
         options.shards_dir.mkdir(parents=True, exist_ok=True)
         with _folder.locked(options.shards_dir):

@@ -201,3 +201,12 @@ def test_code_in_a_foreign_checkpoint_is_not_run(actcli, tmp_path):
     result = actcli(f"import {tmp_path / 'evil.pth'} --from tsm --num-classes 6")
     assert result.exit_code == 1
     assert isinstance(result.exception, SystemExit)
+
+
+@pytest.mark.parametrize("error", [MemoryError(), ImportError("x.so: failed to map segment from shared object")])
+def test_too_little_memory_is_one_sentence(actcli, monkeypatch, tmp_path, error):
+    monkeypatch.setattr("actcli.shards.verify_shards", lambda *_, **__: (_ for _ in ()).throw(error))
+    result = actcli("verify", "--shards-dir", str(tmp_path))
+    assert result.exit_code == 1
+    assert "there is not enough memory for this command" in result.output
+    assert "Traceback" not in result.output

@@ -7,7 +7,7 @@ import shutil
 import pytest
 
 from actcli.errors import ActcliError
-from actcli.shards import ShardCard, verify_shards, write_shards
+from actcli.shards import ShardCard, forecast_shards, verify_shards, write_shards
 from actcli.shards._folder import CACHE_NAME, JOURNAL_NAME, Journal
 from actcli.shards.card import ShardFile
 
@@ -77,10 +77,19 @@ def test_temporary_files_of_a_killed_run_are_removed_and_foreign_ones_are_not(fe
     assert sorted(path.name for path in tmp_path.glob("*.tmp")) == [".cache.tmp", "x.77.tmp"]
 
 
-def test_a_file_in_place_of_the_folder_is_an_error_in_a_sentence(few_options, tmp_path):
+@pytest.mark.parametrize("work", [write_shards, forecast_shards])
+@pytest.mark.parametrize("below", ["", "x/y"])
+def test_a_file_in_place_of_the_folder_is_an_error_before_any_work(few_options, tmp_path, below, work):
     (tmp_path / "s").write_text("x")
-    with pytest.raises(ActcliError, match=r"File exists.*--shards-dir"):
-        write_shards(few_options(tmp_path / "s"))
+    with pytest.raises(ActcliError, match=r"/s is not a folder that can be written to.*--shards-dir"):
+        work(few_options(tmp_path / "s" / below))
+
+
+@pytest.mark.parametrize("work", [write_shards, forecast_shards])
+def test_a_place_that_may_not_be_written_to_is_an_error_before_any_work(few_options, tmp_path, monkeypatch, work):
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    with pytest.raises(ActcliError, match="is not a folder that can be written to"):
+        work(few_options(tmp_path / "s"))
 
 
 def test_shards_of_an_older_version_are_overwritten_when_asked(few_options, packed):
