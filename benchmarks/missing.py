@@ -39,6 +39,7 @@ def make_raw(folder: Path, num_clips: int) -> Path:
 
 def measure(num_clips: int) -> dict[str, object]:
     """Seconds of a first and of a second extraction of the list."""
+    load = round(os.getloadavg()[0], 1)
     with tempfile.TemporaryDirectory() as folder:
         raw = make_raw(Path(folder), num_clips)
         options = ExtractOptions("kinetics700", raw, Path(folder) / "frames", workers=2)
@@ -58,6 +59,7 @@ def measure(num_clips: int) -> dict[str, object]:
         "cpu_seconds_again": cpu_seconds[1],
         "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
         "cores": os.cpu_count(),
+        "load_average_before": load,
         "python": platform.python_version(),
     }
 

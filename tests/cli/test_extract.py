@@ -162,3 +162,14 @@ def test_a_folder_of_videos_is_no_dump_of_frames(own, actcli):
     result = actcli(f"extract --dataset new --from-frames {own / 'raw' / 'mine'} --workspace {own}")
     assert result.exit_code == 1
     assert "holds videos, not frames: give it with --raw-dir" in result.output
+
+
+def test_lists_beside_a_dump_are_a_dataset(own, actcli):
+    actcli(f"extract --layout folders --executor serial --workspace {own}")
+    frames, lists = own / "frames/mine", own / "raw/listed"
+    lists.mkdir()
+    for path in frames.glob("*.txt"):
+        shutil.copy(path, lists)
+    result = actcli(f"extract --dataset listed --from-frames {frames} --executor serial --workspace {own}")
+    assert result.exit_code == 0, result.output
+    assert "2 classes, clips extracted: train 10, val 2" in result.output

@@ -1,6 +1,11 @@
 """The datasets: one module each, all listed here."""
 
+import contextlib
+import fnmatch
+import itertools
+import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 from actcli.errors import ActcliError
@@ -30,6 +35,9 @@ _OTHER_NAMES = {
     "hmdb51": "hmdb",
 }
 """Names in use for known datasets, without case and marks; ours are added below."""
+
+_FEW_FOLDERS, _FEW_FILES = 200, 10_000
+"""Below so many folders, and in so many of their files, signs of a known dataset are looked for."""
 
 
 def list_datasets() -> list[DatasetAdapter]:
@@ -86,15 +94,27 @@ def _meant(name: str) -> str:
 
 def _refuse_official(raw_dir: Path) -> None:
     """Raise ``ActcliError`` if the folder of somebody's own videos holds the files of a known dataset."""
+    names = list(_outer_names(raw_dir))
     for adapter in _OFFICIAL:
-        for mark in adapter.marks:
-            if found := next(raw_dir.glob(mark), None):
-                raise ActcliError(
-                    f"{raw_dir} has {found.relative_to(raw_dir)}, which belongs to {adapter.title}; did you mean "
-                    f"{adapter.name}? Say: --dataset {adapter.name} --raw-dir {raw_dir}"
-                )
-    if kinetics.is_raw_folder(raw_dir):
+        for found in (name for mark in adapter.marks for name in fnmatch.filter(names, mark)):
+            raise ActcliError(
+                f"{raw_dir} has {found}, which belongs to {adapter.title}; did you mean {adapter.name}? "
+                f"Say: --dataset {adapter.name} --raw-dir {raw_dir}"
+            )
+    if any(kinetics.is_list(raw_dir / name) for name in names if name.endswith(".csv")):
         raise ActcliError(
             f"{raw_dir} has lists of YouTube ids, which belong to Kinetics; did you mean kinetics400, kinetics600 or "
             f"kinetics700? Say: --dataset kinetics400 --raw-dir {raw_dir}"
         )
+
+
+def _outer_names(raw_dir: Path) -> Iterator[str]:
+    """What lies in the folder and, where that is not much, in the folders below it."""
+    folders = []
+    for entry in os.scandir(raw_dir):
+        yield entry.name
+        if entry.is_dir():
+            folders.append(entry.name)
+    for folder in folders if len(folders) <= _FEW_FOLDERS else ():
+        with contextlib.suppress(OSError), os.scandir(raw_dir / folder) as entries:
+            yield from (f"{folder}/{entry.name}" for entry in itertools.islice(entries, _FEW_FILES))

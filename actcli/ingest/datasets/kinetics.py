@@ -75,11 +75,10 @@ def read_listing(raw_dir: Path) -> Listing:
     return Listing(tuple(classes), tuple(records), split_sets, warnings=tuple(repeat_warning(repeated)))
 
 
-def is_raw_folder(raw_dir: Path) -> bool:
-    """Whether the folder, or one directly below it, holds a csv file of YouTube ids and times."""
-    folders = (raw_dir, *(path for path in raw_dir.iterdir() if path.is_dir()))
-    lists = (path for folder in folders for path in folder.glob("*.csv") if _LIST_NAME.fullmatch(path.name))
-    return any("youtube_id" in (read_lines(path) or [""])[0] for path in lists if path.is_file())
+def is_list(path: Path) -> bool:
+    """Whether a csv file is one of Kinetics: of YouTube ids and times."""
+    is_named = _LIST_NAME.fullmatch(path.name) is not None and path.is_file()
+    return is_named and "youtube_id" in (read_lines(path) or [""])[0]
 
 
 def _find_lists(raw_dir: Path) -> dict[str, Path]:
