@@ -4,7 +4,7 @@
 
 Each command runs once undisturbed, and then ``--kills`` times on a copy of the same workspace: SIGKILL to the process
 after a time drawn evenly from the length of the undisturbed run (its workers end with it), then the command again
-(``train`` with ``--resume`` where a checkpoint was written), which has to succeed. Clips are made, the network is
+(``train`` with ``--resume`` where the run had begun), which has to succeed. Clips are made, the network is
 small and on the CPU.
 ``--write`` keeps the counts in ``results/faults.json``, command by command.
 """
@@ -89,7 +89,7 @@ def content(path: Path) -> bytes:
 
 def continued(name: str, workspace: Path) -> None:
     command = COMMANDS[name]
-    if name == "train" and (workspace / "run" / "checkpoints" / "last.ckpt").exists():
+    if name == "train" and (workspace / "run" / "config.yaml").exists():
         command = RESUME
     finished(command, workspace)
 

@@ -52,7 +52,7 @@ class Coverage:
         self.may_end_anywhere = bool(self._containers & _STREAMED_CONTAINERS)
         """Whether the last picture may be cut, as in a recording."""
         self._num_listed = stream.frames if "mp4" in self._containers else 0
-        self._num_packets = 0
+        self._num_packets = self._num_shown = 0
         self._has_key_packet = False  # demuxers may pass over what stands before it
         self._begin: float | None = None
         self._end = 0.0
@@ -81,6 +81,7 @@ class Coverage:
             return
         seconds = float(time * packet.time_base)
         if packet.stream is self._stream:
+            self._num_shown += not packet.is_discard  # an edit list hides some
             order = time if packet.dts is None else packet.dts
             self._count_time(float(order * packet.time_base), seconds, packet.is_keyframe)
         self._begin = seconds if self._begin is None else min(self._begin, seconds)
@@ -146,9 +147,9 @@ class Coverage:
                 "MissingFrames",
                 f"the file lists {self._stream.frames} frames, and {self._num_packets} are whole",
             )
-        if self._stream.codec_context.codec.canonical_name == "av1" and num_frames < self._num_packets:
+        if self._stream.codec_context.codec.canonical_name == "av1" and num_frames < self._num_shown:
             # each packet of AV1 shows one picture, but its decoder passes over damaged ones without a word
-            raise ClipFailure("decode", "MissingFrames", f"{self._num_packets} packets gave {num_frames} pictures")
+            raise ClipFailure("decode", "MissingFrames", f"{self._num_shown} packets gave {num_frames} pictures")
 
     def __str__(self) -> str:
         seconds = f"{self._end - (self._begin or 0.0):.2f}"

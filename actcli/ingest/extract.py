@@ -531,8 +531,9 @@ def _extract_all(
             if progress:
                 progress(state)
     except OSError as error:  # of the disk written to; those of the source are rows
+        place = error.filename2 or error.filename or options.frames_dir
         raise ActcliError(
-            f"Writing to {options.frames_dir} failed after {state.done} clips: {error.strerror or error}. "
+            f"Writing to {place} failed after {state.done} clips: {error.strerror or error}. "
             "Mend this and type the same command; it continues."
         ) from error
     finally:

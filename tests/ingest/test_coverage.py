@@ -95,6 +95,16 @@ def test_av1_pictures_that_its_decoder_passes_over_are_missed(clips_dir, tmp_pat
     assert shown(path)[1] is not None
 
 
+def test_av1_pictures_that_an_edit_list_hides_are_not_missed(clips_dir, tmp_path):
+    path = tmp_path / "x.mp4"
+    ffmpeg("-ss", "2.6", "-i", clips_dir / "av1.mkv", "-c", "copy", path)
+    with av.open(str(path)) as container:
+        assert any(packet.is_discard for packet in container.demux(video=0))
+    num_frames, failure = shown(path)
+    assert failure is None
+    assert num_frames > 0
+
+
 def with_subtitles(video, path):
     subtitles = path.with_suffix(".srt")
     subtitles.write_text("1\n00:00:00,000 --> 00:00:30,000\nlong after the end\n")

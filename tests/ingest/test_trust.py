@@ -161,6 +161,29 @@ def _lines(names):
     return "".join(json.dumps(name) + "\n" for name in names).encode()
 
 
+def test_names_that_are_no_text_keep_their_keys_when_these_are_made_again(extracted, tmp_path):
+    raw = shutil.copytree(extracted.raw_dir, tmp_path / "raw")
+    first = min(raw.rglob("*.mp4"))
+    shutil.copy(first, first.with_name(os.fsdecode(b"bytes \xff.mp4")))
+    shutil.copy(first, first.with_name("naïve 動画.mp4"))
+    options = replace(extracted, raw_dir=raw, frames_dir=tmp_path / "new")
+    extract_dataset(options)
+    before = result(options.frames_dir)
+    (options.frames_dir / "keys.jsonl").unlink()
+    assert extract_dataset(options).already_done == 14
+    assert result(options.frames_dir) == before
+
+
+def test_a_folder_in_the_place_of_frames_is_named(copy):
+    frames = copy.frames_dir / "0" / "000000001.mjpeg"
+    frames.unlink()
+    frames.mkdir()
+    with pytest.raises(ActcliError, match=r"Writing to .*000000001\.mjpeg failed after 0 clips"):
+        extract_dataset(copy)
+    frames.rmdir()
+    assert extract_dataset(copy).already_done == 11
+
+
 @FEW
 @given(data=st.binary(max_size=300) | st.lists(st.text(max_size=20)).map(_lines))
 def test_any_keys_are_kept_or_refused(tmp_path, data):
