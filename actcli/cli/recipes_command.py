@@ -4,13 +4,16 @@ from typing import Annotated
 
 import typer
 
+from actcli.cli._completion import complete_recipes
 from actcli.cli._console import console, table
 
 
 def recipes_command(
-    name: Annotated[str | None, typer.Argument(help="Show one recipe in full, as YAML.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(help="Show one recipe in full, as YAML.", autocompletion=complete_recipes)
+    ] = None,
 ) -> None:
-    """List the recipes; each holds every number of a published training."""
+    """List the recipes; each holds every number of a published training. Name one to see them, and their source."""
     import yaml
 
     from actcli.engine.recipes import list_recipes, load_recipe
@@ -18,17 +21,15 @@ def recipes_command(
     if name is not None:
         console.print(yaml.safe_dump(load_recipe(name).to_dict(), sort_keys=False), markup=False)
         return
-    listing = table("recipe", "model", "default for", "#frames", "#epochs", "#batch", "#rate", "test", "source")
+    listing = table("recipe", "default for", "#frames", "#epochs", "#batch", "#rate", "#views")
     for recipe in list_recipes():
         listing.add_row(
             recipe.name,
-            recipe.model,
             " ".join(recipe.datasets),
             str(recipe.num_frames),
             str(recipe.epochs),
             f"{recipe.batch_size}" + (f" x {recipe.accumulate}" if recipe.accumulate > 1 else ""),
             f"{recipe.learning_rate:g}",
-            f"{recipe.test.clips} x {recipe.test.crops}",
-            recipe.source,
+            f"{recipe.test.clips}x{recipe.test.crops}",
         )
     console.print(listing)

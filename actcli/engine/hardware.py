@@ -1,6 +1,7 @@
 """Where a training or an evaluation runs: device, processes, memory."""
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
@@ -70,14 +71,26 @@ def available_memory(device: torch.device) -> int:
 
 
 def _container_memory() -> int:
-    """What the memory limit of a container (cgroup v2 or v1) leaves; very much where there is none."""
-    for limit_name, used_name in (
-        ("memory.max", "memory.current"),
-        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
-    ):
+    """What the memory limits of this process's group (cgroup v2 or v1) leave; very much where there is none."""
+    left = 1 << 62
+    for folder, limit_name, used_name in _memory_groups():
         try:
-            limit, used = (int((_CGROUP / name).read_text()) for name in (limit_name, used_name))
+            limit, used = (int((folder / name).read_text()) for name in (limit_name, used_name))
         except (OSError, ValueError):  # no such file, or "max"
             continue
-        return max(limit - used, 0)
-    return 1 << 62
+        left = min(left, max(limit - used, 0))
+    return left
+
+
+def _memory_groups() -> Iterator[tuple[Path, str, str]]:
+    """Folders that may hold the limits: those of the process's own group, and what a container sees as the root."""
+    try:
+        lines = Path("/proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        lines = []
+    for line in ["0::/", "0:memory:/", *lines]:
+        _, controllers, path = line.split(":", 2)
+        if not controllers:
+            yield _CGROUP / path.lstrip("/"), "memory.max", "memory.current"
+        elif "memory" in controllers.split(","):
+            yield _CGROUP / "memory" / path.lstrip("/"), "memory.limit_in_bytes", "memory.usage_in_bytes"

@@ -5,6 +5,7 @@ from dataclasses import asdict, replace
 from dataclasses import fields as dataclass_fields
 from typing import Any
 
+import torch
 import yaml
 
 from actcli.engine.recipes import Recipe
@@ -12,6 +13,7 @@ from actcli.errors import ActcliError
 from actcli.loaders.augment import default_augmentation
 from actcli.loaders.sampling import find_sampling
 from actcli.models import create_model, list_models
+from actcli.models.pretrained import find_imagenet
 
 
 def override_recipe(recipe: Recipe, values: Mapping[str, Any], settings: Sequence[str] = ()) -> Recipe:
@@ -48,14 +50,10 @@ def settle_pretrained(recipe: Recipe, *, explicit: bool, note: Callable[[str], N
     """
     if recipe.pretrained is None:
         return recipe
+    with torch.device("meta"):  # a wrong option is refused here, and is not taken for missing weights
+        model = create_model(recipe.model, num_classes=2, num_frames=recipe.num_frames, **recipe.model_options)
     try:
-        create_model(
-            recipe.model,
-            num_classes=2,
-            num_frames=recipe.num_frames,
-            pretrained=recipe.pretrained,
-            **recipe.model_options,
-        )
+        find_imagenet(model.config["backbone"], recipe.pretrained)
     except ActcliError as error:
         if explicit:
             raise

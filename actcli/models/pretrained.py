@@ -60,10 +60,32 @@ def _convolutional_weights(name: str, source: str | Path) -> dict[str, Tensor]:
     return _torchvision_weights(name) if source == "imagenet" else read_checkpoint(source)
 
 
+def find_imagenet(backbone: str, source: str | Path) -> None:
+    """See to it that the image weights of a backbone are at hand, without building a network where that is possible.
+
+    Raises:
+        ActcliError: They are neither in the cache nor can they be downloaded, or there is no such file.
+    """
+    if source != "imagenet":
+        if not Path(source).is_file():
+            raise ActcliError(f"there are no weights at {source}.")
+    elif backbone in INCEPTIONS:
+        _convolutional_weights(backbone, source)  # says what to bring
+    elif backbone in _TIMM_NAMES:
+        _timm_weights(backbone)
+    else:
+        _torchvision_file(backbone)
+
+
 def _torchvision_weights(name: str) -> dict[str, Tensor]:
+    return read_checkpoint(_torchvision_file(name))
+
+
+def _torchvision_file(name: str) -> Path:
+    """The file in the local cache, downloaded if need be."""
     weights = torchvision.models.get_model_weights(_TORCHVISION_NAMES.get(name, name)).IMAGENET1K_V1
     file_name = weights.url.rsplit("/", 1)[1]
-    path = Path(torch.hub.get_dir()) / "checkpoints" / file_name
+    path: Path = Path(torch.hub.get_dir()) / "checkpoints" / str(file_name)
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -73,7 +95,7 @@ def _torchvision_weights(name: str) -> dict[str, Tensor]:
                 f"no ImageNet weights for {name}: {path} does not exist and {weights.url} cannot be reached "
                 f"({error}). Put {file_name} there, or give another file's path as pretrained."
             ) from error
-    return read_checkpoint(path)
+    return path
 
 
 def _transformer_weights(name: str, source: str | Path, image_size: int) -> dict[str, Tensor]:

@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from actcli.models import profile_model
+from actcli.models import list_models, profile_model
+from actcli.models.costs import NUM_CLASSES, list_costs
 
 RECORDED = [
     ("tsn_resnet50_8f", "tsn", {}),
@@ -87,3 +88,14 @@ def test_cost_grows_with_frames_and_with_the_image():
     small = profile_model("tsn", num_classes=5, backbone="resnet18", size=64)
     assert profile_model("tsn", num_classes=5, backbone="resnet18", size=64, num_frames=16).macs == 2 * small.macs
     assert profile_model("tsn", num_classes=5, backbone="resnet18", size=128).macs > 3.9 * small.macs
+
+
+def test_the_stored_costs_are_those_of_the_models():
+    costs = {(cost.model, cost.backbone): cost for cost in list_costs()}
+    assert set(costs) == {(info.name, backbone) for info in list_models() for backbone in info.backbones}
+    for info in list_models():
+        cost = costs[info.name, info.backbones[0]]
+        profile = profile_model(info.name, num_classes=NUM_CLASSES, **{**info.options, "backbone": info.backbones[0]})
+        assert (cost.parameters, cost.macs, cost.macs_without_attention) == (
+            profile.parameters, profile.macs, profile.macs_without_attention,
+        )  # fmt: skip
