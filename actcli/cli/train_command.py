@@ -39,8 +39,6 @@ CONTINUE_WITH = {
 """Flags that make sense for a run that goes on; everything else comes from the run."""
 
 RECIPE = "the recipe's"
-TIMED_STEPS = 3
-"""Steps after which the time of an epoch is told."""
 
 
 def train_command(
@@ -297,7 +295,6 @@ class _TerminalReporter:
 
     def __init__(self) -> None:
         self._bars: dict[str, Progress] = {}
-        self._num_steps = 0
 
     def __enter__(self) -> "_TerminalReporter":
         return self
@@ -308,13 +305,13 @@ class _TerminalReporter:
     def note(self, text: str) -> None:
         print_note(text)
 
+    def foretold(self, epoch_seconds: float, seconds_left: float) -> None:
+        print_note(
+            f"an epoch takes about {duration(epoch_seconds)}, all that is left about {duration(seconds_left)}, "
+            f"validation left out. Less: --epochs, --size, --frames, --backbone"
+        )
+
     def step(self, report: "StepReport") -> None:
-        self._num_steps += 1
-        if self._num_steps == min(TIMED_STEPS, report.num_steps) and report.epoch_seconds and report.seconds_left:
-            print_note(
-                f"an epoch takes about {duration(report.epoch_seconds)}, what is left "
-                f"{duration(report.seconds_left)}; less with --epochs, --size, --frames or --backbone"
-            )
         bar = self._bar(f"epoch {report.epoch + 1}/{report.num_epochs}")
         detail = f"loss {report.loss:.3f} · {report.clips_per_second:.1f} clips/s"
         if console.width >= 120:

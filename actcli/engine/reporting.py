@@ -54,6 +54,9 @@ class Reporter(Protocol):
     def note(self, text: str) -> None:
         """Something the user should know."""
 
+    def foretold(self, epoch_seconds: float, seconds_left: float) -> None:
+        """What an epoch and the whole will take, validations left out, by the first pass through the network."""
+
     def step(self, report: StepReport) -> None:
         """A step was done."""
 

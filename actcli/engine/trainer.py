@@ -135,6 +135,7 @@ class _Training:
         self.saved_at = time.monotonic()
         self.unseen: list[_Unseen] = []
         self.clock = _Clock()
+        self.foretold = False
 
     def __enter__(self) -> "_Training":
         return self
@@ -204,9 +205,20 @@ class _Training:
                 self.fabric.backward(loss * (share / group_size))
             losses.append(loss.detach() * share)
             logits.append(part_logits.detach())
+            self._foretell(len(batch) - num_left, len(batch))
         if self._at_update():
             self._update()
         self.unseen.append(_Unseen(torch.stack(losses).sum(), torch.cat(logits), batch.labels, batch.keys))
+
+    def _foretell(self, clips_done: int, num_clips: int) -> None:
+        """Tell after the first pass what an epoch will take; a step may be long on a small machine."""
+        if self.foretold or not self.fabric.is_global_zero:
+            return
+        self.foretold = True
+        seconds = (time.perf_counter() - self.clock.marks[-1][0] - self.clock.waited) * num_clips / clips_done
+        epoch_seconds = seconds * len(self.train_loader)
+        steps_left = len(self.train_loader) * (self.recipe.epochs - self.progress.epoch) - self.progress.step + 1
+        self.reporter.foretold(epoch_seconds, seconds * steps_left)
 
     def _update(self) -> None:
         if self.recipe.clip_norm is not None:

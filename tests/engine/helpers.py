@@ -25,10 +25,13 @@ class Reporter:
     """Keeps what it hears."""
 
     def __init__(self):
-        self.notes, self.steps, self.epochs, self.validations = [], [], [], []
+        self.notes, self.steps, self.epochs, self.validations, self.foretellings = [], [], [], [], []
 
     def note(self, text):
         self.notes.append(text)
+
+    def foretold(self, epoch_seconds, seconds_left):
+        self.foretellings.append((epoch_seconds, seconds_left))
 
     def step(self, report):
         self.steps.append(report)

@@ -335,3 +335,10 @@ def test_memory_grows_with_clips_and_pixels():
 def test_hardware_that_does_not_exist_is_refused(arguments, message):
     with pytest.raises(ActcliError, match=message):
         Hardware(**arguments)
+
+
+def test_the_time_of_an_epoch_is_told_once_after_the_first_pass(tiny_shards, tmp_path):
+    reporter = Reporter()
+    run(tiny_config(tiny_shards), tmp_path, reporter=reporter)
+    [(epoch_seconds, seconds_left)] = reporter.foretellings
+    assert 0 < epoch_seconds < seconds_left == pytest.approx(2 * epoch_seconds)
