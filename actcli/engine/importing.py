@@ -18,8 +18,9 @@ from actcli.models import (
     load_weights,
     save_weights,
 )
-from actcli.models.checkpoint import is_matconvnet, read_checkpoint
+from actcli.models.checkpoint import read_checkpoint
 from actcli.models.identify import UNTOLD, Identity, identify
+from actcli.models.matconvnet import is_matconvnet
 from actcli.shards import ShardSet
 
 TESTS: Mapping[str, tuple[str, Protocol]] = MappingProxyType(

@@ -6,10 +6,11 @@ logits = model(clip)                      # clip [B, T, 3, H, W], normalised -> 
 
 from actcli.models import gsf, gsm, lsnet, masnet, stmulnet, tokshift, tsm, tsn, vit  # noqa: F401 (registers them)
 from actcli.models.base import InputSpec, VideoModel
-from actcli.models.checkpoint import ImportReport, IncompleteImport, checkpoint_num_classes, import_checkpoint
+from actcli.models.factory import create_model
+from actcli.models.importing import ImportReport, IncompleteImport, checkpoint_num_classes, import_checkpoint
 from actcli.models.policy import ParameterRule
 from actcli.models.profile import ModelProfile, profile_model
-from actcli.models.registry import ModelInfo, Published, convert_upstream, create_model, list_models
+from actcli.models.registry import ModelInfo, Published, convert_upstream, list_models
 from actcli.models.weights import load_weights, save_weights
 
 __all__ = [

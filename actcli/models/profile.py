@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from actcli.models.base import VideoModel
-from actcli.models.registry import create_model
+from actcli.models.factory import create_model
 
 _BATCHED_PRODUCTS = ("bmm", "baddbmm", "scaled_dot_product")
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from actcli.errors import ActcliError
 from actcli.files import written_whole
 from actcli.models.base import VideoModel
-from actcli.models.registry import create_model
+from actcli.models.factory import create_model
 
 FORMAT = "actcli-weights-2"
 """2: with a checksum."""

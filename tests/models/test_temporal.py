@@ -5,12 +5,13 @@ import torch
 from torch import nn
 
 from actcli.models import create_model
+from actcli.models.temporal._fast import shifted_in_place
 from actcli.models.temporal.depthwise import TemporalDepthwiseConv
 from actcli.models.temporal.frames import FrameBatchNorm3d, FrameConv3d
 from actcli.models.temporal.motion import TemporalInterlacing
 from actcli.models.temporal.non_local import NonLocal
 from actcli.models.temporal.pool import TemporalMaxPool
-from actcli.models.temporal.shift import ShiftedConv2d, shift_frames, shifted_in_place
+from actcli.models.temporal.shift import ShiftedConv2d, shift_frames
 
 FORMATS = [torch.contiguous_format, torch.channels_last]
 
@@ -38,7 +39,7 @@ def test_a_quarter_comes_from_the_next_frame_and_a_quarter_from_the_last():
 
 def test_the_shift_in_place_equals_the_shift_and_is_undone():
     x = numbered_frames()
-    with shifted_in_place(x, num_frames=3, shift_div=4):
+    with shifted_in_place(x, num_frames=3, fold=x.shape[1] // 4):
         assert x.flatten(1).tolist() == SHIFTED
     assert torch.equal(x, numbered_frames())
 

@@ -6,12 +6,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-# B clips, T frames, N = B * T, C channels, O outputs, K kernel positions in time, H W spatial
+from actcli.models.temporal import _fast
+from actcli.models.temporal._fast import split_clips
 
-
-def split_clips(x_NCHW: Tensor, num_frames: int) -> Tensor:
-    """``[B * T, ...]`` → ``[B, T, ...]``, a view."""
-    return x_NCHW.view(-1, num_frames, *x_NCHW.shape[1:])
+# B clips, T frames, N = B * T, C channels, O outputs, H W spatial
 
 
 class FrameBatchNorm3d(nn.BatchNorm3d):
@@ -23,13 +21,7 @@ class FrameBatchNorm3d(nn.BatchNorm3d):
 
 
 class FrameConv3d(nn.Conv3d):
-    """3-D convolution of stride 1 with few outputs, which keeps time and size; computed as a matrix product.
-
-    A product with every kernel position gives each frame its share in all positions around it, ``z[o, k, i, j]``; the
-    shares are then summed where they belong, in space by ``fold`` and in time by :func:`sum_taps`. With few outputs
-    that is several times faster on a CPU than a convolution, whose inner loops want many outputs, and the frames never
-    have to be moved next to each other.
-    """
+    """3-D convolution of stride 1 that keeps time and size."""
 
     def __init__(
         self,
@@ -55,33 +47,17 @@ class FrameConv3d(nn.Conv3d):
 
     def forward(self, x_NCHW: Tensor) -> Tensor:
         """``[N, C, H, W]`` → ``[N, O, H, W]``."""
-        size, num_taps = x_NCHW.shape[2:], self.kernel_size[0]
-        # a share lies where the kernel is mirrored: y[p] takes z[k] from p + k, fold gives z[k] to p + k
-        mirrored = self.weight.flip(3, 4)
-        rows = mirrored.permute(0, 2, 3, 4, 1).reshape(-1, mirrored.shape[1], 1, 1)  # [O * K * kh * kw, C / groups]
-        z = functional.conv2d(x_NCHW, rows, groups=self.groups)
-        if self.kernel_size[1:] != (1, 1):
-            z = functional.fold(z.flatten(2), size, self.kernel_size[1:], padding=self.padding[1:])  # type: ignore[arg-type]
-        y_BTOHW = sum_taps(z.view(-1, self.num_frames, self.out_channels, num_taps, *size))
-        if self.bias is not None:
-            y_BTOHW = y_BTOHW + self.bias[:, None, None]
-        return y_BTOHW.flatten(0, 1)
-
-
-def sum_taps(z_BTOKHW: Tensor) -> Tensor:
-    """``y[t] = sum over k of z[t + k - K // 2, k]``, frames outside the clip being zero."""
-    num_frames, num_taps = z_BTOKHW.shape[1], z_BTOKHW.shape[3]
-    middle = num_taps // 2
-    y = z_BTOKHW[:, :, :, middle].clone()
-    for tap in range(num_taps):
-        step = tap - middle
-        if step and abs(step) < num_frames:
-            to = slice(max(0, -step), num_frames - max(0, step))
-            source = slice(max(0, step), num_frames - max(0, -step))
-            y[:, to] += z_BTOKHW[:, source, :, tap]
-    return y
+        if _fast.use_fast():
+            return _fast.frame_convolution(x_NCHW, self.weight, self.bias, self.num_frames, self.groups)
+        x_BCTHW = split_clips(x_NCHW, self.num_frames).transpose(1, 2)
+        padding = [side // 2 for side in self.kernel_size]
+        y_BOTHW = functional.conv3d(x_BCTHW, self.weight, self.bias, padding=padding, groups=self.groups)
+        return y_BOTHW.transpose(1, 2).flatten(0, 1)
 
 
 def time_channel_stack(*features_NC: Tensor, num_frames: int) -> Tensor:
     """Pooled features ``[N, C]`` of several sources → ``[B, sources, C, T]``."""
     return torch.stack([split_clips(x, num_frames).transpose(1, 2) for x in features_NC], dim=1)
+
+
+__all__ = ["FrameBatchNorm3d", "FrameConv3d", "split_clips", "time_channel_stack"]

@@ -14,14 +14,13 @@ The convolution of w runs over the plane of channels and time. At the end the qu
 channel 2k + j is the half's channel j * C/4 + k. A gate of zero thus permutes the channels and changes nothing else.
 """
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from actcli.errors import ActcliError
-from actcli.models.temporal.frames import FrameBatchNorm3d, FrameConv3d, split_clips, time_channel_stack
+from actcli.models.temporal import _fast
+from actcli.models.temporal.frames import FrameBatchNorm3d, FrameConv3d, time_channel_stack
 from actcli.models.temporal.shift import shift_frames
 
 # B clips, T frames, N = B * T, C channels, H W spatial
@@ -43,8 +42,7 @@ class GateShift(nn.Module):
 
     def forward(self, x_NCHW: Tensor) -> Tensor:
         """Shape in = shape out."""
-        y: Tensor = _MoveByGate.apply(x_NCHW, self.gates(x_NCHW), None, self.num_frames)
-        return y
+        return move_by_gate(x_NCHW, self.gates(x_NCHW), None, self.num_frames)
 
     def gates(self, x_NCHW: Tensor) -> Tensor:
         """The gate of each half of the channels, ``[N, 2, H, W]``."""
@@ -67,7 +65,7 @@ class GateShiftFuse(GateShift):
         active, passive = x_NCHW[:, : self.active], x_NCHW[:, self.active :]
         gate_N2HW = self.gates(active)
         weight_NC = self.blend_weights(active, gate_N2HW).to(active.dtype)
-        fused: Tensor = _MoveByGate.apply(active, gate_N2HW, weight_NC, self.num_frames)
+        fused = move_by_gate(active, gate_N2HW, weight_NC, self.num_frames)
         return torch.cat([fused, passive], dim=1) if passive.shape[1] else fused
 
     def blend_weights(self, x_NCHW: Tensor, gate_N2HW: Tensor) -> Tensor:
@@ -92,77 +90,25 @@ def active_channels(channels: int, channel_ratio: float) -> int:
     return active
 
 
-def _halves(x_NCHW: Tensor) -> Tensor:
-    return x_NCHW.view(len(x_NCHW), 2, -1, *x_NCHW.shape[2:])
-
-
-class _MoveByGate(torch.autograd.Function):
-    """Gate, shift, blend and interleave in as few passes over memory as operators allow.
-
-    At full width these steps read and write far more than the convolution around them; as single operators they made a
-    ResNet-50 twice as slow and kept several tensors of full size for the backward pass, which needs none but ``x``.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, x_NCHW: Tensor, gate_N2HW: Tensor, weight_NC: Tensor | None, num_frames: int) -> Tensor:
-        ctx.save_for_backward(x_NCHW, gate_N2HW, weight_NC)
-        ctx.num_frames = num_frames
-        x, gate, weight = _parts(x_NCHW, gate_N2HW, weight_NC, num_frames)
-        out_NCHW = torch.empty_like(x_NCHW)
-        out = _interleaved(out_NCHW, num_frames)
-        gated = x * gate
-        if weight is None:
-            torch.sub(x, gated, out=out)
-            out[:, :-1, 0] += gated[:, 1:, 0]
-            out[:, 1:, 1] += gated[:, :-1, 1]
-        else:
-            torch.mul(x - gated, 1 - weight, out=out)
-            out[:, :-1, 0].addcmul_(gated[:, 1:, 0], weight[:, :-1, 0])
-            out[:, 1:, 1].addcmul_(gated[:, :-1, 1], weight[:, 1:, 1])
-        return out_NCHW
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor | None, None]:
-        x_NCHW, gate_N2HW, weight_NC = ctx.saved_tensors
-        x, gate, weight = _parts(x_NCHW, gate_N2HW, weight_NC, ctx.num_frames)
-        grad = _interleaved(grads[0], ctx.num_frames)
-        grad_rest = grad if weight is None else grad * (1 - weight)
-        # what a frame gave to its neighbour comes back from there
-        grad_gated = -grad_rest
-        grad_moved = grad if weight is None else grad * weight
-        grad_gated[:, 1:, 0] += grad_moved[:, :-1, 0]
-        grad_gated[:, :-1, 1] += grad_moved[:, 1:, 1]
-        grad_gate = (grad_gated * x).sum((3, 4)).view(gate_N2HW.shape)
-        grad_weight = None if weight is None else _weight_gradient(grad, x, x * gate).view(weight_NC.shape)
-        grad_x_NCHW = torch.empty_like(x_NCHW)
-        torch.addcmul(grad_rest, grad_gated, gate, out=_quarters(grad_x_NCHW, ctx.num_frames))
-        return grad_x_NCHW, grad_gate, grad_weight, None
-
-
-def _parts(
-    x_NCHW: Tensor, gate_N2HW: Tensor, weight_NC: Tensor | None, num_frames: int
-) -> tuple[Tensor, Tensor, Tensor | None]:
-    """All as ``[B, T, half, quarter, C / 4, H, W]``, by broadcasting."""
-    gate = split_clips(gate_N2HW, num_frames)[:, :, :, None, None]
+def move_by_gate(x_NCHW: Tensor, gate_N2HW: Tensor, weight_NC: Tensor | None, num_frames: int) -> Tensor:
+    """``y`` of the equations above, from the gates and, for GSF, the weights ``w``; shape in = shape out."""
+    if _fast.use_fast():
+        return _fast.move_by_gate(x_NCHW, gate_N2HW, weight_NC, num_frames)
+    gated_NCHW = (_halves(x_NCHW) * gate_N2HW.unsqueeze(2)).flatten(1, 2)
+    moved_NCHW = shift_frames(gated_NCHW, num_frames, shift_div=2)
+    rest_NCHW = x_NCHW - gated_NCHW
     if weight_NC is None:
-        return _quarters(x_NCHW, num_frames), gate, None
-    weight = weight_NC.view(-1, num_frames, 2, 2, weight_NC.shape[1] // 4, 1, 1)
-    return _quarters(x_NCHW, num_frames), gate, weight
+        return _take_turns(moved_NCHW + rest_NCHW)
+    weight = weight_NC[:, :, None, None]
+    return _take_turns(weight * moved_NCHW + (1 - weight) * rest_NCHW)
 
 
-def _quarters(x_NCHW: Tensor, num_frames: int) -> Tensor:
-    _, channels, height, width = x_NCHW.shape
-    return x_NCHW.view(-1, num_frames, 2, 2, channels // 4, height, width)
+def _take_turns(x_NCHW: Tensor) -> Tensor:
+    """Interleave the quarters of each half: channel 2k + j of a half is its channel j * C/4 + k."""
+    num_frames, channels, *size = x_NCHW.shape
+    quarters = x_NCHW.reshape(num_frames, 2, 2, channels // 4, *size)
+    return quarters.transpose(2, 3).flatten(1, 3)
 
 
-def _interleaved(x_NCHW: Tensor, num_frames: int) -> Tensor:
-    """The same view of a tensor whose quarters take turns: channel 2k + j is quarter j, channel k."""
-    _, channels, height, width = x_NCHW.shape
-    return x_NCHW.view(-1, num_frames, 2, channels // 4, 2, height, width).transpose(3, 4)
-
-
-def _weight_gradient(grad: Tensor, x: Tensor, gated: Tensor) -> Tensor:
-    total = (grad * (gated - x)).sum((5, 6))
-    total[:, :-1, 0] += (grad[:, :-1, 0] * gated[:, 1:, 0]).sum((4, 5))
-    total[:, 1:, 1] += (grad[:, 1:, 1] * gated[:, :-1, 1]).sum((4, 5))
-    return total
+def _halves(x_NCHW: Tensor) -> Tensor:
+    return x_NCHW.reshape(len(x_NCHW), 2, -1, *x_NCHW.shape[2:])
