@@ -14,6 +14,7 @@ import simplejpeg
 
 from actcli.shards import ShardCard, ShardFile
 from actcli.shards.checksum import FileSeal
+from actcli.shards.clip import StoredClip
 from actcli.shards.index import write_index
 
 CLIPS_PER_SHARD = 64
@@ -74,7 +75,7 @@ def make_shards(root: Path, shape: Shape, folders: Path | None = None) -> None:
                 rows.append(_write_clip(tar, name, key, jpegs, shape))
                 if folders:
                     _write_folder(folders / f"{key:09d}", jpegs)
-    listed = [rows[number % len(rows)] | {"key": f"{number:09d}"} for number in range(LISTED)]
+    listed = [replace(rows[number % len(rows)], key=f"{number:09d}") for number in range(LISTED)]
     write_index(str(root / "train.index.parquet"), listed, with_flow=False)
     seal(root, {"train": LISTED})
 
@@ -105,16 +106,23 @@ def card(splits: dict[str, int]) -> ShardCard:
     )
 
 
-def _write_clip(tar: tarfile.TarFile, name: str, key: int, jpegs: list[bytes], shape: Shape) -> dict[str, object]:
-    sizes = [len(data) for data in jpegs]
+def _write_clip(tar: tarfile.TarFile, name: str, key: int, jpegs: list[bytes], shape: Shape) -> StoredClip:
     payload = b"".join(jpegs)
-    note = {"key": f"{key:09d}", "label": key % 2, "num_frames": len(jpegs), "frame_sizes": sizes}
-    _add(tar, f"{key:09d}.json", json.dumps(note).encode())
-    _add(tar, f"{key:09d}.mjpeg", payload)
-    offset = tar.offset - -(-len(payload) // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
-    crcs = {"frame_crcs": [zlib.crc32(data) for data in jpegs]}
-    size = {"width": shape.width, "height": shape.height, "fps": 25.0}
-    return note | crcs | size | {"shard": name, "offset": offset, "bytes": len(payload)}
+    clip = StoredClip(
+        key=f"{key:09d}",
+        label=key % 2,
+        shard=name,
+        bytes=len(payload),
+        num_frames=len(jpegs),
+        width=shape.width,
+        height=shape.height,
+        fps=25.0,
+        frame_sizes=np.array([len(data) for data in jpegs], np.uint32),
+        frame_crcs=np.array([zlib.crc32(data) for data in jpegs], np.uint32),
+    )
+    _add(tar, f"{clip.key}.json", json.dumps(clip.note()).encode())
+    _add(tar, f"{clip.key}.mjpeg", payload)
+    return replace(clip, offset=tar.offset - -(-len(payload) // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE)
 
 
 def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:

@@ -285,6 +285,7 @@ def write_large_index(root: Path, num_clips: int, num_frames: int = 60) -> None:
             names = pa.array([f"train-{begin // 50_000:06d}.tar"])
             columns = [
                 pa.array([f"{key:09d}" for key in range(begin, begin + count)]),
+                pa.array([f"clip_{key * 7919:012d}.webm" for key in range(begin, begin + count)]),
                 pa.array(rng.integers(0, 2, count).astype(np.int32)),
                 pa.DictionaryArray.from_arrays(pa.array(np.zeros(count, np.int32)), names),
                 pa.array(512 + np.cumsum(payloads) - payloads),

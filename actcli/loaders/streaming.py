@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import islice
-from typing import Any
 
 import numpy as np
 
@@ -11,6 +10,7 @@ from actcli.errors import ActcliError
 from actcli.loaders.order import Order
 from actcli.loaders.plan import BatchPlan, ClipPlan, FlipPolicy, Planner, Stream, ViewSettings
 from actcli.shards import ShardIndex, ShardSet
+from actcli.shards.clip import Sizes
 from actcli.shards.index import FrameTable
 from actcli.shards.stream import StreamedClip, stream_clips
 
@@ -73,8 +73,8 @@ class StreamPlans:
 
     def _wanted(self, names: list[str]) -> Iterator[StreamedClip]:
         for clip in stream_clips(self._shards, names):
-            has_flow = bool(clip.note.get("flow_num_frames"))
-            in_split = clip.note.get("splits", {}).get(self._split_id, self._split) == self._split
+            has_flow = clip.clip.flow_num_frames > 0
+            in_split = clip.clip.splits.get(self._split_id, self._split) == self._split
             if not in_split:
                 continue
             if has_flow or self._settings.modality == "rgb":
@@ -111,30 +111,29 @@ def _inline(stream: Stream, payload: bytes, data: bytearray) -> Stream:
     return stream._replace(offsets=begins)
 
 
-def _index_of(clip: StreamedClip) -> ShardIndex:
+def _index_of(streamed: StreamedClip) -> ShardIndex:
     """An index of this clip alone, with offsets counted from the beginning of its payloads."""
-    note: dict[str, Any] = {"flow_num_frames": 0, "flow_bound": 0.0, "flow_frame_sizes": [], "fps": 0.0} | clip.note
-    payload_bytes = len(clip.payloads.get("mjpeg", clip.payloads.get("mp4", b"")))
+    clip = streamed.clip
     return ShardIndex(
-        keys=np.array([int(note["key"])]),
-        labels=np.array([note["label"]]),
+        keys=np.array([int(clip.key)]),
+        labels=np.array([clip.label]),
         shard_ids=np.zeros(1, np.int32),
         shard_names=(clip.shard,),
-        payload_bytes=np.array([payload_bytes]),
-        num_frames=np.array([note["num_frames"]]),
-        widths=np.array([note["width"]]),
-        heights=np.array([note["height"]]),
-        fps=np.array([note["fps"]]),
-        rgb=_table(note["frame_sizes"] or [payload_bytes]),
-        flow=_table(note["flow_frame_sizes"]),
-        flow_num_frames=np.array([note["flow_num_frames"]]),
-        flow_bounds=np.array([note["flow_bound"]]),
+        payload_bytes=np.array([clip.bytes]),
+        num_frames=np.array([clip.num_frames]),
+        widths=np.array([clip.width]),
+        heights=np.array([clip.height]),
+        fps=np.array([clip.fps]),
+        rgb=_table(clip.frame_sizes),
+        flow=_table(clip.flow_frame_sizes),
+        flow_num_frames=np.array([clip.flow_num_frames]),
+        flow_bounds=np.array([clip.flow_bound]),
     )
 
 
-def _table(sizes: list[int]) -> FrameTable:
+def _table(sizes: Sizes) -> FrameTable:
     no_crcs = np.empty(0, np.uint32)
-    return FrameTable(np.zeros(1, np.int64), np.array([0, len(sizes)]), np.array(sizes, np.int64), no_crcs)
+    return FrameTable(np.zeros(1, np.int64), np.array([0, len(sizes)]), sizes, no_crcs)
 
 
 _EMPTY = ShardIndex(**{name: np.empty(0) for name in ShardIndex.__dataclass_fields__})  # type: ignore[arg-type]

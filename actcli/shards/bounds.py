@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from actcli.shards.card import ShardCard
+from actcli.shards.clip import Sizes, StoredClip
 
 if TYPE_CHECKING:
     from actcli.shards.index import Array, FrameTable, ShardIndex
@@ -15,6 +16,7 @@ MAX_PIXELS = 1 << 26
 MAX_KEYS = 10**9
 """Keys have nine digits."""
 _BLOCK = 512
+_LARGEST_NUMBER = 1e9
 _CLIPS_AT_A_TIME = 10_000
 
 
@@ -46,42 +48,37 @@ def check_index(index: "ShardIndex", card: ShardCard) -> None:
         _check_places(index, index.flow, 2 * index.flow_num_frames.astype(np.int64), tar_bytes, "flow fields")
 
 
-def check_note(note: Mapping[str, Any], payload_bytes: Mapping[str, int], card: ShardCard) -> None:
-    """Compare every number of a clip's JSON with its payloads and the card.
+def check_clip(clip: StoredClip, payload_bytes: Mapping[str, int], card: ShardCard) -> None:
+    """Compare every number of a clip that was read from its JSON with its payloads (bytes by suffix) and the card.
 
     Raises:
-        ValueError: One is impossible, or is not there.
+        ValueError: One is impossible.
     """
-    counts = {"num_frames": 0, "flow_num_frames": 0} | {
-        name: note[name] for name in ("num_frames", "flow_num_frames", "width", "height") if name in note
-    }
-    for name, count in counts.items():
-        if type(count) is not int or count < 0:
-            raise ValueError(f"its {name} is {count!r}")
-    label = note["label"]
-    if type(label) is not int or not -1 <= label < len(card.classes):
-        raise ValueError(f"its label is {label!r}, there are {len(card.classes)} classes")
-    if not 0 < note["width"] * note["height"] <= MAX_PIXELS:
-        raise ValueError(f"its pictures have {note['width']} x {note['height']} pixels")
-    if not isinstance(note.get("splits", {}), dict):
-        raise ValueError(f"its splits are {note['splits']!r}")
-    for name in ("fps", "flow_bound"):
-        if not isinstance(note.get(name, 0.0), int | float) or not 0 <= note.get(name, 0.0) < 1e9:
-            raise ValueError(f"its {name} is {note[name]!r}")
-    if "mp4" in payload_bytes:
-        if not 0 < note["num_frames"] <= payload_bytes["mp4"]:
-            raise ValueError(f"its {note['num_frames']} frames cannot be in {payload_bytes['mp4']} bytes")
+    for name, count in (("num_frames", clip.num_frames), ("flow_num_frames", clip.flow_num_frames)):
+        if count < 0:
+            raise ValueError(f"its {name} is {count}")
+    if not -1 <= clip.label < len(card.classes):
+        raise ValueError(f"its label is {clip.label}, there are {len(card.classes)} classes")
+    if min(clip.width, clip.height) < 1 or clip.width * clip.height > MAX_PIXELS:
+        raise ValueError(f"its pictures have {clip.width} x {clip.height} pixels")
+    for name, number in (("fps", clip.fps), ("flow_bound", clip.flow_bound)):
+        if not 0 <= number < _LARGEST_NUMBER:
+            raise ValueError(f"its {name} is {number}")
+    video_bytes = payload_bytes.get("mp4")
+    if video_bytes is None:
+        _check_sizes(clip.frame_sizes, clip.num_frames, payload_bytes.get("mjpeg", 0))
+    elif 0 < clip.num_frames <= video_bytes:
+        _check_sizes(clip.frame_sizes, 1, video_bytes)
     else:
-        _check_sizes(note.get("frame_sizes", []), counts["num_frames"], payload_bytes.get("mjpeg", 0))
-    _check_sizes(note.get("flow_frame_sizes", []), 2 * counts["flow_num_frames"], payload_bytes.get("flow.mjpeg", 0))
+        raise ValueError(f"its {clip.num_frames} frames cannot be in {video_bytes} bytes")
+    _check_sizes(clip.flow_frame_sizes, 2 * clip.flow_num_frames, payload_bytes.get("flow.mjpeg", 0))
 
 
-def _check_sizes(sizes: Any, num_pictures: int, payload_bytes: int) -> None:
-    if not isinstance(sizes, list) or any(type(size) is not int or size < 1 for size in sizes):
-        raise ValueError("its frame sizes are no list of counts")
-    if len(sizes) != num_pictures or sum(sizes) != payload_bytes:
+def _check_sizes(sizes: Sizes, num_pictures: int, payload_bytes: int) -> None:
+    total = int(sizes.sum(dtype=np.int64))
+    if len(sizes) != num_pictures or total != payload_bytes:
         raise ValueError(
-            f"it has {len(sizes)} pictures of {sum(sizes)} bytes, where {num_pictures} of {payload_bytes} should be"
+            f"it has {len(sizes)} pictures of {total} bytes, where {num_pictures} of {payload_bytes} should be"
         )
 
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from actcli.errors import ActcliError
 from actcli.shards.bounds import check_index
 from actcli.shards.card import ShardCard
+from actcli.shards.clip import NO_SIZES, Sizes, StoredClip, index_schema
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -25,29 +26,10 @@ MAX_EXPANSION = 32
 FREE_EXPANSION_BYTES = 256 << 20
 """An index may take this much memory, and ``MAX_EXPANSION`` times its size more."""
 
-INDEX_SCHEMA = pa.schema(
-    [
-        ("key", pa.string()),
-        ("label", pa.int32()),
-        ("shard", pa.dictionary(pa.int32(), pa.string())),
-        ("offset", pa.int64()),
-        ("bytes", pa.int64()),
-        ("num_frames", pa.int32()),
-        ("width", pa.int32()),
-        ("height", pa.int32()),
-        ("fps", pa.float32()),
-        ("frame_sizes", pa.list_(pa.uint32())),
-        ("frame_crcs", pa.list_(pa.uint32())),
-    ]
-)
-FLOW_FIELDS = [
-    ("flow_offset", pa.int64()),
-    ("flow_num_frames", pa.int32()),
-    ("flow_bound", pa.float32()),
-    ("flow_frame_sizes", pa.list_(pa.uint32())),
-    ("flow_frame_crcs", pa.list_(pa.uint32())),
-]
-FLOW_SCHEMA = pa.schema([*INDEX_SCHEMA, *FLOW_FIELDS])
+INDEX_SCHEMA = index_schema(with_flow=False)
+FLOW_SCHEMA = index_schema(with_flow=True)
+_UNREAD = frozenset({"source_id"})
+"""Columns that are read only when they are asked for: opening an index of a million clips does not wait for names."""
 
 
 class Extents(NamedTuple):
@@ -73,6 +55,11 @@ class FrameTable:
     """uint16 or uint32: bytes of each JPEG; a video is one entry."""
     crcs: Array
     """uint32: CRC-32 of each JPEG; empty where none are known."""
+
+    def of(self, row: int) -> tuple[Sizes, Sizes]:
+        """Bytes and CRC-32 of the JPEGs of one clip."""
+        place = slice(self.starts[row], self.starts[row + 1])
+        return self.sizes[place], self.crcs[place]
 
     def extents(self, row: int, images: Sequence[int] | Array) -> Extents:
         """Place, size and checksum of some JPEGs of a clip."""
@@ -126,6 +113,29 @@ class ShardIndex:
         """Name of the tar that holds a clip."""
         return self.shard_names[int(self.shard_ids[row])]
 
+    def clip(self, row: int) -> StoredClip:
+        """One clip of the split; its name is not read."""
+        sizes, crcs = self.rgb.of(row)
+        flow_sizes, flow_crcs = self.flow.of(row) if self.flow else (NO_SIZES, NO_SIZES)
+        return StoredClip(
+            key=f"{self.keys[row]:09d}",
+            label=int(self.labels[row]),
+            shard=self.shard_name(row),
+            offset=int(self.rgb.offsets[row]),
+            bytes=int(self.payload_bytes[row]),
+            num_frames=int(self.num_frames[row]),
+            width=int(self.widths[row]),
+            height=int(self.heights[row]),
+            fps=float(self.fps[row]),
+            frame_sizes=sizes,
+            frame_crcs=crcs,
+            flow_offset=int(self.flow.offsets[row]) if self.flow else 0,
+            flow_num_frames=int(self.flow_num_frames[row]),
+            flow_bound=float(self.flow_bounds[row]),
+            flow_frame_sizes=flow_sizes,
+            flow_frame_crcs=flow_crcs,
+        )
+
     def frame_extents(self, row: int, frames: Sequence[int] | Array) -> Extents:
         """Where some RGB frames of a clip lie, frames 0-based."""
         return self.rgb.extents(row, frames)
@@ -146,13 +156,13 @@ def frame_crcs(data: bytes, frame_sizes: Sequence[int]) -> NDArray[np.uint32]:
     )
 
 
-def write_index(sink: str | pa.NativeFile, rows: Sequence[dict[str, Any]], *, with_flow: bool) -> None:
-    """Write ``rows`` (columns as in ``INDEX_SCHEMA``) to one parquet file, named or open."""
+def write_index(sink: str | pa.NativeFile, clips: Sequence[StoredClip], *, with_flow: bool) -> None:
+    """Write ``clips`` to one parquet file, named or open."""
     schema = FLOW_SCHEMA if with_flow else INDEX_SCHEMA
-    table = pa.Table.from_pylist(list(rows), schema=schema)
+    columns = [pa.array([getattr(clip, field.name) for clip in clips], field.type) for field in schema]
     # sizes of neighbouring frames differ little: delta packing is small and quick to read
     pq.write_table(
-        table,
+        pa.Table.from_arrays(columns, schema=schema),
         sink,
         row_group_size=ROW_GROUP_ROWS,
         compression="zstd",
@@ -173,31 +183,64 @@ def read_index(source: str | BinaryIO, origin: str, card: ShardCard, num_clips: 
     """
     try:
         file = pq.ParquetFile(source, page_checksum_verification=True, read_dictionary=["key"])
-        _check_before_reading(file, num_clips)
-        index = _collect(file)
+        columns = [name for name in file.schema_arrow.names if name not in _UNREAD]
+        _check_before_reading(file, columns, num_clips)
+        index = _collect(file, columns)
         check_index(index, card)
-    except (pa.ArrowException, OSError, LookupError, AttributeError, ValueError, MemoryError) as error:  # any damage
-        raise ActcliError(
-            f"{origin} is not a shard index of this card ({error}). Write it again with: actcli shard --overwrite"
-        ) from error
+    except _DAMAGE as error:
+        raise _damaged(origin, error) from error
     return index
 
 
-def _check_before_reading(file: pq.ParquetFile, num_clips: int) -> None:
+def read_clip_names(source: str | BinaryIO, origin: str, num_clips: int) -> tuple[str, ...]:
+    """The names of the clips of an index, in the order of its rows; ``origin`` names it in errors.
+
+    Raises:
+        ActcliError: The file is not a parquet index of actcli.
+    """
+    try:
+        file = pq.ParquetFile(source, page_checksum_verification=True, read_dictionary=["source_id"])
+        _check_before_reading(file, ["source_id"], num_clips)
+        groups = (file.read_row_group(group, columns=["source_id"]) for group in range(file.num_row_groups))
+        return tuple(name for table in groups for name in _names(table.column(0).combine_chunks()))
+    except _DAMAGE as error:
+        raise _damaged(origin, error) from error
+
+
+_DAMAGE = (pa.ArrowException, OSError, LookupError, AttributeError, ValueError, TypeError, MemoryError)
+"""What Arrow raises for damaged files."""
+
+
+def _damaged(origin: str, error: Exception) -> ActcliError:
+    return ActcliError(
+        f"{origin} is not a shard index of this card ({error}). Write it again with: actcli shard --overwrite"
+    )
+
+
+def _names(column: Any) -> list[str]:
+    """Strings from a column; few long ones that stand for many rows take no memory for each."""
+    if column.null_count:
+        raise ValueError("a value is missing")
+    text = column.dictionary.to_pylist()
+    return [text[number] for number in column.indices.to_pylist()]
+
+
+def _check_before_reading(file: pq.ParquetFile, wanted: Sequence[str], num_clips: int) -> None:
     """Refuse columns that are missing, rows that are too many, and lists that take much more memory than the file."""
     schema = file.schema_arrow
     missing = [name for name in INDEX_SCHEMA.names if name not in schema.names]
     if missing:
         raise ValueError(f"columns {', '.join(missing)} are missing")
     for field in schema:
-        if field.name != "key" and field.type != FLOW_SCHEMA.field(field.name).type:
+        if field.name not in ("key", *_UNREAD) and field.type != FLOW_SCHEMA.field(field.name).type:
             raise ValueError(f"column {field.name} holds {field.type}")
     metadata = file.metadata
     if metadata.num_rows != num_clips:
         raise ValueError(f"it has {metadata.num_rows} clips, the card says {num_clips}: it belongs to other shards")
-    columns = [
+    chunks = [
         metadata.row_group(g).column(c) for g in range(metadata.num_row_groups) for c in range(metadata.num_columns)
     ]
+    columns = [chunk for chunk in chunks if chunk.path_in_schema.split(".")[0] in wanted]
     needed = sum(max(8 * column.num_values, column.total_uncompressed_size) for column in columns)
     stored = sum(column.total_compressed_size for column in columns)
     if needed > FREE_EXPANSION_BYTES + MAX_EXPANSION * stored:
@@ -208,38 +251,38 @@ def _list_columns(schema: pa.Schema) -> list[str]:
     return [name for name in schema.names if pa.types.is_list(schema.field(name).type)]
 
 
-def _collect(file: pq.ParquetFile) -> ShardIndex:
+def _collect(file: pq.ParquetFile, columns: list[str]) -> ShardIndex:
     schema = file.schema_arrow
-    scalars: dict[str, list[Array]] = {name: [] for name in schema.names if name not in _list_columns(schema)}
+    scalars: dict[str, list[Array]] = {name: [] for name in columns if name not in _list_columns(schema)}
     lists: dict[str, list[tuple[Array, Array]]] = {name: [] for name in _list_columns(schema)}
     names: dict[str, int] = {}
     for group in range(file.num_row_groups):
-        table = file.read_row_group(group)
+        table = file.read_row_group(group, columns=columns)
         if any(column.null_count for column in table.columns):
             raise ValueError("a value is missing")
         for name, parts in scalars.items():
             parts.append(_column(table.column(name).combine_chunks(), name, names))
         for name, pieces in lists.items():
             pieces.append(_ragged(table.column(name).combine_chunks()))
-    columns = {name: np.concatenate(parts) if parts else np.empty(0, np.int64) for name, parts in scalars.items()}
-    with_flow = "flow_offset" in columns
-    no_flow = np.zeros(len(columns["key"]))
+    whole = {name: np.concatenate(parts) if parts else np.empty(0, np.int64) for name, parts in scalars.items()}
+    with_flow = "flow_offset" in whole
+    no_flow = np.zeros(len(whole["key"]))
     return ShardIndex(
-        keys=columns["key"].astype(np.int64, copy=False),
-        labels=columns["label"].astype(np.int32, copy=False),
-        shard_ids=columns["shard"].astype(np.int32, copy=False),
+        keys=whole["key"].astype(np.int64, copy=False),
+        labels=whole["label"].astype(np.int32, copy=False),
+        shard_ids=whole["shard"].astype(np.int32, copy=False),
         shard_names=tuple(names),
-        payload_bytes=columns["bytes"],
-        num_frames=columns["num_frames"],
-        widths=columns["width"],
-        heights=columns["height"],
-        fps=columns["fps"],
-        rgb=_frame_table(columns["offset"], lists["frame_sizes"], lists["frame_crcs"]),
-        flow=_frame_table(columns["flow_offset"], lists["flow_frame_sizes"], lists["flow_frame_crcs"])
+        payload_bytes=whole["bytes"],
+        num_frames=whole["num_frames"],
+        widths=whole["width"],
+        heights=whole["height"],
+        fps=whole["fps"],
+        rgb=_frame_table(whole["offset"], lists["frame_sizes"], lists["frame_crcs"]),
+        flow=_frame_table(whole["flow_offset"], lists["flow_frame_sizes"], lists["flow_frame_crcs"])
         if with_flow
         else None,
-        flow_num_frames=columns.get("flow_num_frames", no_flow.astype(np.int32)),
-        flow_bounds=columns.get("flow_bound", no_flow.astype(np.float32)),
+        flow_num_frames=whole.get("flow_num_frames", no_flow.astype(np.int32)),
+        flow_bounds=whole.get("flow_bound", no_flow.astype(np.float32)),
     )
 
 

@@ -8,7 +8,6 @@ import json
 import re
 import zlib
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 MAX_NOTE_BYTES = 64 << 20
 """More than any clip needs: a frame takes about six bytes."""
@@ -16,7 +15,7 @@ _BLANK = b"00000000"
 _END = re.compile(rb'"crc32":"([0-9a-f]{8})"\}\Z')
 
 
-def write_note(value: Mapping[str, Any]) -> bytes:
+def write_note(value: Mapping[str, object]) -> bytes:
     """The JSON of a clip, not yet sealed."""
     text = json.dumps({**value, "crc32": _BLANK.decode()}, ensure_ascii=False, separators=(",", ":"))
     return text.encode()
@@ -27,7 +26,7 @@ def seal(note: bytes, payloads: Iterable[bytes]) -> bytes:
     return note[:-10] + b"%08x" % _checksum(note, payloads) + note[-2:]
 
 
-def open_note(note: bytes, payloads: Iterable[bytes]) -> dict[str, Any]:
+def open_note(note: bytes, payloads: Iterable[bytes]) -> dict[str, object]:
     """The fields of a sealed JSON.
 
     Raises:

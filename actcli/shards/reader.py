@@ -9,7 +9,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 from urllib.parse import unquote, urlsplit
 
 from fsspec.core import url_to_fs
@@ -18,7 +18,7 @@ from fsspec.exceptions import FSTimeoutError
 from actcli.errors import ActcliError
 from actcli.shards.card import ShardCard
 from actcli.shards.checksum import FileSeal, difference, open_regular
-from actcli.shards.index import ShardIndex, read_index
+from actcli.shards.index import ShardIndex, read_clip_names, read_index
 
 CARD_NAME = "dataset.json"
 REWRITE = "actcli shard --overwrite"
@@ -61,17 +61,31 @@ class ShardSet:
         Raises:
             ActcliError: No such split, or its index is missing or damaged.
         """
+        origin, source = self._index_file(split, split_id)
+        return read_index(source, origin, self.card, self.card.split_sets[split_id][split])
+
+    def clip_names(self, split: str, split_id: str = "1") -> tuple[str, ...]:
+        """Names of the clips in the official list (source ids), in the order of the rows of ``index``.
+
+        Raises:
+            ActcliError: No such split, or its index is missing or damaged.
+        """
+        origin, source = self._index_file(split, split_id)
+        return read_clip_names(source, origin, self.card.split_sets[split_id][split])
+
+    def _index_file(self, split: str, split_id: str) -> tuple[str, str | BinaryIO]:
+        """Path or URL of an index, and what to read it from, once it is the one that the card names."""
         name = self.card.index_name(split, split_id)
-        origin, listed = _join(self.root, name), self.card.split_sets[split_id][split]
+        origin = _join(self.root, name)
         seal = self.card.file(name)
         if seal is None:
             raise ActcliError(f"the card of {self.root} lists no {name}. Write the shards again with: {REWRITE}")
         if not is_local(self.root):
-            return read_index(io.BytesIO(self._remote(seal)), origin, self.card, listed)
+            return origin, io.BytesIO(self._remote(seal))
         problem = difference(Path(origin), seal.bytes, seal.checksum)
         if problem:
             raise ActcliError(f"{origin}: {problem}. Write the shards again with: {REWRITE}")
-        return read_index(origin, origin, self.card, listed)
+        return origin, origin
 
     def _remote(self, seal: FileSeal) -> bytes:
         data = read_whole(self.root, seal.name, seal.bytes)

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from actcli.errors import ActcliError
-from actcli.shards.bounds import check_note
+from actcli.shards.bounds import check_clip
 from actcli.shards.card import ShardCard
+from actcli.shards.clip import StoredClip
 from actcli.shards.note import MAX_NOTE_BYTES, open_note
 from actcli.shards.reader import ATTEMPTS, ShardReader, ShardSet, is_local, local_path, pause
 
@@ -65,17 +66,10 @@ class RetryingReader:
 class StreamedClip:
     """One clip as it comes out of a tar."""
 
-    shard: str
-    """Name of the tar."""
-    note: dict[str, Any]
-    """The clip's JSON: key, label, splits, num_frames, width, height, frame_sizes, …"""
+    clip: StoredClip
+    """What its JSON says."""
     payloads: dict[str, bytes]
     """Bytes by suffix: ``mjpeg`` or ``mp4``, and ``flow.mjpeg``."""
-
-    @property
-    def key(self) -> str:
-        """The clip's 9-digit key."""
-        return str(self.note["key"])
 
 
 def stream_clips(shards: ShardSet, shard_names: Sequence[str]) -> Iterator[StreamedClip]:
@@ -92,7 +86,7 @@ def stream_clips(shards: ShardSet, shard_names: Sequence[str]) -> Iterator[Strea
             with _TarBytes(reader, name, files[name].bytes) as file, tarfile.open(fileobj=file, mode="r|") as tar:
                 for clip in _group(name, tar, shards.card):
                     yield clip
-                    last, left = clip.key, left - 1
+                    last, left = clip.clip.key, left - 1
             if left:  # tarfile takes a damaged header for the end
                 raise tarfile.ReadError(f"{left} more clips were to come")
         except DAMAGE as error:
@@ -141,14 +135,15 @@ def _whole(name: str, key: str, sealed: bytes, payloads: dict[str, bytes], card:
     """The clip, when it is what was packed."""
     try:
         note = open_note(sealed, payloads.values())
-        if note["key"] != key:
-            raise ValueError(f"its JSON is of {note['key']!r}")
+        if note.get("key") != key:
+            raise ValueError(f"its JSON is of {note.get('key')!r}")
         if not payloads:
             raise ValueError("it has no frames")
-        check_note(note, {suffix: len(data) for suffix, data in payloads.items()}, card)
-    except (ValueError, LookupError, TypeError) as error:
+        clip = StoredClip.from_note(note, name)
+        check_clip(clip, {suffix: len(data) for suffix, data in payloads.items()}, card)
+    except ValueError as error:
         raise tarfile.ReadError(f"clip {key}: {error}") from error
-    return StreamedClip(name, note, payloads)
+    return StreamedClip(clip, payloads)
 
 
 class _TarBytes(io.RawIOBase):

@@ -19,7 +19,6 @@ from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from actcli.errors import ActcliError
 from actcli.ingest.card import DatasetCard
@@ -27,6 +26,7 @@ from actcli.shards import _folder
 from actcli.shards._folder import Journal
 from actcli.shards.card import ShardCard, ShardFile, dali_index_name, flip_policy
 from actcli.shards.checksum import FileSeal, sha256_of
+from actcli.shards.clip import NO_SIZES, Sizes, StoredClip
 from actcli.shards.index import frame_crcs, write_index
 from actcli.shards.manifest import Clip, Payload, read_clips
 from actcli.shards.note import seal, write_note
@@ -39,7 +39,7 @@ TAR_END = 10_240
 """A tar ends with empty blocks that fill it up to a multiple of this."""
 SETTINGS = ("seed", "shard_bytes", "payload", "short_side")
 
-Crcs = dict[str, NDArray[np.uint32]]
+Crcs = dict[str, Sizes]
 """CRC-32 of each JPEG, or of the one video, by member name."""
 
 
@@ -264,23 +264,32 @@ def _contents(clip: Clip) -> "Iterator[tuple[str, Payload | bytes, int]]":
 
 
 def _describe(clip: Clip) -> bytes:
-    value: dict[str, Any] = {
-        "key": clip.key,
-        "source_id": clip.source_id,
-        "label": clip.label,
-        "class_name": clip.class_name,
-        "splits": dict(sorted(clip.splits.items())),
-        "num_frames": clip.rgb.num_frames if clip.rgb else 0,
-        "width": clip.width,
-        "height": clip.height,
-        "fps": clip.fps,
-        "frame_sizes": clip.rgb.frame_sizes if clip.rgb else (),
-    }
-    if clip.flow is not None:
-        value["flow_num_frames"] = clip.flow.num_frames
-        value["flow_bound"] = clip.flow.bound
-        value["flow_frame_sizes"] = clip.flow.frame_sizes
-    return write_note(value)
+    return write_note(stored(clip).note())
+
+
+def stored(clip: Clip) -> StoredClip:
+    """What is known of a clip before it has a place in a tar."""
+    rgb, flow = clip.rgb, clip.flow
+    return StoredClip(
+        key=clip.key,
+        source_id=clip.source_id,
+        label=clip.label,
+        class_name=clip.class_name,
+        splits=clip.splits,
+        bytes=rgb.bytes if rgb else 0,
+        num_frames=rgb.num_frames if rgb else 0,
+        width=clip.width,
+        height=clip.height,
+        fps=clip.fps,
+        frame_sizes=_sizes(rgb),
+        flow_num_frames=flow.num_frames if flow else 0,
+        flow_bound=flow.bound if flow else 0.0,
+        flow_frame_sizes=_sizes(flow),
+    )
+
+
+def _sizes(payload: Payload | None) -> Sizes:
+    return np.array(index_sizes(payload), np.uint32) if payload else NO_SIZES
 
 
 def _padded(size: int) -> int:
@@ -431,11 +440,11 @@ def _write_indexes(folder: Path, plan: list[PlannedTar], crcs: Crcs, card: Shard
     """Write DALI's index of each tar and the index of each split."""
     for shard in plan:
         yield _write_small(folder / dali_index_name(shard.name), _dali_index(shard).encode())
-    rows = sorted((row for shard in plan for row in _index_rows(shard, crcs)), key=lambda row: str(row["key"]))
+    clips = sorted((clip for shard in plan for clip in _placed(shard, crcs)), key=lambda clip: clip.key)
     for split_id, splits in card.split_sets.items():
         for split in splits:
             sink = pa.BufferOutputStream()
-            chosen = [row for row in rows if row["splits"].get(split_id) == split]
+            chosen = [clip for clip in clips if clip.splits.get(split_id) == split]
             write_index(sink, chosen, with_flow="flow" in card.modalities)
             yield _write_small(folder / card.index_name(split, split_id), memoryview(sink.getvalue()))
 
@@ -446,29 +455,20 @@ def _write_small(path: Path, data: bytes | memoryview) -> FileSeal:
     return FileSeal(path.name, len(data), hashlib.sha256(data).hexdigest())
 
 
-def _index_rows(shard: PlannedTar, crcs: Crcs) -> Iterator[dict[str, Any]]:
-    offsets = {(clip.key, name): offset for clip, name, _, offset in shard.members()}
+def _placed(shard: PlannedTar, crcs: Crcs) -> Iterator[StoredClip]:
+    """The clips of a tar with their places in it."""
+    offsets = {name: offset for _, name, _, offset in shard.members()}
     for clip in shard.clips:
-        rgb, flow = clip.rgb, clip.flow
-        yield {
-            "key": clip.key,
-            "label": clip.label,
-            "splits": clip.splits,
-            "shard": shard.name,
-            "offset": offsets[clip.key, f"{clip.key}.{rgb.suffix}"] if rgb else 0,
-            "bytes": rgb.bytes if rgb else 0,
-            "num_frames": rgb.num_frames if rgb else 0,
-            "width": clip.width,
-            "height": clip.height,
-            "fps": clip.fps,
-            "frame_sizes": index_sizes(rgb) if rgb else (),
-            "frame_crcs": crcs[f"{clip.key}.{rgb.suffix}"] if rgb else (),
-            "flow_offset": offsets[clip.key, f"{clip.key}.flow.mjpeg"] if flow else 0,
-            "flow_num_frames": flow.num_frames if flow else 0,
-            "flow_bound": flow.bound if flow else 0.0,
-            "flow_frame_sizes": flow.frame_sizes if flow else (),
-            "flow_frame_crcs": crcs[f"{clip.key}.flow.mjpeg"] if flow else (),
-        }
+        rgb = f"{clip.key}.{clip.rgb.suffix}" if clip.rgb else ""
+        flow = f"{clip.key}.{clip.flow.suffix}" if clip.flow else ""
+        yield replace(
+            stored(clip),
+            shard=shard.name,
+            offset=offsets.get(rgb, 0),
+            frame_crcs=crcs.get(rgb, NO_SIZES),
+            flow_offset=offsets.get(flow, 0),
+            flow_frame_crcs=crcs.get(flow, NO_SIZES),
+        )
 
 
 def _dali_index(shard: PlannedTar) -> str:

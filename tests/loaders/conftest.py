@@ -3,6 +3,7 @@
 import io
 import tarfile
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import av
@@ -14,6 +15,7 @@ from hypothesis import settings
 
 from actcli.shards import ShardCard, ShardFile
 from actcli.shards.checksum import FileSeal
+from actcli.shards.clip import StoredClip
 from actcli.shards.index import write_index
 from actcli.shards.note import seal, write_note
 
@@ -46,7 +48,7 @@ class ShardMaker:
     """Writes a shard folder clip by clip."""
 
     def __init__(self, root: Path, num_shards: int = 1, flow: bool = False) -> None:
-        self.root, self.flow, self.rows = root, flow, []
+        self.root, self.flow, self.clips = root, flow, []
         root.mkdir(parents=True, exist_ok=True)
         self.names = [f"train-{number:06d}.tar" for number in range(num_shards)]
         self.tars = [tarfile.open(root / name, "w") for name in self.names]  # noqa: SIM115  closed by finish
@@ -57,25 +59,30 @@ class ShardMaker:
         self.num_clips += 1
         tar = self.tars[shard]
         label = key % len(CLASSES) if label is None else label
-        num_frames = len(jpegs) if payload is None else payload[1]
-        row = {"key": f"{key:09d}", "label": label, "shard": self.names[shard], "num_frames": num_frames}
-        row |= {"width": width, "height": height, "fps": 25.0, "frame_sizes": [len(data) for data in jpegs]}
-        if self.flow:
-            sizes = [len(data) for data in flow_jpegs]
-            row |= {"flow_num_frames": len(sizes) // 2, "flow_bound": 20.0, "flow_frame_sizes": sizes}
         data = b"".join(jpegs) if payload is None else payload[0]
-        note = write_note(row)
-        self._member(tar, f"{key:09d}.json", seal(note, [b"".join(flow_jpegs), data]))
         pictures = jpegs if payload is None else [payload[0]]
-        row |= {"frame_sizes": [len(data) for data in pictures], "frame_crcs": [zlib.crc32(data) for data in pictures]}
-        row |= {"flow_frame_crcs": [zlib.crc32(data) for data in flow_jpegs]} if self.flow else {}
-        if self.flow:
-            row["flow_offset"] = 0
-            if flow_jpegs:
-                row["flow_offset"] = self._member(tar, f"{key:09d}.flow.mjpeg", b"".join(flow_jpegs))
-        row["offset"] = self._member(tar, f"{key:09d}.{'mjpeg' if payload is None else 'mp4'}", data)
-        row["bytes"] = len(data)
-        self.rows.append(row)
+        clip = StoredClip(
+            key=f"{key:09d}",
+            source_id=f"clip {key}",
+            label=label,
+            shard=self.names[shard],
+            bytes=len(data),
+            num_frames=len(jpegs) if payload is None else payload[1],
+            width=width,
+            height=height,
+            fps=25.0,
+            frame_sizes=np.array([len(picture) for picture in pictures], np.uint32),
+            frame_crcs=np.array([zlib.crc32(picture) for picture in pictures], np.uint32),
+            flow_num_frames=len(flow_jpegs) // 2,
+            flow_bound=20.0,
+            flow_frame_sizes=np.array([len(picture) for picture in flow_jpegs], np.uint32),
+            flow_frame_crcs=np.array([zlib.crc32(picture) for picture in flow_jpegs], np.uint32),
+        )
+        note = seal(write_note(clip.note()), [b"".join(flow_jpegs), data])
+        self._member(tar, f"{clip.key}.json", note)
+        flow_offset = self._member(tar, f"{clip.key}.flow.mjpeg", b"".join(flow_jpegs)) if flow_jpegs else 0
+        offset = self._member(tar, f"{clip.key}.{'mjpeg' if payload is None else 'mp4'}", data)
+        self.clips.append(replace(clip, offset=offset, flow_offset=flow_offset))
 
     def _member(self, tar, name, data):
         info = tarfile.TarInfo(name)
@@ -84,13 +91,13 @@ class ShardMaker:
         return tar.offset - -(-len(data) // 512) * 512
 
     def _shard_file(self, name):
-        num_clips = sum(row["shard"] == name for row in self.rows)
+        num_clips = sum(clip.shard == name for clip in self.clips)
         return ShardFile(**vars(FileSeal.of(self.root / name)), num_clips=num_clips)
 
     def finish(self, split="train", flip="allowed", payload="mjpeg"):
         for tar in self.tars:
             tar.close()
-        write_index(str(self.root / f"{split}.index.parquet"), self.rows, with_flow=self.flow)
+        write_index(str(self.root / f"{split}.index.parquet"), self.clips, with_flow=self.flow)
         card = ShardCard(
             name="made",
             classes=CLASSES,
@@ -98,11 +105,11 @@ class ShardMaker:
             flip_swaps=((CLASSES[0], CLASSES[1]),) if flip == "swap" else (),
             payload=payload,
             modalities=("rgb", "flow") if self.flow else ("rgb",),
-            split_sets={"1": {split: len(self.rows)}},
+            split_sets={"1": {split: len(self.clips)}},
             coverage={},
             extraction={},
             settings={},
-            source_digest=f"{len(self.rows)} clips",
+            source_digest=f"{len(self.clips)} clips",
             shards=tuple(self._shard_file(name) for name in self.names),
             files=(FileSeal.of(self.root / f"{split}.index.parquet"),),
         )

@@ -1,0 +1,163 @@
+"""A clip as it is stored: one row of an index, and the JSON that stands before its payloads in the tar.
+
+The columns of the index and the fields of the JSON are derived from ``StoredClip``: its fields say where they are kept.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import Field, dataclass, field, fields
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+Sizes = NDArray[np.uint16 | np.uint32]
+"""Bytes, or CRC-32, of each JPEG of a clip."""
+
+NO_SIZES: Sizes = np.zeros(0, np.uint32)
+_LARGEST = int(np.iinfo(np.uint32).max)
+_LIST = pa.list_(pa.uint32())
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """Where a fact about a clip is kept."""
+
+    column: pa.DataType | None
+    """Type of its column in the index; None where it has none."""
+    in_note: bool
+    """Whether the clip's JSON has it."""
+    of_flow: bool
+    """Whether it is there only where there is flow."""
+
+
+def _kept(column: pa.DataType | None = None, *, in_note: bool = False, of_flow: bool = False) -> dict[str, _Kept]:
+    return {"kept": _Kept(column, in_note, of_flow)}
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class StoredClip:
+    """One clip in a tar: what it shows, and where its bytes lie."""
+
+    key: str = field(metadata=_kept(pa.string(), in_note=True))
+    """Nine digits: position of the clip in the official list."""
+    source_id: str = field(default="", metadata=_kept(pa.string(), in_note=True))
+    """Name of the clip in the official list; ``ShardIndex.clip`` leaves it out, ``ShardSet.clip_names`` reads it."""
+    label: int = field(metadata=_kept(pa.int32(), in_note=True))
+    """Class, or −1 where the official list gives none."""
+    class_name: str = field(default="", metadata=_kept(in_note=True))
+    """Official name of the class; only in the JSON."""
+    splits: Mapping[str, str] = field(default_factory=dict, metadata=_kept(in_note=True))
+    """Split set to split; only in the JSON."""
+    shard: str = field(default="", metadata=_kept(pa.dictionary(pa.int32(), pa.string())))
+    """Name of the tar."""
+    offset: int = field(default=0, metadata=_kept(pa.int64()))
+    """First byte of the RGB payload in the tar."""
+    bytes: int = field(default=0, metadata=_kept(pa.int64()))
+    """Bytes of the RGB payload."""
+    num_frames: int = field(metadata=_kept(pa.int32(), in_note=True))
+    """RGB frames; 0 where there is only flow."""
+    width: int = field(metadata=_kept(pa.int32(), in_note=True))
+    """Stored pixels."""
+    height: int = field(metadata=_kept(pa.int32(), in_note=True))
+    """Stored pixels."""
+    fps: float = field(default=0.0, metadata=_kept(pa.float32(), in_note=True))
+    """Frames per second of the stored frames, 0 where unknown."""
+    frame_sizes: Sizes = field(metadata=_kept(_LIST, in_note=True))
+    """Bytes of each JPEG, back to back from ``offset``; a video is one entry."""
+    frame_crcs: Sizes = field(default_factory=lambda: NO_SIZES, metadata=_kept(_LIST))
+    """CRC-32 of each of them; empty where none are known."""
+    flow_offset: int = field(default=0, metadata=_kept(pa.int64(), of_flow=True))
+    """First byte of the flow payload in the tar."""
+    flow_num_frames: int = field(default=0, metadata=_kept(pa.int32(), in_note=True, of_flow=True))
+    """Flow fields, each of two JPEGs (x, y); 0 where the clip has no flow."""
+    flow_bound: float = field(default=0.0, metadata=_kept(pa.float32(), in_note=True, of_flow=True))
+    """Displacement in pixels that the stored values 0 and 255 stand for."""
+    flow_frame_sizes: Sizes = field(default_factory=lambda: NO_SIZES, metadata=_kept(_LIST, in_note=True, of_flow=True))
+    """Bytes of each flow JPEG (x, y, x, y, …), back to back from ``flow_offset``."""
+    flow_frame_crcs: Sizes = field(default_factory=lambda: NO_SIZES, metadata=_kept(_LIST, of_flow=True))
+    """CRC-32 of each of them; empty where none are known."""
+
+    def note(self) -> dict[str, object]:
+        """The fields of the clip's JSON, in their order; those of flow where the clip has flow."""
+        return {
+            name: _plain(getattr(self, name))
+            for name, kept in _FACTS.items()
+            if kept.in_note and (self.flow_num_frames or not kept.of_flow)
+        }
+
+    @staticmethod
+    def from_note(note: Mapping[str, object], shard: str) -> "StoredClip":
+        """The clip that a JSON in the tar ``shard`` describes; its places in the tar are not known from there.
+
+        Raises:
+            ValueError: A field is not there, or is not of its type.
+        """
+        facts: dict[str, Any] = {}
+        for fact in fields(StoredClip):
+            if _where(fact).in_note and fact.name in note:
+                facts[fact.name] = _READERS[fact.type](fact.name, note[fact.name])
+        try:
+            return StoredClip(**facts, shard=shard)
+        except TypeError as error:
+            raise ValueError(f"a field is missing: {error}") from None
+
+
+def index_schema(*, with_flow: bool) -> pa.Schema:
+    """The columns of an index; ``with_flow`` where the dataset has flow."""
+    columns = {name: kept.column for name, kept in _FACTS.items() if kept.column and (with_flow or not kept.of_flow)}
+    return pa.schema(list(columns.items()))
+
+
+def _text(name: str, value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"its {name} is {value!r}")
+    return value
+
+
+def _count(name: str, value: object) -> int:
+    if type(value) is not int:
+        raise ValueError(f"its {name} is {value!r}")
+    return value
+
+
+def _number(name: str, value: object) -> float:
+    if not isinstance(value, int | float):
+        raise ValueError(f"its {name} is {value!r}")
+    return value
+
+
+def _texts(name: str, value: object) -> Mapping[str, str]:
+    if not isinstance(value, dict) or not all(isinstance(one, str) for one in value.values()):
+        raise ValueError(f"its {name} are {value!r}")
+    return value
+
+
+def _sizes(name: str, value: object) -> Sizes:
+    if not isinstance(value, list) or any(type(one) is not int or not 0 < one <= _LARGEST for one in value):
+        raise ValueError(f"its {name.replace('_', ' ')} are no list of counts")
+    return np.array(value, np.uint32)
+
+
+_READERS: dict[object, Callable[[str, object], object]] = {
+    str: _text,
+    int: _count,
+    float: _number,
+    Mapping[str, str]: _texts,
+    Sizes: _sizes,
+}
+"""What reads a field of each type from JSON."""
+
+
+def _where(fact: "Field[object]") -> _Kept:
+    kept: _Kept = fact.metadata["kept"]
+    return kept
+
+
+_FACTS = {fact.name: _where(fact) for fact in fields(StoredClip)}
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    return dict(sorted(value.items())) if isinstance(value, Mapping) else value
