@@ -24,6 +24,7 @@ COMMANDS = (
     "recipes",
     "inspect",
     "verify",
+    "compare",
     "ensemble",
     "import",
     "bench",

@@ -103,7 +103,7 @@ class Progress:
         """
         rate = self._rate(done)
         left = (total - done) / rate if rate and done < total else None
-        speed = f"{rate:.1f} {self._unit}/s" if rate and not (detail and _is_narrow()) else ""
+        speed = f"{rate:.3g} {self._unit}/s" if rate and not (detail and _is_narrow()) else ""
         times = f"{duration(left)} left" if left is not None else ""
         if seconds_left is not None:
             times = f"{duration(seconds_left)} left in all"

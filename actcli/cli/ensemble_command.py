@@ -8,7 +8,6 @@ import typer
 from actcli.cli._console import console, table
 from actcli.cli._options import HERE, WorkspaceOption
 from actcli.cli._workspace import Workspace
-from actcli.errors import ActcliError
 
 
 def ensemble_command(
@@ -20,6 +19,7 @@ def ensemble_command(
     out_dir: Annotated[Path | None, typer.Option(help="Where the results go.", show_default="runs/ensembles/…")] = None,
 ) -> None:
     """Fuse saved scores: the weighted mean of class probabilities, joined on the clip's key."""
+    from actcli.engine.comparison import find_evaluation
     from actcli.engine.ensemble import fuse
     from actcli.engine.evaluator import write_evaluation
     from actcli.engine.metrics import summarise
@@ -27,7 +27,7 @@ def ensemble_command(
     from actcli.shards import ShardSet
 
     names, numbers = _split_weights(parts, weights or [])
-    folders = [_find_evaluation(Workspace(workspace).runs, name) for name in names]
+    folders = [find_evaluation(Workspace(workspace).runs, name) for name in names]
     fused = fuse(folders, numbers)
     metrics = [read_metrics(folder) for folder in folders]
     shares = numbers or [1.0] * len(folders)
@@ -68,18 +68,6 @@ def _is_number(text: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _find_evaluation(runs: Path, name: str) -> Path:
-    for folder in (Path(name), runs / name):
-        if (folder / "scores.parquet").exists():
-            return folder
-        found = sorted((folder / "eval").glob("*/scores.parquet"), key=lambda path: path.stat().st_mtime_ns)
-        if found:
-            return found[-1].parent
-    raise ActcliError(
-        f"{name!r} is neither a run with an evaluation nor a folder with scores.parquet. Make it: actcli eval"
-    )
 
 
 def _folder_name(folders: list[Path], shares: list[float]) -> str:

@@ -65,6 +65,17 @@ def read_scores(path: Path) -> Scores:
     return scores
 
 
+def class_names(folder: Path) -> dict[int, str]:
+    """The class name of each label that an evaluation's clips have."""
+    path = folder / SCORES_NAME
+    try:
+        table = pq.read_table(path, columns=["label", "class"])
+    except (OSError, ValueError, KeyError, pa.ArrowException) as error:
+        raise ActcliError(f"{path} cannot be read ({error}). Evaluate again: actcli eval") from error
+    pairs = zip(table["label"].to_pylist(), table["class"].to_pylist(), strict=True)
+    return {label: name for label, name in pairs if name is not None}
+
+
 def _digest(scores: Scores) -> str:
     digest = hashlib.sha256()
     for array in (scores.keys.astype("<i8"), scores.labels.astype("<i8"), scores.logits.astype("<f4")):

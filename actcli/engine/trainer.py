@@ -7,8 +7,6 @@ killed continues from its last checkpoint to the very weights that an undisturbe
 import math
 import signal
 import time
-from collections import deque
-from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,11 +18,13 @@ from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 
 from actcli.engine.checkpoints import load_checkpoint, save_checkpoint
+from actcli.engine.clock import StepClock
 from actcli.engine.hardware import Hardware, available_memory, launch
 from actcli.engine.initial import build_model
 from actcli.engine.inputs import model_inputs, seed_step
 from actcli.engine.memory import StepMemory, micro_batch_size, step_memory
 from actcli.engine.metrics import summarise
+from actcli.engine.optimizer import build_mixup, build_optimizer
 from actcli.engine.protocols import AskedViews, choose_views
 from actcli.engine.recipes import Recipe
 from actcli.engine.reporting import EpochReport, Reporter, StepReport
@@ -41,12 +41,10 @@ from actcli.engine.signals import Interrupted, StopWish, stop_wish
 from actcli.engine.splits import open_test, open_training
 from actcli.errors import ActcliError
 from actcli.files import check_writable, folder_lock, remove_leftovers
-from actcli.loaders import Batch, Loader, MixUp
+from actcli.loaders import Batch, Loader
 from actcli.models import VideoModel, save_weights
 from actcli.shards import ShardSet
 
-_RECENT_SECONDS = 10.0
-"""Rates are those of so many seconds."""
 _LOOK_EVERY = {"cpu": 1, "cuda": 10}
 """Steps after which the losses of a device are looked at; looking makes a GPU wait."""
 
@@ -119,22 +117,21 @@ class _Training:
         self.spec = model.input_spec
         self.config = config = self._cut_batches(config, model)
         self.train_loader, self.val_loader = self._open_loaders(shards)
-        self.policy = _policy(model, self.recipe)
-        optimizer = torch.optim.SGD(self.policy, lr=self.recipe.learning_rate, momentum=self.recipe.momentum)
+        optimizer = build_optimizer(model, self.recipe)
         # two-dimensional networks run fastest channels-last, on CPUs and on tensor cores
         model = model.to(memory_format=torch.channels_last)
         self.plain_model = model
         self.model, self.optimizer = fabric.setup(model, optimizer)
         self.model.mark_forward_method("training_loss")
         self.criterion = nn.CrossEntropyLoss(label_smoothing=self.recipe.label_smoothing)
-        self.mixup = _mixup(self.recipe, len(self.classes))
+        self.mixup = build_mixup(self.recipe, len(self.classes))
         self.progress = _Progress()
         if resume and (run_dir / LAST_CHECKPOINT).exists():
             self._restore()
         self.writer: SummaryWriter | None = None
         self.saved_at = time.monotonic()
         self.unseen: list[_Unseen] = []
-        self.clock = _Clock()
+        self.clock = StepClock()
         self.foretold = False
 
     def __enter__(self) -> "_Training":
@@ -215,7 +212,7 @@ class _Training:
         if self.foretold or not self.fabric.is_global_zero:
             return
         self.foretold = True
-        seconds = (time.perf_counter() - self.clock.marks[-1][0] - self.clock.waited) * num_clips / clips_done
+        seconds = self.clock.working_seconds * num_clips / clips_done
         epoch_seconds = seconds * len(self.train_loader)
         steps_left = len(self.train_loader) * (self.recipe.epochs - self.progress.epoch) - self.progress.step + 1
         self.reporter.foretold(epoch_seconds, seconds * steps_left)
@@ -474,58 +471,6 @@ class _Unseen:
     keys: Tensor
 
 
-class _Clock:
-    """Rates of the last seconds, and how much of them went by waiting for data."""
-
-    def __init__(self) -> None:
-        self.waited = 0.0
-        self.clips = 0
-        self.marks: deque[tuple[float, float, int]] = deque()
-        """After each step: the time, seconds waited and clips so far."""
-
-    def start(self) -> None:
-        """Begin an epoch; what went by between epochs does not count."""
-        self.marks.clear()
-        self._mark()
-
-    def waits(self, loader: Loader) -> Iterator[Batch]:
-        batches = iter(loader)
-        while True:
-            before = time.perf_counter()
-            batch = next(batches, None)
-            self.waited += time.perf_counter() - before
-            if batch is None:
-                return
-            yield batch
-
-    def count(self, clips: int) -> None:
-        """A step with so many clips was done."""
-        self.clips += clips
-        self._mark()
-        while len(self.marks) > 2 and self.marks[-1][0] - self.marks[1][0] > _RECENT_SECONDS:
-            self.marks.popleft()
-
-    def _mark(self) -> None:
-        self.marks.append((time.perf_counter(), self.waited, self.clips))
-
-    @property
-    def _seconds(self) -> float:
-        return max(self.marks[-1][0] - self.marks[0][0], 1e-9)
-
-    @property
-    def seconds_per_step(self) -> float | None:
-        """None before the first step."""
-        return self._seconds / (len(self.marks) - 1) if len(self.marks) > 1 else None
-
-    @property
-    def clips_per_second(self) -> float:
-        return (self.marks[-1][2] - self.marks[0][2]) / self._seconds
-
-    @property
-    def waiting(self) -> float:
-        return (self.marks[-1][1] - self.marks[0][1]) / self._seconds
-
-
 def _cut_note(batch_size: int, micro_batch: int, memory: StepMemory) -> str:
     return (
         f"each batch of {batch_size} clips goes through the network {micro_batch} at a time, which takes about "
@@ -533,22 +478,3 @@ def _cut_note(batch_size: int, micro_batch: int, memory: StepMemory) -> str:
         f"GB. Updates are those of the whole batch, but batch norm sees {micro_batch} clips at a time. "
         f"To change that: --micro-batch, --batch-size, --size, --frames, --backbone."
     )
-
-
-def _policy(model: VideoModel, recipe: Recipe) -> list[dict[str, Any]]:
-    """Parameter groups of the optimiser, each with its multiplier."""
-    if recipe.multipliers:
-        switches = {"fc_lr5": recipe.fast_classifier, "partial_bn": recipe.partial_bn}
-        wanted = {name: value for name, value in switches.items() if value}
-        return model.parameter_groups(recipe.learning_rate, recipe.weight_decay, **wanted)
-    if recipe.fast_classifier:
-        raise ActcliError("fast_classifier is a multiplier, and multipliers are off in this recipe; set one of them.")
-    trained = {rule.name for rule in model.parameter_policy(partial_bn=recipe.partial_bn)}
-    parameters = [parameter for name, parameter in model.named_parameters() if name in trained]
-    return [{"params": parameters, "weight_decay": recipe.weight_decay, "lr_mult": 1.0}]
-
-
-def _mixup(recipe: Recipe, num_classes: int) -> MixUp | None:
-    if not recipe.mixup and not recipe.cutmix:
-        return None
-    return MixUp(num_classes, recipe.mixup, recipe.cutmix, seed=recipe.seed)

@@ -107,6 +107,16 @@ def test_ensemble_takes_runs_and_weights(done, second_run, actcli):
     assert (folder / "report.html").exists()
 
 
+def test_compare_shows_both_runs_the_test_and_the_curves(done, second_run, actcli):
+    plain = actcli(f"eval --run {done.run.name} --crops 1 --clips 1 --workers 0 {done.space}")
+    assert plain.exit_code == 0, plain.output
+    result = actcli(f"compare {done.run.name} second {done.space}")
+    assert result.exit_code == 0, result.output
+    assert f"second against {done.run.name}" in result.output
+    assert "95 % interval" in result.output
+    assert (done.root / "runs" / "comparison.png").read_bytes().startswith(b"\x89PNG")
+
+
 def test_ensemble_with_too_few_weights_fails(done, second_run, actcli):
     result = actcli(f"ensemble {done.evaluation} second --weights 2 {done.space}")
     assert result.exit_code == 1
