@@ -8,7 +8,7 @@ from typing import Any
 
 from actcli.engine.recipes import Protocol
 from actcli.errors import ActcliError
-from actcli.loaders.sampling import find_sampling
+from actcli.loaders.originals import find_sampling
 from actcli.models import (
     ImportReport,
     VideoModel,

@@ -10,8 +10,7 @@ import yaml
 
 from actcli.engine.recipes import Recipe
 from actcli.errors import ActcliError
-from actcli.loaders.augment import default_augmentation
-from actcli.loaders.sampling import find_sampling
+from actcli.loaders.originals import original_of
 from actcli.models import create_model, list_models
 from actcli.models.pretrained import find_imagenet
 
@@ -76,8 +75,7 @@ def _follow_size(plain: dict[str, Any], size: int) -> None:
 def _show_augmentation(plain: dict[str, Any], setting: str) -> None:
     """Write out the augmentation that a recipe leaves to its original code, so that one number of it can be changed."""
     if setting.startswith("augmentation.") and plain["augmentation"] is None:
-        sampling = find_sampling(plain["sampling"], training=True)
-        plain["augmentation"] = asdict(default_augmentation(sampling.original))
+        plain["augmentation"] = asdict(original_of(plain["sampling"]).augmentation)
 
 
 def _in_model_options(plain: dict[str, Any], setting: str) -> str:

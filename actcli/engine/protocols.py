@@ -5,8 +5,7 @@ from dataclasses import dataclass
 
 from actcli.engine.recipes import Protocol
 from actcli.errors import ActcliError
-from actcli.loaders.sampling import find_sampling
-from actcli.loaders.views import find_rule
+from actcli.loaders.originals import find_original, find_sampling, find_stand_in, original_of
 
 
 @dataclass(frozen=True)
@@ -25,6 +24,8 @@ class TestViews:
     """Short side that frames are resized to before the crop."""
     sampling: str
     """How frames are chosen."""
+    views: str
+    """The code base that resizes and crops so."""
 
     @property
     def num_views(self) -> int:
@@ -32,14 +33,22 @@ class TestViews:
         return self.clips * self.crops
 
     def name(self) -> str:
-        """``2x3-256of256-tsm``: everything that tells two tests of a model apart."""
-        return f"{self.clips}x{self.crops}-{self.size}of{self.scale_size}-{self.sampling}"
+        """``2x3-256of256-tsm``: everything that tells two tests of a model apart.
+
+        Where the crops are not those that the sampling brings, theirs are named too: ``3x1-224of224-dense-tokshift``.
+        """
+        name = f"{self.clips}x{self.crops}-{self.size}of{self.scale_size}-{self.sampling}"
+        return f"{name}-{self.views}" if self._has_other_crops() else name
+
+    def _has_other_crops(self) -> bool:
+        return original_of(self.sampling).rule != find_original(self.views).rule
 
     def in_words(self, num_frames: int) -> str:
         """The test in a sentence."""
         return (
             f"{self.clips} clip(s) x {self.crops} crop(s) of {self.size} px from short side {self.scale_size}, "
-            f"{num_frames} frames per clip, sampling {self.sampling!r}, mean of logits over views"
+            f"{num_frames} frames per clip, sampling {self.sampling!r}, "
+            f"{f'crops of {self.views!r}, ' if self._has_other_crops() else ''}mean of logits over views"
         )
 
 
@@ -81,6 +90,9 @@ def choose_views(
 ) -> TestViews:
     """Fill ``asked`` up: with the published test where it is that test, else with what the model was trained with.
 
+    Resizing and crops are those of the code base whose sampling is taken. Our own samplings choose frames only: with
+    them, resizing and crops stay those of the training.
+
     Args:
         asked: What the user said.
         published: The test of the recipe or of the original code.
@@ -97,21 +109,28 @@ def choose_views(
     size = asked.size or (published.size if crops == published.crops else None) or training_size
     sampling = asked.sampling or (published.sampling if clips == published.clips else None)
     sampling = sampling or defined_sampling(trained_with, clips, note)
-    rule = find_rule(find_sampling(sampling, training=False, num_clips=clips).original)
+    find_sampling(sampling, training=False, num_test_clips=clips)  # refuses what the original has not
+    original = original_of(sampling)
+    if original.frames_only:
+        original = original_of(trained_with)
     scale_size = asked.scale_size or (published.scale_size if published_box else None)
-    return TestViews(clips, crops, size, scale_size or rule.test_scale_size(size, training_size), sampling)
+    scale_size = scale_size or original.rule.test_scale_size(size, training_size)
+    return TestViews(clips, crops, size, scale_size, sampling, original.name)
 
 
-def defined_sampling(trained_with: str, num_clips: int, note: Callable[[str], None] = lambda _: None) -> str:
-    """The sampling of the training where its original defines a test with ``num_clips`` clips, else one of ours.
+def defined_sampling(trained_with: str, num_test_clips: int, note: Callable[[str], None] = lambda _: None) -> str:
+    """The sampling of the training where its original defines a test with so many clips, else one of ours.
 
     The originals define their tests for some numbers of clips only. For any other number our own sampling of the same
     kind (spread over the video, or a dense window) takes over, and ``note`` is told.
     """
     try:
-        find_sampling(trained_with, training=False, num_clips=num_clips)
+        find_sampling(trained_with, training=False, num_test_clips=num_test_clips)
     except ActcliError:
-        ours = "dense" if "dense" in trained_with or trained_with.startswith("tokshift") else "segments"
-        note(f"{trained_with} defines no test with {num_clips} clips; using the sampling {ours!r} instead")
+        ours = find_stand_in(trained_with)  # refuses an unknown sampling
+        note(
+            f"{trained_with} defines no test with {num_test_clips} clips; using the sampling {ours!r} instead, with "
+            f"the crops of {original_of(trained_with).name!r}"
+        )
         return ours
     return trained_with

@@ -3,6 +3,6 @@
 from actcli.loaders.augment import Augmentation, ColourJitter
 from actcli.loaders.batch import Batch, MixUp, Normalise
 from actcli.loaders.loader import Loader, open_loader
-from actcli.loaders.sampling import sampling_names
+from actcli.loaders.originals import sampling_names
 
 __all__ = ["Augmentation", "Batch", "ColourJitter", "Loader", "MixUp", "Normalise", "open_loader", "sampling_names"]

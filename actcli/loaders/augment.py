@@ -32,7 +32,6 @@ from actcli.loaders.views import (
     multi_scale_crop,
     random_corner_crop,
     random_resized_crop,
-    resized_size,
     short_side_crop,
     stored_box,
 )
@@ -118,7 +117,7 @@ class Augmentation:
                 return short_side_crop(frame, size, self.short_side or (size, size * 330 // 224), rng)
             case "corner":
                 return random_corner_crop(frame, scale_size, self.corner_scale, self.corner_border, rng)
-        resized = resized_size(frame, scale_size, rule)
+        resized = rule.resize(frame, scale_size)
         return stored_box(center_crop(resized, scale_size if rule.crop_is_scale else size), resized, frame)
 
     def draw_operations(self, rng: np.random.Generator) -> tuple[Operation, ...]:
@@ -131,23 +130,6 @@ class Augmentation:
         if self.erasing and rng.random() < self.erasing:
             operations.append(_draw_erase(rng))
         return tuple(operations)
-
-
-TOKSHIFT_JITTER = ColourJitter(
-    brightness=(0.5, 2.0), saturation=(0.5, 3.0), gamma=(0.8, 1.2), hue=(-0.5, 0.5), probability=0.1
-)
-
-
-def default_augmentation(original: str | None) -> Augmentation:
-    """What the published training of a code base does; ``None`` is our default, that of TSM."""
-    match original:
-        case "tokshift":
-            return Augmentation(crop="short_side", colour_jitter=TOKSHIFT_JITTER)
-        case "stmulnet":
-            return Augmentation(crop="corner")
-        case "gsf":
-            return Augmentation(rand_augment=(2, 9.0))
-    return Augmentation()
 
 
 # --- Draws ------------------------------------------------------------------------------------------------------------

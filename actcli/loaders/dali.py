@@ -146,7 +146,7 @@ class _StreamPipeline:
         if self._video:
             return 1
         channels = 1 if self._name == "rgb" else 2 * settings.flow_stack
-        return settings.sampling.num_clips * settings.num_frames * channels
+        return settings.sampling.num_test_clips * settings.num_frames * channels
 
     def _decode(self, dali: Any, inputs: Any, device: str) -> Any:
         if self._video:

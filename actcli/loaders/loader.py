@@ -15,14 +15,14 @@ from numpy.typing import NDArray
 from actcli.errors import ActcliError
 from actcli.loaders._ring import BatchRing
 from actcli.loaders._workers import Backend, WorkerPool
-from actcli.loaders.augment import Augmentation, default_augmentation
+from actcli.loaders.augment import Augmentation
 from actcli.loaders.batch import Batch
 from actcli.loaders.cpu import BatchLayout, CpuBackend
 from actcli.loaders.order import Order
+from actcli.loaders.originals import find_original, find_sampling, original_of
 from actcli.loaders.plan import BatchPlan, FlipPolicy, Modality, Planner, ViewSettings
-from actcli.loaders.sampling import find_sampling
 from actcli.loaders.streaming import StreamPlans
-from actcli.loaders.views import Size, evaluation_crops, find_rule
+from actcli.loaders.views import Size
 from actcli.shards import ShardIndex, ShardSet
 
 _STATE_VERSION = 1
@@ -45,7 +45,8 @@ def open_loader(
     modality: Modality = "rgb",
     flow_stack: int | None = None,
     sampling: str = "segments",
-    num_clips: int = 1,
+    views: str | None = None,
+    num_test_clips: int = 1,
     num_crops: int = 1,
     scale_size: int | None = None,
     augmentation: Augmentation | None = None,
@@ -70,8 +71,10 @@ def open_loader(
         training: random views and a shuffled epoch; by default when ``split`` is ``train``.
         modality: ``rgb``, ``flow`` or ``two_stream``.
         flow_stack: flow fields per segment; 5 for ``flow`` and 10 for ``two_stream`` unless given.
-        sampling: how frames are chosen, and with it which code base's crops are used; see ``sampling_names``.
-        num_clips: test clips per video.
+        sampling: how frames are chosen, see ``sampling_names``.
+        views: the code base whose resize rule, interpolation, crops and training augmentation are used, such as
+            ``tokshift``; that of ``sampling`` unless given.
+        num_test_clips: test clips per video.
         num_crops: test crops per clip.
         scale_size: short side before the test crop; the published one for ``size`` unless given.
         augmentation: what training changes at random; the published one unless given.
@@ -88,7 +91,7 @@ def open_loader(
     """
     _check_least(0, workers=workers, seed=seed, rank=rank)
     _check_least(1, num_frames=num_frames, size=size, batch_size=batch_size, world_size=world_size)
-    _check_least(1, num_clips=num_clips, num_crops=num_crops, shuffle_buffer=shuffle_buffer)
+    _check_least(1, num_test_clips=num_test_clips, num_crops=num_crops, shuffle_buffer=shuffle_buffer)
     _check_least(1, scale_size=scale_size, flow_stack=flow_stack)
     _check_word("modality", modality, get_args(Modality))
     _check_word("backend", backend, ("cpu", "dali", "auto"))
@@ -96,24 +99,23 @@ def open_loader(
         raise ActcliError(f"augmentation is {augmentation!r}; it must be an actcli.loaders.Augmentation, or left out.")
     opened = shards if isinstance(shards, ShardSet) else ShardSet.open(str(shards))
     training = split == "train" if training is None else training
-    if training and (num_clips, num_crops) != (1, 1):
+    if training and (num_test_clips, num_crops) != (1, 1):
         raise ActcliError(
-            f"num_clips={num_clips} and num_crops={num_crops} are for tests; training draws one clip and one crop of a "
-            "video. Leave them out, or open the loader with training=False."
+            f"num_test_clips={num_test_clips} and num_crops={num_crops} are for tests; training draws one clip and one "
+            "crop of a video. Leave them out, or open the loader with training=False."
         )
-    chosen = find_sampling(sampling, training, num_clips)
-    rule = find_rule(chosen.original)
+    original = original_of(sampling) if views is None else find_original(views)
     settings = ViewSettings(
         num_frames=num_frames,
         size=size,
-        scale_size=scale_size or rule.scale_size(size),
+        scale_size=scale_size or original.rule.scale_size(size),
         training=training,
         modality=modality,
         flow_stack=flow_stack or (10 if modality == "two_stream" else 5),
-        sampling=chosen,
+        sampling=find_sampling(sampling, training, num_test_clips),
         num_crops=num_crops,
-        rule=rule,
-        augmentation=augmentation or default_augmentation(chosen.original),
+        rule=original.rule,
+        augmentation=augmentation or original.augmentation,
         seed=seed,
     )
     place = _find_device(device)
@@ -195,7 +197,7 @@ def _check(settings: ViewSettings) -> None:
         )
     if not settings.training:
         square = Size(settings.scale_size, settings.scale_size)
-        evaluation_crops(square, settings.size, settings.num_crops, settings.rule)  # refuses an unknown number of crops
+        settings.rule.crops(square, settings.size, settings.num_crops)  # refuses an unknown number of crops
 
 
 def _find_device(device: torch.device | str | None) -> torch.device | None:
@@ -362,8 +364,9 @@ class Loader:
             "modality": settings.modality,
             "flow stack": settings.flow_stack,
             "sampling": settings.sampling.name,
+            "views": None if settings.rule == original_of(settings.sampling.name).rule else settings.rule.name,
             "crops": settings.num_crops,
-            "clips per video": settings.sampling.num_clips,
+            "clips per video": settings.sampling.num_test_clips,
             "augmentation": repr(settings.augmentation) if settings.training else None,
         }
 

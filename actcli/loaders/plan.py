@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from actcli.errors import ActcliError
 from actcli.loaders.augment import Augmentation, Operation
 from actcli.loaders.sampling import Indices, Sampling, expand_stack, surrounding_stack
-from actcli.loaders.views import Crop, Size, ViewRule, evaluation_crops, resized_size, stored_box
+from actcli.loaders.views import Crop, Size, ViewRule, stored_box
 from actcli.shards import ShardCard, ShardIndex
 from actcli.shards.index import Extents
 
@@ -92,7 +92,7 @@ class ViewSettings:
     @property
     def num_views(self) -> int:
         """Views per clip: test clips times crops."""
-        return self.sampling.num_clips * self.num_crops
+        return self.sampling.num_test_clips * self.num_crops
 
 
 @dataclass(frozen=True)
@@ -149,9 +149,9 @@ class Planner:
 
     def _evaluation_crops(self, frame_size: Size) -> tuple[Crop, ...]:
         settings = self.settings
-        resized = resized_size(frame_size, settings.scale_size, settings.rule)
+        resized = settings.rule.resize(frame_size, settings.scale_size)
         crop_size = settings.scale_size if settings.rule.crop_is_scale else settings.size
-        crops = evaluation_crops(resized, crop_size, settings.num_crops, settings.rule)
+        crops = settings.rule.crops(resized, crop_size, settings.num_crops)
         return tuple(stored_box(crop, resized, frame_size) for crop in crops)
 
     def _streams(self, row: int, rng: np.random.Generator) -> tuple[Stream | None, Stream | None]:

@@ -1,19 +1,18 @@
-"""Where on the frame a view is cut: crops of the published code and ours, as boxes on the stored frame.
+"""Where on the frame a view is cut: boxes in whole pixels, no pictures.
 
 The originals resize a frame to a scale and then crop. Here that is one box on the stored frame and one resize of that
-box, whatever size the frame is stored in. ``evaluation_crops`` gives the originals' boxes on the resized frame;
-``stored_box`` carries them over to the stored one.
+box, whatever size the frame is stored in. A ``ViewRule`` gives an original's boxes on the resized frame; ``stored_box``
+carries them over to the stored one. Which rule is whose stands in ``actcli.loaders.originals``.
 
     resized 341 x 256                stored 320 x 240
     crop 224 x 224 at (58, 16)  ->   box 210 x 210 at (54, 15), resized to 224 x 224
-
-Sources: TSM ``ops/transforms.py`` (GSM, GSF and MAS-Net share its boxes), TokShift, ST-MulNet; behaviour only.
 """
 
 import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -37,18 +36,26 @@ class Size(NamedTuple):
     height: int
 
 
+CropMaker = Callable[[Size, int], list[Crop]]
+"""The crops of ``crop_size`` pixels of a resized frame, in the original's order."""
+
+
 @dataclass(frozen=True)
 class ViewRule:
-    """How one code base resizes and crops."""
+    """How a code base resizes and crops; several may share one."""
 
     name: str
-    """``tsm`` (with GSM, GSF and MAS-Net), ``tokshift`` or ``stmulnet``."""
-    interpolation: str
-    """``linear`` or ``cubic``."""
+    """What tells it from other rules."""
+    interpolation: Literal["linear", "cubic"]
+    """How pixels are computed when a box is resized."""
     default_scale: tuple[int, int]
     """The short side before the crop, as a fraction of the input size: 256 for 224, the size itself, 256 for 112."""
     crop_is_scale: bool
     """Whether the crop is as large as the short side, and is then resized to the input size."""
+    resize: Callable[[Size, int], Size]
+    """The size of a stored frame once its short side is as given."""
+    test_crops: Mapping[int, CropMaker]
+    """The test crops by their number."""
 
     def scale_size(self, size: int) -> int:
         """The short side before cropping that belongs to an input of ``size`` pixels."""
@@ -65,22 +72,40 @@ class ViewRule:
             return self.scale_size(size)
         return max(size, self.scale_size(training_size))
 
+    def crops(self, frame: Size, crop_size: int, num_crops: int) -> list[Crop]:
+        """The crops of a test on the resized ``frame``, in the original's order.
 
-_TSM = ViewRule("tsm", "linear", (256, 224), crop_is_scale=False)
-_TOKSHIFT = ViewRule("tokshift", "cubic", (1, 1), crop_is_scale=False)
-_STMULNET = ViewRule("stmulnet", "linear", (256, 112), crop_is_scale=True)
+        Raises:
+            ActcliError: The original has no test with so many crops, or a crop is larger than the frame.
+        """
+        if crop_size > min(frame):
+            raise ActcliError(
+                f"a crop of {crop_size} pixels does not fit into frames resized to {frame.width} x {frame.height}. "
+                "Use a scale size of at least the input size."
+            )
+        if num_crops not in self.test_crops:
+            allowed = ", ".join(str(count) for count in self.test_crops)
+            raise ActcliError(
+                f"{self.name} tests with {allowed} crops, not {num_crops}. Use one of these as num_crops (--crops)."
+            )
+        return self.test_crops[num_crops](frame, crop_size)
 
 
-def find_rule(original: str | None) -> ViewRule:
-    """The rule of a code base; ``None``, our own sampling, crops as TSM does."""
-    return {"tokshift": _TOKSHIFT, "stmulnet": _STMULNET}.get(original or "", _TSM)
+def resized_size(stored: Size, scale_size: int) -> Size:
+    """The frame's size once its short side is ``scale_size``; the long side is rounded down.
+
+    320 x 240, short side 256 -> 341 x 256
+    """
+    return _with_short_side(stored, scale_size, scale_size * max(stored) // min(stored))
 
 
-def resized_size(stored: Size, scale_size: int, rule: ViewRule = _TSM) -> Size:
-    """The frame's size once its short side is ``scale_size``; the long side is rounded down."""
-    short, long = min(stored), max(stored)
-    other = math.floor(long / short * scale_size) if rule is _TOKSHIFT else scale_size * long // short
-    return Size(other, scale_size) if stored.width >= stored.height else Size(scale_size, other)
+def resized_size_by_ratio(stored: Size, scale_size: int) -> Size:
+    """As ``resized_size``, but by a ratio in floating point, as TokShift does: now and then a pixel less."""
+    return _with_short_side(stored, scale_size, math.floor(max(stored) / min(stored) * scale_size))
+
+
+def _with_short_side(stored: Size, short: int, long: int) -> Size:
+    return Size(long, short) if stored.width >= stored.height else Size(short, long)
 
 
 def stored_box(crop: Crop, resized: Size, stored: Size) -> Crop:
@@ -102,71 +127,25 @@ def center_crop(frame: Size, crop_size: int) -> Crop:
     return Crop(x, y, crop_size, crop_size)
 
 
-def evaluation_crops(frame: Size, crop_size: int, num_crops: int, rule: ViewRule = _TSM) -> list[Crop]:
-    """The crops of a test protocol on the resized ``frame``, in the original's order.
+# Positions in quarters of the free space, in the order of TSM's transforms: corners, centre, edges, then between.
+CORNERS_AND_CENTRE = ((0, 0), (4, 0), (0, 4), (4, 4), (2, 2))
+_GRID = (*CORNERS_AND_CENTRE, (0, 2), (4, 2), (2, 4), (2, 0), (1, 1), (3, 1), (1, 3), (3, 3))
 
-    1 is the centre. TSM's 3 are left, right, centre at half height; 5 the corners and the centre; 10 these five, each
-    followed by its mirror image. TokShift's 3 are centre, left, right, its 5 the centre and the corners.
 
-    Raises ``ActcliError`` for a number of crops that the original does not have, or a crop larger than the frame.
+def crops_in_quarters(frame: Size, crop_size: int, places: Sequence[tuple[int, int]]) -> list[Crop]:
+    """Boxes at ``places``, in quarters of the free space, which are rounded down: the right one may end too early.
+
+    width 10, crop 4, places 0 2 4 in x -> x = 0, 2, 4     the right edge would be at 6
     """
-    if crop_size > min(frame):
-        raise ActcliError(
-            f"a crop of {crop_size} pixels does not fit into frames resized to {frame.width} x {frame.height}. "
-            "Use a scale size of at least the input size."
-        )
-    makers = (
-        {1: _tokshift_centre, 3: _tokshift_three, 5: _tokshift_five}
-        if rule is _TOKSHIFT
-        else {1: lambda *at: [center_crop(*at)], 3: _full_resolution, 5: _oversample, 10: _oversample_mirrored}
-    )
-    if num_crops not in makers:
-        allowed = ", ".join(str(count) for count in makers)
-        raise ActcliError(
-            f"{rule.name} tests with {allowed} crops, not {num_crops}. Use one of these as num_crops (--crops)."
-        )
-    return makers[num_crops](frame, crop_size)
+    step_x, step_y = _quarters(frame, crop_size, crop_size)
+    return [Crop(x * step_x, y * step_y, crop_size, crop_size) for x, y in places]
 
 
 def _quarters(frame: Size, width: int, height: int) -> tuple[int, int]:
     return (frame.width - width) // 4, (frame.height - height) // 4
 
 
-def _full_resolution(frame: Size, crop_size: int) -> list[Crop]:
-    step_x, step_y = _quarters(frame, crop_size, crop_size)
-    return [Crop(x * step_x, 2 * step_y, crop_size, crop_size) for x in (0, 4, 2)]
-
-
-def _oversample(frame: Size, crop_size: int) -> list[Crop]:
-    step_x, step_y = _quarters(frame, crop_size, crop_size)
-    return [Crop(x * step_x, y * step_y, crop_size, crop_size) for x, y in _GRID[:5]]
-
-
-def _oversample_mirrored(frame: Size, crop_size: int) -> list[Crop]:
-    return [crop._replace(flip=flip) for crop in _oversample(frame, crop_size) for flip in (False, True)]
-
-
-def _tokshift_centre(frame: Size, crop_size: int) -> list[Crop]:
-    return [Crop((frame.width - crop_size) // 2, (frame.height - crop_size) // 2, crop_size, crop_size)]
-
-
-def _tokshift_three(frame: Size, crop_size: int) -> list[Crop]:
-    [centre] = _tokshift_centre(frame, crop_size)
-    return [centre, centre._replace(x=0), centre._replace(x=frame.width - crop_size)]
-
-
-def _tokshift_five(frame: Size, crop_size: int) -> list[Crop]:
-    right, bottom = frame.width - crop_size, frame.height - crop_size
-    corners = [Crop(x, y, crop_size, crop_size) for y in (0, bottom) for x in (0, right)]
-    return _tokshift_centre(frame, crop_size) + corners
-
-
 # --- Training crops ---------------------------------------------------------------------------------------------------
-
-# Positions in quarters of the free space, in the order of TSM's transforms: corners, centre, edges, then between.
-_GRID = (
-    (0, 0), (4, 0), (0, 4), (4, 4), (2, 2), (0, 2), (4, 2), (2, 4), (2, 0), (1, 1), (3, 1), (1, 3), (3, 3),
-)  # fmt: skip
 
 _CLOSE_ENOUGH = 3
 
@@ -229,7 +208,7 @@ def short_side_crop(frame: Size, input_size: int, short_side: tuple[int, int], r
     The last possible position is never drawn, as in the original. The box is on the stored frame.
     """
     scale_size = int(rng.integers(*short_side)) if short_side[0] < short_side[1] else short_side[0]
-    resized = resized_size(frame, scale_size, _TOKSHIFT)
+    resized = resized_size_by_ratio(frame, scale_size)
     x, y = (int(rng.integers(free)) if free > 0 else 0 for free in (side - input_size for side in resized))
     return stored_box(Crop(x, y, input_size, input_size), resized, frame)
 
@@ -253,7 +232,7 @@ def random_corner_crop(
     frame: Size, scale_size: int, scales: tuple[float, float], border: float, rng: np.random.Generator
 ) -> Crop:
     """ST-MulNet's training crop of a frame whose short side is ``scale_size``, as a box on the stored frame."""
-    resized = resized_size(frame, scale_size, _STMULNET)
+    resized = resized_size(frame, scale_size)
     crop_size = int(scale_size * rng.uniform(*scales))
     position = CORNERS[int(rng.integers(len(CORNERS)))]
     crop = corner_crop(resized, crop_size, position, border * rng.random(), border * rng.random())

@@ -16,6 +16,7 @@ from actcli.engine.recipes import Protocol, load_recipe
 from actcli.engine.results import read_scores
 from actcli.errors import ActcliError
 from actcli.ingest import ExtractOptions, extract_dataset
+from actcli.loaders import open_loader
 from actcli.models import create_model, load_weights, save_weights
 from actcli.shards import ShardOptions, ShardReader, ShardSet, write_shards
 
@@ -47,6 +48,42 @@ def test_with_other_crops_the_published_box_is_left():
     assert (views.size, views.scale_size) == (224, 256)
 
 
+@pytest.mark.parametrize(
+    ("trained_with", "clips", "sampling", "name"),
+    [
+        ("tokshift", 3, None, "3x3-224of224-dense-tokshift"),
+        ("tokshift", 10, None, "10x3-224of224-tokshift"),
+        ("tokshift", 1, "segments", "1x3-224of224-segments-tokshift"),
+        ("stmulnet", 2, None, "2x3-224of512-segments-stmulnet"),
+        ("tsm", 3, None, "3x3-224of256-segments"),
+        ("tokshift", 2, "tsm", "2x3-224of256-tsm"),
+        ("segments", 10, "tokshift", "10x3-224of224-tokshift"),
+    ],
+)
+def test_with_our_frames_resizing_and_crops_stay_those_of_the_training(trained_with, clips, sampling, name):
+    asked = AskedViews(clips=clips, crops=3, sampling=sampling)
+    views = choose_views(asked, Protocol(), training_size=224, trained_with=trained_with)
+    assert views.name() == name
+
+
+def test_a_test_that_tokshift_does_not_define_is_resized_and_cropped_as_tokshift_does(footage, tmp_path):
+    recipe = load_recipe("tokshift-kinetics-b16-8x32-224")
+    weights = _untrained(recipe, tmp_path / "weights.safetensors")
+    asked = AskedViews(clips=2)
+    result = evaluate(EvalOptions(weights, footage, tmp_path / "eval", views=asked, keep_views=True), HARDWARE)
+    whole = open_loader(footage, "val", 8, 224, 1, 0, training=False, sampling="dense", num_test_clips=2,
+                        num_crops=3, views="tokshift")  # fmt: skip
+    with whole as loader:
+        [batch] = loader
+    model, _ = load_weights(weights)
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (model.input_spec.mean, model.input_spec.std))
+    with torch.inference_mode():
+        logits = model.eval()((batch.clips[0].float() / 255 - mean) / std).numpy()
+    [found] = read_scores(result.out_dir).logits
+    np.testing.assert_allclose(found, logits.mean(0), rtol=1e-3, atol=1e-4)
+    assert json.loads((result.out_dir / "metrics.json").read_text())["protocol"].count("crops of 'tokshift'") == 1
+
+
 @pytest.mark.parametrize(("field", "value"), [("crops", 0), ("crops", 2), ("clips", 0), ("size", 5), ("scale_size", 5)])
 def test_nonsense_is_refused_by_name(field, value):
     with pytest.raises(ActcliError, match=f"{field} is {value}"):
@@ -58,13 +95,13 @@ def test_nonsense_is_refused_by_name(field, value):
 
 @pytest.fixture(scope="module")
 def footage(clips_dir, tmp_path_factory):
-    """Shards of one class with real footage of 37 frames, 340 x 256, once in training and once in validation."""
+    """Shards with real footage of 37 frames, 340 x 256: both classes in training, ``walk`` in validation."""
     root = tmp_path_factory.mktemp("footage")
     source = av.open(str(clips_dir / "street_h264.mp4"))
     frames = [frame.to_image() for frame, _ in zip(source.decode(video=0), range(NUM_FRAMES), strict=False)]
     assert len(frames) == NUM_FRAMES
-    for split in ("train", "val"):
-        folder = root / "raw" / split / "walk"
+    for split, name in (("train", "walk"), ("train", "stand"), ("val", "walk")):
+        folder = root / "raw" / split / name
         folder.mkdir(parents=True)
         _write(folder / f"{split}.mp4", [image.resize((WIDTH, HEIGHT)) for image in frames])
     extract_dataset(ExtractOptions("street", root / "raw", root / "frames", short_side=0, executor="serial"))
@@ -119,9 +156,14 @@ def test_an_evaluation_looks_at_what_the_original_looks_at(footage, parity_dir, 
 def _untrained(recipe, path):
     """A small network with the recipe's test, whose classifier is not near 0, so that its scores tell views apart."""
     torch.manual_seed(3)
-    model = create_model("tsn", num_classes=1, num_frames=recipe.num_frames, backbone="mobilenetv2")
+    model = create_model("tsn", num_classes=2, num_frames=recipe.num_frames, backbone="mobilenetv2")
     torch.nn.init.normal_(model.classifier.weight, std=1.0)
-    metadata = {"classes": ["walk"], "sampling": recipe.sampling, "size": 224, "test": recipe.to_dict()["test"]}
+    metadata = {
+        "classes": ["stand", "walk"],
+        "sampling": recipe.sampling,
+        "size": 224,
+        "test": recipe.to_dict()["test"],
+    }
     save_weights(model, path, metadata)
     return path
 

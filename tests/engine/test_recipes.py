@@ -10,7 +10,7 @@ from actcli.engine.overrides import override_recipe, settle_pretrained
 from actcli.engine.recipes import Protocol, Recipe, find_recipe, list_recipes, load_recipe
 from actcli.engine.schedules import Schedule
 from actcli.errors import ActcliError
-from actcli.loaders.sampling import find_sampling
+from actcli.loaders.originals import find_sampling
 from actcli.models import create_model, list_models
 
 RECIPES = {recipe.name: recipe for recipe in list_recipes()}
@@ -42,10 +42,10 @@ def test_a_recipe_names_a_model_that_exists_with_these_options(name):
 @pytest.mark.parametrize("name", RECIPES)
 def test_the_sampling_of_a_recipe_exists_for_training_validation_and_test(name):
     recipe = RECIPES[name]
-    assert find_sampling(recipe.sampling, training=True).num_clips == 1
+    assert find_sampling(recipe.sampling, training=True).num_test_clips == 1
     for protocol in (recipe.validation, recipe.test):
-        chosen = find_sampling(protocol.sampling or recipe.sampling, training=False, num_clips=protocol.clips)
-        assert chosen.num_clips == protocol.clips
+        chosen = find_sampling(protocol.sampling or recipe.sampling, training=False, num_test_clips=protocol.clips)
+        assert chosen.num_test_clips == protocol.clips
 
 
 @pytest.mark.parametrize("name", RECIPES)

@@ -47,7 +47,7 @@ def check_same_batches(root, device=None, **setup):
 
 CASES = {
     "training": {},
-    "evaluation": {"training": False, "num_clips": 2, "num_crops": 3},
+    "evaluation": {"training": False, "num_test_clips": 2, "num_crops": 3},
     "ten crops": {"training": False, "num_crops": 10},
     "cubic": {"sampling": "tokshift"},
     "small": {"training": False, "size": 32},

@@ -16,7 +16,7 @@ from PIL import Image
 
 from actcli.errors import ActcliError
 from actcli.loaders import Augmentation, open_loader
-from actcli.loaders.sampling import find_sampling
+from actcli.loaders.originals import find_sampling
 
 from .conftest import CLASSES, ShardMaker, flow_picture, jpeg, picture
 
@@ -55,10 +55,12 @@ def test_an_evaluation_batch_holds_the_centre_crop_of_the_middle_frames(make_sha
 
 
 def test_views_are_clips_times_crops_clip_by_clip(make_shards):
-    with open_loader(make_shards(), training=False, num_clips=2, num_crops=3, **SMALL) as loader:
+    with open_loader(make_shards(), training=False, num_test_clips=2, num_crops=3, **SMALL) as loader:
         batch = next(iter(loader))
     assert batch.clips.shape == (2, 6, 4, 3, 40, 40)
-    for number, frames in enumerate(find_sampling("segments", num_clips=2).sample(12, 4, np.random.default_rng(0))):
+    for number, frames in enumerate(
+        find_sampling("segments", num_test_clips=2).sample(12, 4, np.random.default_rng(0))
+    ):
         for crop, x in enumerate((0, 32, 16)):
             wanted = expected_view(1, frames, (x, 0, 64, 64))
             assert_same_pixels(batch.clips[1, number * 3 + crop].movedim(1, -1), wanted)
@@ -72,7 +74,7 @@ def test_ten_crops_mirror_every_second_one(make_shards):
 
 def test_a_frame_that_views_share_is_read_once(make_shards):
     root = make_shards(num_clips=2, num_frames=3)
-    with open_loader(root, training=False, num_clips=4, num_crops=3, **SMALL) as loader:
+    with open_loader(root, training=False, num_test_clips=4, num_crops=3, **SMALL) as loader:
         list(loader)
         payload = sum(os.path.getsize(path) for path in root.glob("*.tar"))
         assert 0 < loader.num_bytes_read < payload
@@ -444,7 +446,7 @@ def test_a_loader_in_a_worker_process_says_what_to_do(make_shards):
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"num_clips": 0, "training": False}, "num_clips is 0; it must be at least 1"),
+        ({"num_test_clips": 0, "training": False}, "num_test_clips is 0; it must be at least 1"),
         ({"workers": -2}, "workers is -2"),
         ({"size": 0}, "size is 0"),
         ({"shuffle_buffer": 0}, "shuffle_buffer is 0"),
@@ -459,8 +461,8 @@ def test_a_loader_in_a_worker_process_says_what_to_do(make_shards):
         ({"scale_size": 0}, "scale_size is 0; it must be at least 1"),
         ({"flow_stack": 0}, "flow_stack is 0; it must be at least 1"),
         ({"backend": ["cpu"]}, "unknown loader .*As backend, choose cpu, dali, auto"),
-        ({"num_clips": 3}, "num_clips=3 and num_crops=1 are for tests.*training=False"),
-        ({"num_crops": 10}, "num_clips=1 and num_crops=10 are for tests"),
+        ({"num_test_clips": 3}, "num_test_clips=3 and num_crops=1 are for tests.*training=False"),
+        ({"num_crops": 10}, "num_test_clips=1 and num_crops=10 are for tests"),
         ({"augmentation": "none"}, "augmentation is 'none'; it must be an actcli.loaders.Augmentation"),
     ],
 )

@@ -8,8 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actcli.errors import ActcliError
-from actcli.loaders.sampling import _NAMED as NAMED
-from actcli.loaders.sampling import expand_stack, find_sampling, sampling_names, surrounding_stack
+from actcli.loaders.originals import find_original, find_sampling, original_names, sampling_names
+from actcli.loaders.sampling import expand_stack, surrounding_stack
+
+NAMED = {mode.name: mode for name in original_names() for mode in find_original(name).modes}
 
 
 class ForcedRng:
@@ -91,7 +93,7 @@ def test_tsm_flow_draw_fails_where_the_original_does():
 
 
 def test_a_request_outside_the_video_becomes_frame_zero():
-    sampling = find_sampling("gsf-sparse-video-val", num_clips=1)
+    sampling = find_sampling("gsf-sparse-video-val", num_test_clips=1)
     rng = np.random.default_rng(0)
     assert sampling.request(5, 4, rng).tolist() == [[1, 2, 4, 5]]
     assert sampling.sample(5, 4, rng).tolist() == [[1, 2, 4, 0]]
@@ -106,7 +108,7 @@ def test_segments_spread_a_short_video_evenly():
 
 
 def test_dense_test_clips_reach_from_the_first_to_the_last_frame():
-    clips = find_sampling("dense", num_clips=3).sample(164, 64, np.random.default_rng(0))
+    clips = find_sampling("dense", num_test_clips=3).sample(164, 64, np.random.default_rng(0))
     assert clips[:, 0].tolist() == [0, 50, 100]
     assert clips[-1, -1] == 163
 
@@ -127,7 +129,9 @@ def test_our_frames_are_in_range_and_ordered(num_frames, num_segments, num_clips
 
 @given(LENGTHS, SEGMENTS, st.integers(1, 12))
 def test_our_segments_are_spread_as_evenly_as_integers_allow(num_frames, num_segments, num_clips):
-    frames = find_sampling("segments", num_clips=num_clips).sample(num_frames, num_segments, np.random.default_rng(0))
+    frames = find_sampling("segments", num_test_clips=num_clips).sample(
+        num_frames, num_segments, np.random.default_rng(0)
+    )
     gaps = np.diff(frames, axis=1)
     assert gaps.size == 0 or gaps.max() - gaps.min() <= 1
 
@@ -138,7 +142,7 @@ def test_a_named_protocol_never_reads_outside_the_video(num_frames, num_segments
         frames = NAMED[name].sample(num_frames, num_segments, np.random.default_rng(seed))
     except ActcliError:
         return
-    assert frames.shape == (NAMED[name].num_clips, num_segments)
+    assert frames.shape == (NAMED[name].num_test_clips, num_segments)
     assert frames.min() >= 0
     assert frames.max() < num_frames
 
@@ -164,8 +168,8 @@ def test_a_surrounding_stack_reaches_from_five_before_to_four_after():
 
 def test_a_family_picks_the_mode_by_training_and_clips():
     assert find_sampling("gsf", training=True).name == "gsf-train-uniform-random"
-    assert find_sampling("gsf", num_clips=2).name == "gsf-test-2clip"
-    assert find_sampling("masnet-dense", num_clips=4).name == "masnet-test-dense-4clip"
+    assert find_sampling("gsf", num_test_clips=2).name == "gsf-test-2clip"
+    assert find_sampling("masnet-dense", num_test_clips=4).name == "masnet-test-dense-4clip"
 
 
 def test_an_unknown_sampling_lists_the_known_ones():
@@ -175,11 +179,13 @@ def test_an_unknown_sampling_lists_the_known_ones():
 
 def test_a_wrong_number_of_clips_says_which_is_right():
     with pytest.raises(ActcliError, match="1 or 2 clips, not 3"):
-        find_sampling("tsm", num_clips=3)
+        find_sampling("tsm", num_test_clips=3)
 
 
 def test_every_listed_name_is_found():
     for name in sampling_names():
         find_sampling(
-            name, training=name in ("tsm", "tsm-dense"), num_clips=NAMED[name].num_clips if name in NAMED else 1
+            name,
+            training=name in ("tsm", "tsm-dense"),
+            num_test_clips=NAMED[name].num_test_clips if name in NAMED else 1,
         )

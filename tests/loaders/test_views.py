@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 
 from actcli.errors import ActcliError
 from actcli.loaders import views
+from actcli.loaders.originals import find_original
 from actcli.loaders.views import Crop, Size
 
-TSM, TOKSHIFT = views.find_rule("tsm"), views.find_rule("tokshift")
+TSM, TOKSHIFT = find_original("tsm").rule, find_original("tokshift").rule
 
 
 @pytest.fixture(scope="module")
@@ -26,24 +27,24 @@ def boxes(crops):
 def test_every_test_crop_of_the_tsm_family_is_reproduced(sizes):
     for row in sizes:
         for setting in row["settings"]:
-            frame = views.resized_size(Size(row["width"], row["height"]), setting["scale_size"])
+            frame = TSM.resize(Size(row["width"], row["height"]), setting["scale_size"])
             assert list(frame) == setting["resized"]
             expected = {1: [setting["center_crop"]], 3: setting["full_res_3crop"]}
             expected |= {5: setting["oversample_5crop"], 10: setting["oversample_10crop"]}
             for num_crops, wanted in expected.items():
-                assert boxes(views.evaluation_crops(frame, setting["crop_size"], num_crops, TSM)) == wanted
+                assert boxes(TSM.crops(frame, setting["crop_size"], num_crops)) == wanted
 
 
 def test_every_tokshift_crop_is_reproduced(sizes):
     for row in sizes:
         for setting in row["tokshift"]:
-            frame = views.resized_size(Size(row["width"], row["height"]), setting["short_side"], TOKSHIFT)
+            frame = TOKSHIFT.resize(Size(row["width"], row["height"]), setting["short_side"])
             assert list(frame) == setting["resized"]
-            three = views.evaluation_crops(frame, setting["patch_size"], 3, TOKSHIFT)
-            five = views.evaluation_crops(frame, setting["patch_size"], 5, TOKSHIFT)
+            three = TOKSHIFT.crops(frame, setting["patch_size"], 3)
+            five = TOKSHIFT.crops(frame, setting["patch_size"], 5)
             assert boxes(three) == setting["test_3crop_order_center_left_right"]
             assert boxes(five) == setting["mode5_order_center_tl_tr_bl_br"]
-            assert views.evaluation_crops(frame, setting["patch_size"], 1, TOKSHIFT) == three[:1]
+            assert TOKSHIFT.crops(frame, setting["patch_size"], 1) == three[:1]
 
 
 def test_every_multi_scale_candidate_and_offset_is_reproduced(sizes):
@@ -81,8 +82,8 @@ SIDES = st.integers(32, 1200)
 @given(SIDES, SIDES, st.integers(16, 400), st.sampled_from([1, 3, 5]), st.sampled_from([TSM, TOKSHIFT]))
 def test_test_crops_lie_on_the_stored_frame(width, height, size, num_crops, rule):
     stored = Size(width, height)
-    resized = views.resized_size(stored, rule.scale_size(size), rule)
-    for crop in views.evaluation_crops(resized, size, num_crops, rule):
+    resized = rule.resize(stored, rule.scale_size(size))
+    for crop in rule.crops(resized, size, num_crops):
         assert_inside(views.stored_box(crop, resized, stored), stored)
 
 
@@ -125,14 +126,14 @@ def test_short_side_jitter_covers_its_range():
 
 def test_a_crop_larger_than_the_frame_is_refused():
     with pytest.raises(ActcliError, match="does not fit"):
-        views.evaluation_crops(Size(200, 100), 224, 1)
+        TSM.crops(Size(200, 100), 224, 1)
 
 
 def test_a_number_of_crops_that_the_original_lacks_is_refused():
     with pytest.raises(ActcliError, match="tokshift tests with 1, 3, 5 crops, not 10"):
-        views.evaluation_crops(Size(300, 300), 224, 10, TOKSHIFT)
+        TOKSHIFT.crops(Size(300, 300), 224, 10)
 
 
 def test_the_scale_before_the_crop_follows_the_original():
-    assert [views.find_rule(name).scale_size(229) for name in (None, "gsf", "tokshift")] == [261, 261, 229]
-    assert views.find_rule("stmulnet").scale_size(112) == 256
+    assert [find_original(name).rule.scale_size(229) for name in ("ours", "gsf", "tokshift")] == [261, 261, 229]
+    assert find_original("stmulnet").rule.scale_size(112) == 256
