@@ -68,7 +68,7 @@ def _after_stopping(command: str | None) -> str:
     if command in ("extract", "shard"):
         return "What is done is kept; the same command continues."
     if command == "train":
-        return "The last checkpoint is kept; continue with: actcli train --resume"
+        return "What its last checkpoint holds is kept, if it wrote one; see: actcli runs"
     return "Nothing was kept of the unfinished work."
 
 

@@ -1,13 +1,14 @@
 """``actcli ensemble``: fuse the scores of several evaluations."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from actcli.cli._console import console, table
 from actcli.cli._options import HERE, WorkspaceOption
 from actcli.cli._workspace import Workspace
+from actcli.errors import ActcliError
 
 
 def ensemble_command(
@@ -30,11 +31,16 @@ def ensemble_command(
     folders = [find_evaluation(Workspace(workspace).runs, name) for name in names]
     fused = fuse(folders, numbers)
     metrics = [read_metrics(folder) for folder in folders]
+    _check_dataset(folders, metrics)
     shares = numbers or [1.0] * len(folders)
     result = {
         **metrics[0],
         **summarise(fused),
         "model": " + ".join(part["model"] for part in metrics),
+        "weights": " + ".join(part["weights"] for part in metrics),
+        "trained": " + ".join(str(part["trained"]) for part in metrics),
+        "run": None,
+        "num_views": sum(part["num_views"] for part in metrics),
         "protocol": "mean of class probabilities of "
         + ", ".join(f"{folder} (weight {share:g})" for folder, share in zip(folders, shares, strict=True)),
         "gflops": sum(part["gflops"] for part in metrics),
@@ -51,6 +57,16 @@ def ensemble_command(
         numbers_table.add_row(folder, "" if share is None else f"{share:g}", *accuracies)
     console.print(numbers_table)
     console.print(f"report: {target / 'report.html'}", markup=False)
+
+
+def _check_dataset(folders: list[Path], metrics: list[dict[str, Any]]) -> None:
+    """Refuse other datasets and splits, whose keys and labels may be the same by chance."""
+    tested = [f"{part['dataset']}, {part['split']}, split set {part['split_id']}" for part in metrics]
+    for folder, other in zip(folders, tested, strict=True):
+        if other != tested[0]:
+            raise ActcliError(
+                f"{folders[0]} is of {tested[0]}; {folder} is of {other}. Fuse evaluations of the same split."
+            )
 
 
 def _split_weights(parts: list[str], weights: list[float]) -> tuple[list[str], list[float]]:

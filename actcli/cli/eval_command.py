@@ -31,6 +31,7 @@ PUBLISHED = "the published test's"
 
 
 def eval_command(
+    ctx: typer.Context,
     run: Annotated[
         str | None,
         typer.Option(
@@ -107,6 +108,7 @@ def eval_command(
     from actcli.engine.protocols import AskedViews
     from actcli.engine.runs import find_run
 
+    _check_choice(ctx, weights, all_splits)
     hardware = Hardware(device, 1, num_workers(workers), loader)
     space = Workspace(workspace)
     asked: dict[str, Any] = {
@@ -133,6 +135,23 @@ def eval_command(
         console.print(f"evaluating the newest run, {chosen.name}", markup=False)
     choice = RunChoice(chosen, checkpoint, shards_dir, split_id)
     _evaluate(options_for_run(choice, out_dir=out_dir, **asked), hardware)
+
+
+def _check_choice(ctx: typer.Context, weights: Path | None, all_splits: bool) -> None:
+    """Refuse flags that would not be used."""
+    given = {name for name in ctx.params if str(ctx.get_parameter_source(name)).endswith("COMMANDLINE")}
+    if weights is not None:
+        _refuse("--weights", given & {"run", "run_dir", "checkpoint", "all_splits"})
+    if all_splits:
+        _refuse("--all-splits", given & {"run", "run_dir", "split_id", "out_dir"})
+    if "run" in given:
+        _refuse("--run", given & {"run_dir"})
+
+
+def _refuse(flag: str, others: set[str]) -> None:
+    if others:
+        listed = ", ".join(f"--{name.replace('_', '-')}" for name in sorted(others))
+        raise typer.BadParameter(f"{flag} says already what is evaluated; leave out {listed}.")
 
 
 def _evaluate(options: "EvalOptions", hardware: "Hardware") -> float:

@@ -1,6 +1,7 @@
 """``actcli train``: shards to a run."""
 
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -176,6 +177,7 @@ def train_command(
     from actcli.engine.training import (
         TrainRequest,
         continued_run,
+        continued_same,
         make_config,
         new_run,
         newest_run,
@@ -186,16 +188,13 @@ def train_command(
     hardware = Hardware(device, devices, num_workers(workers), loader, checkpoint_minutes)
     space = Workspace(workspace)
     others = _other_flags(ctx)
-    if resume and run_dir is not None and (run_dir / "config.yaml").exists():
-        if others:
-            raise ActcliError(
-                f"a run is continued with the settings in its config.yaml; leave out {', '.join(others)}, or start a "
-                f"new run. Only --epochs can change."
-            )
-        _train(continued_run(run_dir, epochs), hardware, dry_run)
-        return
-    if resume and run_dir is None and not others:
-        _train(newest_run(space.runs, epochs), hardware, dry_run)
+    if resume and others and run_dir is not None and (run_dir / "config.yaml").exists():
+        raise ActcliError(
+            f"a run is continued with the settings in its config.yaml; leave out {', '.join(others)}, or start a "
+            f"new run. Only --epochs can change."
+        )
+    if resume and not others:
+        _train(continued_run(run_dir, epochs) if run_dir else newest_run(space.runs, epochs), hardware, dry_run)
         return
     request = TrainRequest(
         shards=shards_dir or str(space.shard_dataset(dataset)),
@@ -228,7 +227,7 @@ def train_command(
         if resume and folder is None:
             run = same_run(config, space.runs, print_note)
         elif resume and folder is not None and (folder / "config.yaml").exists():
-            run = continued_run(folder)
+            run = continued_same(config, folder, epochs)
         else:
             run = new_run(config, space.runs, folder, print_note)
         best[part.split_id] = _train(run, hardware, dry_run)
@@ -247,12 +246,13 @@ def _other_flags(ctx: typer.Context) -> list[str]:
 
 def _train(run: "Run", hardware: "Hardware", dry_run: bool) -> float | None:
     """Train, or say that nothing is left to do; the best top-1."""
+    from actcli.engine.runs import read_state
     from actcli.engine.training import describe_finished
 
     recipe = run.config.recipe
     if run.resume and (told := describe_finished(run)) is not None:
         console.print(told, markup=False)
-        return None
+        return read_state(run.run_dir).best_top1
     verb = "continuing" if run.resume else "training"
     console.print(
         f"{verb} {recipe.model} on {run.config.shards} with the recipe {recipe.name}: {recipe.epochs} epochs, batches "
@@ -266,7 +266,7 @@ def _train(run: "Run", hardware: "Hardware", dry_run: bool) -> float | None:
         history = run.train(hardware, reporter)
     best = max((report.val_top1 for report in history if report.val_top1 is not None), default=None)
     told = "no epoch was validated" if best is None else f"best top-1 {100 * best:.2f} %"
-    console.print(f"{told}, in {run.run_dir}. next: actcli eval --crops 3 --clips 2", markup=False)
+    console.print(f"{told}, in {run.run_dir}. next: actcli eval --run-dir {quote(str(run.run_dir))}", markup=False)
     return best
 
 

@@ -1,5 +1,6 @@
 """Fuse the saved scores of several evaluations."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -27,7 +28,7 @@ def fuse(paths: Sequence[Path], weights: Sequence[float] | None = None) -> Score
     if len(paths) < 2:
         raise ActcliError("an ensemble needs two evaluations or more: actcli ensemble A B")
     weights = list(weights) if weights else [1.0] * len(paths)
-    if len(weights) != len(paths) or not all(weight > 0 for weight in weights):
+    if len(weights) != len(paths) or not all(0 < weight < math.inf for weight in weights):
         raise ActcliError(f"{len(paths)} evaluations need {len(paths)} positive --weights, got {weights}.")
     first, *others = parts = [read_scores(path).sorted() for path in paths]
     for path, part in zip(paths[1:], others, strict=True):

@@ -1,7 +1,7 @@
 """Evaluate a run: scores of every clip, metrics, and a page to look at."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -111,9 +111,11 @@ def newest_per_split_set(runs: Path) -> list[Path]:
         newest[RunConfig.read(run_dir).split_id] = run_dir
     if len(newest) < 2:
         raise ActcliError(f"{runs} has runs of {len(newest)} split set(s). Train all: actcli train … --all-splits")
-    setups = [(config.recipe, config.dataset) for config in map(RunConfig.read, newest.values())]
+    setups = [replace(RunConfig.read(run).settings(), split_id="") for run in newest.values()]
     if any(setup != setups[0] for setup in setups):
-        raise ActcliError("the newest runs of the split sets differ in recipe or dataset; evaluate them one by one.")
+        raise ActcliError(
+            "the newest runs of the split sets differ in recipe, dataset or starting weights; evaluate them one by one."
+        )
     return [newest[split_id] for split_id in sorted(newest)]
 
 
@@ -142,7 +144,6 @@ def evaluate(
     _check_classes(options, metadata, shards)
     views = published_views(options.views, model, metadata, note)
     out_dir = options.out_dir or options.results_dir / _folder_name(options, split, views, shards)
-    check_writable(out_dir)
     loader = open_test(
         shards,
         split,
@@ -157,6 +158,7 @@ def evaluate(
     model = model.to(fabric.device).to(memory_format=torch.channels_last)
     told = progress if fabric.is_global_zero else None
     with loader:
+        check_writable(out_dir)  # only now, so that an evaluation that does not fit together leaves no folder
         scores = score_split(model, loader, model.input_spec, fabric, keep_views=options.keep_views, progress=told)
     metrics = _metrics(options, scores, shards, split, model, metadata, views)
     metrics = plain_numbers({**metrics, "num_without_flow": loader.num_without_flow})
@@ -202,8 +204,8 @@ def _folder_name(options: EvalOptions, split: str, views: TestViews, shards: Sha
     parts = [split, views.name(), options.split_id]
     if options.run_dir is not None:
         parts.append(options.weights.stem)
-        if options.shards != RunConfig.read(options.run_dir).shards:
-            parts.append(f"on-{shards.card.name}-{shards.card.source_digest[:8]}")
+    if options.run_dir is None or options.shards != RunConfig.read(options.run_dir).shards:
+        parts.append(f"on-{shards.card.name}-{shards.card.source_digest[:8]}")
     if options.precision != "32-true":
         parts.append(options.precision)
     return "-".join(parts)

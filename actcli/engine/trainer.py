@@ -128,6 +128,8 @@ class _Training:
         self.progress = _Progress()
         if resume and (run_dir / LAST_CHECKPOINT).exists():
             self._restore()
+        elif resume:
+            self._note(f"{run_dir} has no checkpoint; the training begins at its first step")
         self.writer: SummaryWriter | None = None
         self.saved_at = time.monotonic()
         self.unseen: list[_Unseen] = []

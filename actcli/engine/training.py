@@ -14,6 +14,7 @@ from actcli.engine.overrides import override_recipe, settle_pretrained
 from actcli.engine.recipes import find_recipe, load_recipe
 from actcli.engine.reporting import EpochReport, Reporter
 from actcli.engine.runs import (
+    CONFIG_NAME,
     RunConfig,
     RunState,
     find_same,
@@ -162,6 +163,22 @@ def continued_run(run_dir: Path, epochs: int | None = None) -> Run:
     return Run(config, run_dir, resume=True)
 
 
+def continued_same(config: RunConfig, run_dir: Path, epochs: int | None = None) -> Run:
+    """The run in ``run_dir``, which has to have the settings of ``config``; only ``epochs`` may differ.
+
+    Raises:
+        ActcliError: It was started with other settings, or did more epochs already.
+    """
+    found = RunConfig.read(run_dir)
+    recipe = replace(found.recipe, epochs=config.recipe.epochs)
+    if replace(found, recipe=recipe).settings() != config.settings():
+        raise ActcliError(
+            f"{run_dir} was started with other settings than these; its {CONFIG_NAME} has them. Give the same ones, "
+            f"or choose another folder for a new run (--run-dir)."
+        )
+    return continued_run(run_dir, epochs)
+
+
 def list_states(runs: Path) -> list[RunState | ActcliError]:
     """How far each run came, oldest first; where a run cannot be read, why."""
 
@@ -227,7 +244,12 @@ def plan_training(config: RunConfig, hardware: Hardware) -> TrainingPlan:
     """What ``config`` would take on this machine; nothing is allocated or trained."""
     recipe = config.recipe
     card = ShardSet.open(config.shards).card
-    splits = dict(card.split_sets[config.split_id])
+    splits = card.splits(config.split_id)
+    if splits.get("train", 0) < recipe.batch_size:
+        raise ActcliError(
+            f"{splits.get('train', 0)} training clips do not fill one batch of {recipe.batch_size}. Lower batch_size "
+            f"(--batch-size)."
+        )
     options = {"num_classes": len(card.classes), "num_frames": recipe.num_frames, **recipe.model_options}
     profile = profile_model(recipe.model, size=recipe.size, **options)
     memory = step_memory(recipe.model, recipe.size or profile.input_shapes[0][-1], **options)

@@ -153,5 +153,5 @@ def no_answer(sampler: str, num_frames: int, num_segments: int) -> ActcliError:
     """The error where an original code fails."""
     return ActcliError(
         f"{sampler} has no answer for {num_frames} frames and {num_segments} segments; the original code fails there. "
-        "Use sampling segments (--protocol segments), or leave such short clips out."
+        "Use sampling segments (--sampling segments), or leave such short clips out."
     )

@@ -78,9 +78,22 @@ class ShardCard:
             )
         return _index_name(split, split_id, len(self.split_sets))
 
+    def splits(self, split_id: str) -> dict[str, int]:
+        """Clips per split of a split set.
+
+        Raises:
+            ActcliError: There is no such split set.
+        """
+        if split_id not in self.split_sets:
+            raise ActcliError(
+                f"{self.name} has no split set {split_id!r}; it has {', '.join(self.split_sets)}. Choose one as "
+                f"split_id (--split-id)."
+            )
+        return dict(self.split_sets[split_id])
+
     def evaluation_split(self, split_id: str = "1") -> str:
         """The split that scores are reported on: ``val`` where there is one with clips, else ``test``."""
-        splits = self.split_sets.get(split_id, {})
+        splits = self.splits(split_id)
         for split in ("val", "test"):
             if splits.get(split):
                 return split

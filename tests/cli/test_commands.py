@@ -1,6 +1,7 @@
 """The commands, one after the other, on a small dataset."""
 
 import json
+import shutil
 from importlib.metadata import version
 
 import pandas as pd
@@ -10,6 +11,7 @@ import yaml
 
 from actcli.engine.results import read_scores
 from actcli.models import create_model, load_weights
+from actcli.shards import ShardSet
 
 from .conftest import TINY
 
@@ -54,7 +56,7 @@ def test_train_uses_the_only_shards_and_writes_down_what_it_used(done):
 def test_train_says_the_accuracy_of_each_epoch_and_what_comes_next(done):
     history = json.loads((done.run / "history.jsonl").read_text())
     assert f"val top-1 {100 * history['val_top1']:.2f} %" in done.train.output
-    assert "next: actcli eval" in done.train.output
+    assert f"next: actcli eval --run-dir {done.run}" in done.train.output
 
 
 def test_eval_takes_the_newest_run_and_writes_scores_metrics_and_a_page(done):
@@ -102,6 +104,8 @@ def test_ensemble_takes_runs_and_weights(done, second_run, actcli):
     assert metrics["model"] == "tsm + tsn"
     assert "(weight 1)" in metrics["protocol"]
     assert "(weight 1.5)" in metrics["protocol"]
+    assert (metrics["weights"], metrics["run"]) == ("best.safetensors + best.safetensors", None)
+    assert metrics["num_views"] == 7
     fused = read_scores(folder)
     assert metrics["top1"] == pytest.approx((fused.logits.argmax(1) == fused.labels).mean(), abs=1e-6)
     assert (folder / "report.html").exists()
@@ -115,6 +119,16 @@ def test_compare_shows_both_runs_the_test_and_the_curves(done, second_run, actcl
     assert f"second against {done.run.name}" in result.output
     assert "95 % interval" in result.output
     assert (done.root / "runs" / "comparison.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_ensemble_of_other_splits_is_refused(done, second_run, actcli, tmp_path):
+    other = tmp_path / "other"
+    shutil.copytree(done.evaluation, other)
+    metrics = json.loads((other / "metrics.json").read_text())
+    (other / "metrics.json").write_text(json.dumps({**metrics, "dataset": "another"}))
+    result = actcli(f"ensemble {done.evaluation} {other} {done.space}")
+    assert result.exit_code == 1
+    assert f"{other} is of another, val, split set 1" in result.output
 
 
 def test_ensemble_with_too_few_weights_fails(done, second_run, actcli):
@@ -176,6 +190,15 @@ def test_eval_takes_imported_weights(imported, done, actcli, tmp_path):
     result = actcli(f"eval --weights {weights} --size 32 --workers 0 --out-dir {tmp_path} {done.space}")
     assert result.exit_code == 0, result.output
     assert json.loads((tmp_path / "metrics.json").read_text())["num_clips"] == 6
+
+
+def test_imported_weights_keep_the_results_of_each_dataset_apart(imported, done, actcli):
+    weights = imported[1] / "ckpt.best.safetensors"
+    result = actcli(f"eval --weights {weights} --size 32 --workers 0 {done.space}")
+    assert result.exit_code == 0, result.output
+    (folder,) = (imported[1] / "ckpt.best" / "eval").iterdir()
+    card = ShardSet.open(done.root / "shards" / "tiny").card
+    assert folder.name.endswith(f"-on-tiny-{card.source_digest[:8]}")
 
 
 def test_import_lists_what_does_not_fit(imported, actcli):
@@ -250,6 +273,28 @@ def test_resume_by_folder_continues_and_refuses_other_settings(interrupted, actc
     result = actcli(f"train --resume --run-dir {run} --workers 0 --device cpu")
     assert result.exit_code == 0, result.output
     assert (run / "finished").exists()
+
+
+def test_a_run_without_a_checkpoint_says_that_it_begins_again(interrupted, actcli):
+    _, run, _ = interrupted
+    result = actcli(f"train --resume --run-dir {run} --workers 0 --device cpu")
+    assert f"{run} has no checkpoint; the training begins at its first step" in result.output
+
+
+def test_all_split_sets_are_resumed_with_the_same_settings_only_and_keep_their_scores(interrupted, actcli):
+    workspace, _, command = interrupted
+    command = f"{command} --all-splits --run-dir {workspace / 'all'}"
+    trained = actcli(command)
+    assert trained.exit_code == 0, trained.output
+    again = actcli(f"{command} --resume")
+    assert again.exit_code == 0, again.output
+    assert again.output.splitlines()[-6:] == trained.output.splitlines()[-6:]
+    other = actcli(f"{command} --resume --seed 4")
+    assert other.exit_code == 1
+    assert "was started with other settings than these" in other.output
+    longer = actcli(f"{command} --resume --epochs 2")
+    assert longer.exit_code == 0, longer.output
+    assert "epoch 2: loss" in longer.output
 
 
 def test_a_run_is_not_overwritten(interrupted, actcli):

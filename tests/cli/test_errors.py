@@ -147,6 +147,9 @@ def test_an_unknown_model_lists_the_models(actcli, done):
         (f"--model tsm {TINY} --new-head", "new_head (--new-head) replaces the classifier of weights"),
         (f"--model tsm {TINY} --backbone vgg", "vgg"),
         (f"--model tsm {TINY} --split-id 2", "no split set '2'"),
+        (f"--model tsm {TINY} --split-id 2 --dry-run", "no split set '2'"),
+        (f"--model tsm {TINY} --batch-size 40 --dry-run", "18 training clips do not fill one batch of 40"),
+        ("--resume --run-dir absent", "absent is no run"),
         (f"--model tsm {TINY} --init absent.safetensors", "there are no weights at absent.safetensors"),
         (f"--model tsm {TINY} --pretrained absent.pth", "absent.pth"),
         ("--model vit --frames 2 --size 32 --pretrained none --modality flow --workers 0", "modality"),
@@ -169,6 +172,7 @@ def test_a_wrong_training_is_refused_in_one_sentence_and_leaves_no_run(actcli, d
         ("--split test", "no split 'test'"),
         ("--weights absent.safetensors", "there are no weights at absent.safetensors"),
         ("--all-splits", "--all-splits"),
+        ("--split-id 2", "no split set '2'; it has 1"),
     ],
 )
 def test_a_wrong_evaluation_is_refused_in_one_sentence(actcli, done, flags, sentence):
@@ -176,6 +180,24 @@ def test_a_wrong_evaluation_is_refused_in_one_sentence(actcli, done, flags, sent
     assert result.exit_code == 1, result.output
     assert result.exception is None or isinstance(result.exception, SystemExit)
     assert sentence in result.output
+    assert [folder.name for folder in (done.run / "eval").iterdir() if not any(folder.iterdir())] == []
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        "--weights w.safetensors --run absent",
+        "--weights w.safetensors --checkpoint last",
+        "--weights w.safetensors --all-splits",
+        "--all-splits --out-dir there",
+        "--all-splits --run absent",
+        "--run absent --run-dir there",
+    ],
+)
+def test_an_evaluation_refuses_flags_that_it_would_not_use(actcli, done, flags):
+    result = actcli(f"eval {flags} --workers 0 {done.space}")
+    assert result.exit_code == 2, result.output
+    assert "says already what is evaluated" in result.output
 
 
 @pytest.mark.parametrize(

@@ -73,7 +73,7 @@ def test_another_number_of_classes_is_refused(save):
         fuse([save("a", FIRST), save("b", SECOND[:, :2])])
 
 
-@pytest.mark.parametrize("weights", [[1], [1, 2, 3], [1, 0], [1, -1], [1, float("nan")]])
+@pytest.mark.parametrize("weights", [[1], [1, 2, 3], [1, 0], [1, -1], [1, float("nan")], [1, float("inf")]])
 def test_weights_that_do_not_fit_are_refused(save, weights):
     with pytest.raises(ActcliError, match="2 evaluations need 2 positive --weights"):
         fuse([save("a", FIRST), save("b", SECOND)], weights)

@@ -41,7 +41,7 @@ class Family:
             allowed = " or ".join(str(count) for count in self.tests)
             raise ActcliError(
                 f"{self.name} tests with {allowed} clips, not {num_test_clips}. Use one of these, or "
-                "sampling segments (--protocol segments)."
+                "sampling segments (--sampling segments)."
             )
         return self.tests[num_test_clips]
 
