@@ -27,6 +27,7 @@ COMMANDS = (
     "compare",
     "ensemble",
     "import",
+    "export",
     "bench",
     "doctor",
 )

@@ -172,7 +172,7 @@ class SegmentModel(VideoModel):
         check_frames(clip_BTCHW, self.num_frames)
         features_ND = self.backbone(clip_BTCHW.flatten(0, 1))
         scores_NK = self.classifier(self.dropout(features_ND))
-        scores_BTK: Tensor = scores_NK.view(len(clip_BTCHW), -1, scores_NK.shape[1])
+        scores_BTK: Tensor = scores_NK.view(clip_BTCHW.shape[0], -1, scores_NK.shape[1])
         return scores_BTK.mean(1)
 
     def _parameter_rules(self, *, fc_lr5: bool) -> list[ParameterRule]:

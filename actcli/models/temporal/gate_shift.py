@@ -111,4 +111,4 @@ def _take_turns(x_NCHW: Tensor) -> Tensor:
 
 
 def _halves(x_NCHW: Tensor) -> Tensor:
-    return x_NCHW.reshape(len(x_NCHW), 2, -1, *x_NCHW.shape[2:])
+    return x_NCHW.reshape(x_NCHW.shape[0], 2, -1, *x_NCHW.shape[2:])

@@ -50,8 +50,9 @@ class LongAttention(nn.Module):
     def forward(self, x_NCHW: Tensor) -> Tensor:
         """Shape in = shape out."""
         pooled_BCT = split_clips(x_NCHW.mean((2, 3)), self.num_frames).transpose(1, 2)
-        query, key, value = (layer(pooled_BCT).transpose(1, 2) for layer in (self.query, self.key, self.value))
-        seen_BTR = functional.scaled_dot_product_attention(query, key, value)
+        parts = (layer(pooled_BCT).transpose(1, 2) for layer in (self.query, self.key, self.value))
+        query, key, value = (part[:, None] for part in parts)  # one head
+        seen_BTR = functional.scaled_dot_product_attention(query, key, value).squeeze(1)
         scale_BCT = 1 + torch.tanh(self.expand(seen_BTR.transpose(1, 2)))
         scale_NC11 = scale_BCT.transpose(1, 2).flatten(0, 1)[:, :, None, None]
         y: Tensor = x_NCHW * scale_NC11 + self.neighbours(x_NCHW)

@@ -1,0 +1,46 @@
+"""``actcli export``: a model for other programs."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from actcli.cli._completion import complete_runs
+from actcli.cli._console import console, status
+from actcli.cli._options import HERE, WorkspaceOption
+from actcli.cli._workspace import Workspace
+
+SUFFIXES = {"onnx": ".onnx", "torch": ".pt2"}
+
+
+def export_command(
+    run: Annotated[
+        str | None,
+        typer.Option(help="Name or folder of a run.", show_default="the newest", autocompletion=complete_runs),
+    ] = None,
+    checkpoint: Annotated[Literal["best", "last"], typer.Option(help="Which weights of the run.")] = "best",
+    weights: Annotated[Path | None, typer.Option(help="Weights of no run, such as imported ones.")] = None,
+    to: Annotated[Literal["onnx", "torch"], typer.Option(help="onnx, or torch for torch.export.load.")] = "onnx",
+    size: Annotated[
+        int | None, typer.Option(min=16, help="Side of the frames in pixels.", show_default="that of the training")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The file.", show_default="beside the weights, .onnx or .pt2")
+    ] = None,
+    workspace: WorkspaceOption = HERE,
+) -> None:
+    """Write a model as ONNX or for torch.export, and compare its scores with ours.
+
+    The batch size is free; class names and what the input has to be (frames, size, mean, std) are in the metadata.
+    """
+    from actcli.engine.export import export_model
+    from actcli.engine.runs import find_run, weights_path
+
+    chosen = weights or weights_path(find_run(Workspace(workspace).runs, run), checkpoint)
+    target = out or chosen.with_suffix(SUFFIXES[to])
+    with status(f"exporting {chosen}"):
+        done = export_model(chosen, target, to, size)
+    shapes = ", ".join(f"[{', '.join(map(str, shape))}]" for shape in done.input_shapes)
+    console.print(
+        f"{done.path}: input {shapes}; scores differ from ours by {done.difference:.1e} of the largest", markup=False
+    )
