@@ -1,12 +1,30 @@
-"""Files that are whole or absent, and folders that one process writes at a time."""
+"""Files of ours among files of others: whole or absent, named so that it is clear whose they are, written by one."""
 
 import fcntl
 import os
+import re
+import shutil
+import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from actcli.errors import ActcliError
+
+LOCK_NAME = ".actcli-lock"
+"""The file that a process locks while it writes to a folder; it stays there."""
+_TEMPORARY = re.compile(r"\.actcli-.+\.\d+\.tmp")
+
+
+def temporary_path(path: Path) -> Path:
+    """Where ``path`` is written before it gets its name: a name that only this process uses."""
+    return path.with_name(f".actcli-{path.name}.{os.getpid()}.tmp")
+
+
+def is_temporary(name: str) -> bool:
+    """Whether a file or folder of that name was being written by a process of ours."""
+    return _TEMPORARY.fullmatch(name) is not None
 
 
 @contextmanager
@@ -15,19 +33,36 @@ def written_whole(path: Path) -> Iterator[Path]:
 
     When the block raises, the temporary file goes and ``path`` stays as it was.
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.actcli-tmp")
+    partial = temporary_path(path)
     try:
         yield partial
-        with partial.open("rb+") as file:
+        with partial.open("rb") as file:
             os.fsync(file.fileno())
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+        partial.replace(path)
+    except BaseException:
+        with suppress(OSError):
+            partial.unlink()
+        raise
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Delete what :func:`written_whole` left in ``folder`` when its process was killed."""
-    for path in folder.glob(".*.actcli-tmp"):
+def write_text_whole(path: Path, text: str) -> None:
+    """Replace a text file: readers see the old or the new one, never a part."""
+    with written_whole(path) as partial:
+        partial.write_text(text, encoding="utf-8", newline="")
+
+
+def remove_leftovers(*folders: Path) -> None:
+    """Delete the temporary files of killed processes, and nothing else; the caller holds the lock of the folders."""
+    for folder in folders:
+        for path in [entry for entry in folder.iterdir() if is_temporary(entry.name)] if folder.is_dir() else ():
+            remove(path)
+
+
+def remove(path: Path) -> None:
+    """Delete a file or a folder of ours, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
         path.unlink(missing_ok=True)
 
 
@@ -38,12 +73,18 @@ def folder_lock(folder: Path, what: str) -> Iterator[None]:
     Raises:
         ActcliError: Another process holds the lock; ``what`` names it: "Another training".
     """
-    with (folder / ".lock").open("w") as handle:
+    number = os.open(folder / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    with open(number, "ab", closefd=True):
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise ActcliError(f"{what} is writing to {folder}; wait for it to end, or choose another folder.") from None
         yield
+
+
+def nearest_folder(path: Path) -> Path:
+    """The path itself, or the nearest above it that exists."""
+    return next(folder for folder in (path.absolute(), *path.absolute().parents) if folder.exists())
 
 
 def check_writable(folder: Path) -> None:
@@ -54,8 +95,27 @@ def check_writable(folder: Path) -> None:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / f".{os.getpid()}.actcli-tmp"
+        probe = temporary_path(folder / "probe")
         probe.write_bytes(b"actcli")
         probe.unlink()
     except OSError as error:
         raise ActcliError(f"nothing can be written to {folder} ({error.strerror}). Choose another folder.") from error
+
+
+def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
+    """A file for reading; a pipe or a device in its place, which would hang or never end, is refused.
+
+    Raises:
+        ActcliError: It is no regular file.
+        OSError: There is no file, or it cannot be read.
+    """
+    with suppress(IsADirectoryError):
+        file = open(path, "rb", opener=_open_at_once)  # noqa: SIM115  the caller closes it
+        if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            return file
+        file.close()
+    raise ActcliError(f"{os.fspath(path)} is no regular file. Move it away and type the same command again.")
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)

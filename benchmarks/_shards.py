@@ -15,7 +15,7 @@ import simplejpeg
 from actcli.shards import ShardCard, ShardFile
 from actcli.shards.checksum import FileSeal
 from actcli.shards.clip import StoredClip
-from actcli.shards.index import write_index
+from actcli.shards.index_file import write_index
 
 CLIPS_PER_SHARD = 64
 BANK = 240

@@ -36,8 +36,8 @@ COMMANDS = {
 }
 RESUME = "train --run-dir run --resume --workers 0 --device cpu --checkpoint-minutes 0.01"
 RESULT_OF = {
-    "extract": ("frames", ("extract.jsonl", ".extract.lock")),
-    "shard": ("shards", (".lock",)),
+    "extract": ("frames", ("extract.jsonl", ".actcli-lock")),
+    "shard": ("shards", (".actcli-lock",)),
     "train": ("run/checkpoints", ()),
     "eval": ("run/eval", ("report.html", "metrics.json")),
 }

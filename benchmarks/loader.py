@@ -34,7 +34,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from actcli.loaders import open_loader
 from actcli.shards import ShardReader, ShardSet
-from actcli.shards.index import INDEX_SCHEMA
+from actcli.shards.index_file import INDEX_SCHEMA
 
 RESULTS = Path(__file__).parent / "results" / "loader.json"
 SEGMENTS, SIZE, BATCH, WORKERS = 8, 224, 8, 2

@@ -5,24 +5,21 @@
 
 from actcli.ingest.card import DatasetCard
 from actcli.ingest.datasets import describe_dataset, get_dataset, list_datasets
-from actcli.ingest.extract import (
-    ExtractOptions,
-    ExtractProgress,
-    ExtractSummary,
-    FailedClip,
-    extract_dataset,
-    plan_extraction,
-)
+from actcli.ingest.extract import extract_dataset, plan_extraction
 from actcli.ingest.flow import dequantise, flow_to_colour
 from actcli.ingest.manifest import MANIFEST_SCHEMA, payload_path, read_manifest
+from actcli.ingest.options import ExtractOptions
+from actcli.ingest.outcome import ClipOutcome
 from actcli.ingest.plan import Estimate, ExtractPlan, SplitCount
 from actcli.ingest.records import UNLABELLED, ClipRecord, DatasetAdapter, Listing
 from actcli.ingest.split import SplitRule
+from actcli.ingest.summary import ExtractProgress, ExtractSummary
 from actcli.ingest.synthetic import make_synthetic
 
 __all__ = [
     "MANIFEST_SCHEMA",
     "UNLABELLED",
+    "ClipOutcome",
     "ClipRecord",
     "DatasetAdapter",
     "DatasetCard",
@@ -31,7 +28,6 @@ __all__ = [
     "ExtractPlan",
     "ExtractProgress",
     "ExtractSummary",
-    "FailedClip",
     "Listing",
     "SplitCount",
     "SplitRule",

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from actcli.errors import ActcliError
-from actcli.ingest.files import open_regular, write_atomically
+from actcli.files import open_regular, write_text_whole
 from actcli.ingest.records import FlipPolicy
 
 CARD_NAME = "dataset.json"
@@ -59,7 +59,7 @@ class DatasetCard:
         """Write the card at once or not at all; ``path`` is the file or its folder."""
         path = Path(path)
         path = path / CARD_NAME if path.is_dir() else path
-        write_atomically(path, json.dumps(asdict(self), indent=1) + "\n")
+        write_text_whole(path, json.dumps(asdict(self), indent=1) + "\n")
 
 
 def _checked(value: dict[str, Any]) -> dict[str, Any]:

@@ -3,8 +3,9 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+import numpy as np
 import simplejpeg
 
 from actcli.ingest.decode import DECODER, DecodeSettings, Plane, VideoClip
@@ -12,6 +13,7 @@ from actcli.ingest.failure import ClipFailure, failing_at
 from actcli.ingest.flow import FlowMethod, flow_fields, flow_version, quantise
 from actcli.ingest.frame_folders import FrameFolder, find_flow
 from actcli.ingest.manifest import Layout, Modality, payload_path
+from actcli.ingest.outcome import ClipOutcome
 from actcli.ingest.payload import PayloadWriter
 
 
@@ -56,9 +58,8 @@ class _Source:
     note: str = ""
 
 
-def extract_clip(job: ClipJob, task: ClipTask) -> dict[str, Any]:
-    """Extract one clip; returns its ledger line. Only trouble with the disk it writes to is raised."""
-    row: dict[str, Any] = {"key": task.key, "source_id": task.source_id}
+def extract_clip(job: ClipJob, task: ClipTask) -> ClipOutcome:
+    """Extract one clip. Only trouble with the disk it writes to is raised."""
     target = payload_path(job.frames_dir, task.key, job.modality, job.layout)
     with PayloadWriter(target, job.modality, job.layout) as writer:
         source = _Source(iter(()), "", 0.0)
@@ -74,26 +75,27 @@ def extract_clip(job: ClipJob, task: ClipTask) -> dict[str, Any]:
             failure = error
         planes = 1 if job.modality == "rgb" else 2
         num_frames = len(writer.frame_sizes) // planes
-        if failure:
-            row |= {"stage": failure.stage, "error": failure.error, "message": failure.message}
-            if not (job.keep_partial and num_frames and failure.stage == "decode"):
-                is_missing = failure.stage == "find" and failure.error == "FileNotFoundError"
-                return row | {"status": "missing" if is_missing else "failed"}
+        if failure and not (job.keep_partial and num_frames and failure.stage == "decode"):
+            return ClipOutcome.lost(task.key, task.source_id, failure)
         writer.commit()
-    return row | {
-        "status": "ok",
-        "message": failure.message if failure else source.note,
-        "partial": failure is not None,
-        "num_frames": num_frames,
-        "width": source.size[0],
-        "height": source.size[1],
-        "fps": source.fps,
-        "frame_sizes": writer.frame_sizes,
-        "bytes": sum(writer.frame_sizes),
-        "checksum": writer.checksum,
-        "decoder": source.decoder,
-        "bound": job.flow_bound if job.modality == "flow" else 0.0,
-    }
+    return ClipOutcome(
+        key=task.key,
+        source_id=task.source_id,
+        status="ok",
+        stage=failure.stage if failure else "",
+        error=failure.error if failure else "",
+        message=failure.message if failure else source.note,
+        partial=failure is not None,
+        num_frames=num_frames,
+        width=source.size[0],
+        height=source.size[1],
+        fps=source.fps,
+        frame_sizes=np.array(writer.frame_sizes, np.uint32),
+        bytes=sum(writer.frame_sizes),
+        checksum=writer.checksum,
+        decoder=source.decoder,
+        bound=job.flow_bound if job.modality == "flow" else 0.0,
+    )
 
 
 def _guarded(jpegs: Iterator[bytes]) -> Iterator[bytes]:

@@ -10,18 +10,19 @@ from pathlib import Path
 
 import numpy as np
 
+from actcli.files import nearest_folder
 from actcli.ingest.container import open_container
 from actcli.ingest.coverage import stream_seconds
 from actcli.ingest.decode import DecodeSettings, target_size
 from actcli.ingest.executors import Crash, ExecutorName, run_tasks
 from actcli.ingest.failure import ClipFailure
-from actcli.ingest.files import readable_bytes
 
 _BYTES_PER_PIXEL = 0.2
 """Upper estimate of a JPEG frame's bytes a pixel at the default quality."""
 _SAMPLED_CLIPS = 16
 _SAMPLE_SECONDS = 20.0
 _WORKERS = 2
+_UNITS = ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
 
 
 @dataclass(frozen=True)
@@ -54,11 +55,6 @@ class DiskNeed:
             )
 
 
-def nearest_folder(path: Path) -> Path:
-    """The path itself or the nearest folder above it that exists."""
-    return next(folder for folder in (path.absolute(), *path.absolute().parents) if folder.exists())
-
-
 def estimated_bytes(settings: DecodeSettings, planes: int, path: Path) -> float | None:
     """Bytes that a clip will take, from its header; None where that cannot be told."""
     try:
@@ -71,3 +67,11 @@ def estimated_bytes(settings: DecodeSettings, planes: int, path: Path) -> float 
             return num_frames * width * height * _BYTES_PER_PIXEL * planes
     except (ClipFailure, OSError, ValueError, ArithmeticError, MemoryError):
         return None
+
+
+def readable_bytes(size: float) -> str:
+    """``12.3 MB``: a size with the unit that suits it."""
+    if size < 1000:
+        return f"{size:.0f} bytes"
+    unit, name = next((pair for pair in _UNITS if size >= pair[0]), _UNITS[-1])
+    return f"{size / unit:.1f} {name}"

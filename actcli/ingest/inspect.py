@@ -18,11 +18,19 @@ import simplejpeg
 from numpy.typing import NDArray
 
 from actcli.errors import ActcliError
+from actcli.files import write_text_whole
 from actcli.ingest.card import DatasetCard
-from actcli.ingest.files import write_atomically
 from actcli.ingest.flow import dequantise, flow_to_colour
 from actcli.ingest.lookalikes import joined, lookalikes, read_bits, sampled_frames
-from actcli.ingest.manifest import Layout, Modality, modality_file, payload_path, read_manifest
+from actcli.ingest.manifest import (
+    Layout,
+    ManifestRow,
+    Modality,
+    manifest_rows,
+    modality_file,
+    payload_path,
+    read_manifest,
+)
 from actcli.ingest.split import SplitRule
 
 _UCF_GROUP = re.compile(r"v_(?P<class_name>\w+?)_g(?P<group>\d+)_c\d+", re.IGNORECASE)
@@ -59,6 +67,16 @@ class Conflict:
 
 
 @dataclass(frozen=True)
+class _Pictures:
+    """Strips of frames of one clip."""
+
+    source_id: str
+    class_name: str
+    strips: list[list[str]]
+    """A strip for each modality, of pictures as data URLs."""
+
+
+@dataclass(frozen=True)
 class Inspection:
     """What ``inspect_dataset`` wrote and found."""
 
@@ -91,10 +109,11 @@ def inspect_dataset(
     _check_target(out_html)
     card = DatasetCard.read(frames_dir)
     modality: Modality = "rgb" if "rgb" in card.extraction else "flow"
-    clips = read_manifest(frames_dir, modality).to_pandas()
+    manifest = read_manifest(frames_dir, modality)
+    clips, rows = manifest.to_pandas(), list(manifest_rows(manifest))
     clips["splits"] = clips["splits"].map(dict)
     kept = clips[clips["status"] == "ok"]
-    leaks = (*find_leaks(kept, card), *_find_lookalikes(frames_dir, card, kept, progress))
+    leaks = (*find_leaks(kept, card), *_find_lookalikes(frames_dir, card, [row for row in rows if row.is_ok], progress))
     conflicts = tuple(find_conflicts(kept))
     failed = clips[clips["status"] != "ok"]
     page = _template().render(
@@ -105,7 +124,7 @@ def inspect_dataset(
         balance=_class_balance(clips, card),
         lengths=_histogram(kept["num_frames"]),
         sizes=_sizes(kept),
-        pictures=list(_pictures(frames_dir, card, kept)),
+        pictures=list(_pictures(frames_dir, card, rows)),
         failures=_records(failed.head(_SHOWN_ROWS)),
         num_failed=len(failed),
         leaks=leaks[:_SHOWN_ROWS],
@@ -114,7 +133,7 @@ def inspect_dataset(
         num_conflicts=len(conflicts),
     )
     try:
-        write_atomically(out_html, page)
+        write_text_whole(out_html, page)
     except OSError as error:
         raise ActcliError(
             f"{out_html} cannot be written ({error.strerror}); choose another place with --out."
@@ -155,24 +174,23 @@ def find_conflicts(kept: pd.DataFrame) -> Iterator[Conflict]:
 
 
 def _find_lookalikes(
-    frames_dir: Path, card: DatasetCard, kept: pd.DataFrame, progress: Callable[[int, int], None] | None
+    frames_dir: Path, card: DatasetCard, rows: list[ManifestRow], progress: Callable[[int, int], None] | None
 ) -> Iterator[Leak]:
     """Clips of different splits with nearly the same pictures; those with equal frames are known already."""
-    if "rgb" not in card.extraction or kept.empty:
+    if "rgb" not in card.extraction or not rows:
         return
-    rows = _records(kept)
     bits = read_bits(lambda number: list(_sampled_jpegs(frames_dir, card, rows[number])), len(rows), progress)
     for split_set, splits in card.split_sets.items():
-        side = _split_of(kept, split_set).tolist()
+        side = [row.splits.get(split_set) for row in rows]
         numbers = {s: [n for n, b in enumerate(bits) if b is not None and side[n] == s] for s in splits}
         pairs = []
         for one, other in itertools.combinations((s for s in splits if numbers[s]), 2):
             left, right = (np.array([bits[n] for n in numbers[s]]) for s in (one, other))
             found = ((numbers[one][i], numbers[other][j]) for i, j in lookalikes(left, right))
-            pairs += [(i, j) for i, j in found if rows[i]["checksum"] != rows[j]["checksum"]]
+            pairs += [(i, j) for i, j in found if rows[i].checksum != rows[j].checksum]
         for group in joined(pairs):
-            shared = tuple(sorted({side[n] for n in group}))
-            yield Leak(split_set, shared, "nearly the same pictures", tuple(rows[n]["source_id"] for n in group))
+            shared = tuple(sorted({rows[n].splits[split_set] for n in group}))
+            yield Leak(split_set, shared, "nearly the same pictures", tuple(rows[n].source_id for n in group))
 
 
 def _split_of(clips: pd.DataFrame, split_set: str) -> "pd.Series[Any]":
@@ -243,62 +261,66 @@ def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
     return cast(list[dict[str, Any]], table.to_dict("records"))
 
 
-def _pictures(frames_dir: Path, card: DatasetCard, kept: pd.DataFrame) -> Iterator[dict[str, Any]]:
+def _pictures(frames_dir: Path, card: DatasetCard, rows: list[ManifestRow]) -> Iterator[_Pictures]:
     """Strips of frames of clips spread over the classes; flow, where there is any, below."""
-    labelled = kept[kept["label"] >= 0].drop_duplicates("label").sort_values("label")
+    first: dict[int, ManifestRow] = {}
+    for row in rows:
+        if row.is_ok and row.label >= 0:
+            first.setdefault(row.label, row)
+    labelled = [first[label] for label in sorted(first)]
     step = max(1, -(-len(labelled) // _SHOWN_CLIPS))
     flows = _flow_rows(frames_dir, card)
-    for row in _records(labelled.iloc[::step]):
+    for row in labelled[::step]:
         strips = []
         if "rgb" in card.extraction:
             strips.append([_data_url(image) for image in _rgb_strip(frames_dir, card, row)])
-        if flow := flows.get(row["key"]):
+        if flow := flows.get(row.key):
             strips.append([_data_url(image) for image in _flow_strip(frames_dir, card, flow)])
-        yield {"source_id": row["source_id"], "class_name": row["class_name"], "strips": strips}
+        yield _Pictures(row.source_id, row.class_name, strips)
 
 
-def _flow_rows(frames_dir: Path, card: DatasetCard) -> dict[str, dict[str, Any]]:
+def _flow_rows(frames_dir: Path, card: DatasetCard) -> dict[str, ManifestRow]:
     if "flow" not in card.extraction or not modality_file(frames_dir, "manifest", "flow", ".parquet").is_file():
         return {}
-    return {row["key"]: row for row in read_manifest(frames_dir, "flow").to_pylist() if row["status"] == "ok"}
+    return {row.key: row for row in manifest_rows(read_manifest(frames_dir, "flow")) if row.is_ok}
 
 
-def _rgb_strip(frames_dir: Path, card: DatasetCard, row: dict[str, Any]) -> Iterator[NDArray[np.uint8]]:
+def _rgb_strip(frames_dir: Path, card: DatasetCard, row: ManifestRow) -> Iterator[NDArray[np.uint8]]:
     jpegs = _read_jpegs(frames_dir, card, row, "rgb")
     for index in np.linspace(0, len(jpegs) - 1, min(_SHOWN_FRAMES, len(jpegs))).round().astype(int):
         yield simplejpeg.decode_jpeg(jpegs[index], "RGB")
 
 
-def _flow_strip(frames_dir: Path, card: DatasetCard, row: dict[str, Any]) -> Iterator[NDArray[np.uint8]]:
+def _flow_strip(frames_dir: Path, card: DatasetCard, row: ManifestRow) -> Iterator[NDArray[np.uint8]]:
     jpegs = _read_jpegs(frames_dir, card, row, "flow")
     count = len(jpegs) // 2
     for index in np.linspace(0, count - 1, min(_SHOWN_FRAMES, count)).round().astype(int):
         x, y = (simplejpeg.decode_jpeg(jpegs[2 * index + axis], "GRAY")[..., 0] for axis in (0, 1))
-        yield flow_to_colour(dequantise(x, y, row["bound"]))
+        yield flow_to_colour(dequantise(x, y, row.bound))
 
 
-def _read_jpegs(frames_dir: Path, card: DatasetCard, row: dict[str, Any], modality: Modality) -> list[bytes]:
-    return list(_jpegs_at(frames_dir, card, row, modality, range(len(row["frame_sizes"]))))
+def _read_jpegs(frames_dir: Path, card: DatasetCard, row: ManifestRow, modality: Modality) -> list[bytes]:
+    return list(_jpegs_at(frames_dir, card, row, modality, range(len(row.frame_sizes))))
 
 
-def _sampled_jpegs(frames_dir: Path, card: DatasetCard, row: dict[str, Any]) -> Iterator[bytes]:
-    return _jpegs_at(frames_dir, card, row, "rgb", sampled_frames(row["num_frames"]))
+def _sampled_jpegs(frames_dir: Path, card: DatasetCard, row: ManifestRow) -> Iterator[bytes]:
+    return _jpegs_at(frames_dir, card, row, "rgb", sampled_frames(row.num_frames))
 
 
 def _jpegs_at(
-    frames_dir: Path, card: DatasetCard, row: dict[str, Any], modality: Modality, indices: Iterable[int]
+    frames_dir: Path, card: DatasetCard, row: ManifestRow, modality: Modality, indices: Iterable[int]
 ) -> Iterator[bytes]:
     layout: Layout = card.extraction[modality]["settings"]["layout"]
-    path = payload_path(frames_dir, row["key"], modality, layout)
+    path = payload_path(frames_dir, row.key, modality, layout)
     if layout == "folders":
         names = sorted(path.iterdir(), key=lambda file: (file.stem[-5:], file.stem))  # x and y of a field together
         yield from (names[index].read_bytes() for index in indices)
         return
-    ends = np.cumsum(row["frame_sizes"])
+    ends = np.cumsum(row.frame_sizes)
     with path.open("rb") as file:
         for index in indices:
-            file.seek(int(ends[index] - row["frame_sizes"][index]))
-            yield file.read(int(row["frame_sizes"][index]))
+            file.seek(int(ends[index] - row.frame_sizes[index]))
+            yield file.read(int(row.frame_sizes[index]))
 
 
 def _data_url(image: NDArray[np.uint8]) -> str:

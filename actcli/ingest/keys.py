@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from actcli.errors import ActcliError
-from actcli.ingest.files import open_regular, write_atomically
+from actcli.files import open_regular, write_text_whole
 from actcli.ingest.manifest import printable
 from actcli.ingest.records import ClipRecord
 
@@ -41,7 +41,7 @@ def assign_keys(frames_dir: Path, records: Sequence[ClipRecord], extracted: Mapp
             table[number : number + 1] = [record.source_id]
             numbers[record.source_id] = number
     if table != known or not path.exists():
-        write_atomically(path, "".join(json.dumps(source_id) + "\n" for source_id in table))
+        write_text_whole(path, "".join(json.dumps(source_id) + "\n" for source_id in table))
     return {source_id: f"{number:09d}" for source_id, number in numbers.items()}
 
 

@@ -8,7 +8,8 @@ import io
 import itertools
 import os
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
@@ -18,54 +19,50 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from actcli.errors import ActcliError
-from actcli.ingest.files import open_regular, replacing, write_atomically
+from actcli.facts import Sizes
+from actcli.files import open_regular, write_text_whole, written_whole
+from actcli.ingest.outcome import FIELD_NAMES, ClipOutcome, Status
 from actcli.ingest.records import ClipRecord
 
 Modality = Literal["rgb", "flow"]
 Layout = Literal["mjpeg", "folders"]
 
-MANIFEST_SCHEMA = pa.schema(
-    [
-        ("key", pa.string()),
-        ("source_id", pa.string()),
-        ("path", pa.string()),
-        ("label", pa.int64()),
-        ("class_name", pa.string()),
-        ("splits", pa.map_(pa.string(), pa.string())),
-        ("status", pa.string()),
-        ("stage", pa.string()),
-        ("error", pa.string()),
-        ("message", pa.string()),
-        ("num_frames", pa.int64()),
-        ("width", pa.int64()),
-        ("height", pa.int64()),
-        ("fps", pa.float64()),
-        ("frame_sizes", pa.list_(pa.int64())),
-        ("bytes", pa.int64()),
-        ("checksum", pa.string()),
-        ("decoder", pa.string()),
-        ("partial", pa.bool_()),
-        ("bound", pa.float64()),
-    ]
-)
-"""One row a listed clip; ``docs/design.md`` says what each column means."""
 
-OUTCOME_DEFAULTS: dict[str, Any] = {
-    "stage": "",
-    "error": "",
-    "message": "",
-    "num_frames": 0,
-    "width": 0,
-    "height": 0,
-    "fps": 0.0,
-    "frame_sizes": [],
-    "bytes": 0,
-    "checksum": "",
-    "decoder": "",
-    "partial": False,
-    "bound": 0.0,
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class ManifestRow(ClipOutcome):
+    """One row of the manifest: a clip of the official list, and what came of it."""
+
+    path: str
+    """File or folder relative to the raw folder, printable."""
+    label: int
+    """Class, or −1 where the official list gives none."""
+    class_name: str
+    """Official class name; empty without a label."""
+    splits: Mapping[str, str]
+    """Split set to split."""
+
+
+_TYPES: dict[object, pa.DataType] = {
+    str: pa.string(),
+    int: pa.int64(),
+    float: pa.float64(),
+    bool: pa.bool_(),
+    Status: pa.string(),
+    Sizes: pa.list_(pa.int64()),
+    Mapping[str, str]: pa.map_(pa.string(), pa.string()),
 }
-"""What a ledger line leaves out."""
+"""Column type of a field of each type."""
+_LISTED = ("key", "source_id", "path", "label", "class_name", "splits")
+"""What the official list says; these columns come first."""
+
+
+def _schema() -> pa.Schema:
+    types = {fact.name: _TYPES[fact.type] for fact in fields(ManifestRow)}
+    return pa.schema([(name, types[name]) for name in dict.fromkeys((*_LISTED, *types))])
+
+
+MANIFEST_SCHEMA = _schema()
+"""One row a listed clip; ``docs/design.md`` says what each column means."""
 
 _ROWS_PER_GROUP = 8192
 _CHUNK_BYTES = 1 << 22
@@ -83,14 +80,14 @@ def payload_path(frames_dir: Path, key: str, modality: Modality = "rgb", layout:
 
 
 def write_manifest(
-    path: Path, records: Iterable[ClipRecord], keys: Mapping[str, str], outcomes: Mapping[str, Mapping[str, Any]]
+    path: Path, records: Iterable[ClipRecord], keys: Mapping[str, str], outcomes: Mapping[str, ClipOutcome]
 ) -> None:
     """Write the table of all clips in key order, at once or not at all. It holds no times: equal work, equal table."""
     ordered = iter(sorted(records, key=lambda record: keys[record.source_id]))
-    with replacing(path) as temporary, temporary.open("wb") as raw, _writer(file := _HashingFile(raw)) as writer:
+    with written_whole(path) as temporary, temporary.open("wb") as raw, _writer(file := _HashingFile(raw)) as writer:
         while batch := list(itertools.islice(ordered, _ROWS_PER_GROUP)):
-            writer.write_table(_table(batch, keys, outcomes))
-    write_atomically(checksum_path(path), f"{file.digest.hexdigest()}  {path.name}\n")
+            writer.write_table(_table(batch, [outcomes[keys[record.source_id]] for record in batch]))
+    write_text_whole(checksum_path(path), f"{file.digest.hexdigest()}  {path.name}\n")
 
 
 def _writer(file: "_HashingFile") -> Any:
@@ -128,22 +125,39 @@ def _digest(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _table(
-    records: Sequence[ClipRecord], keys: Mapping[str, str], outcomes: Mapping[str, Mapping[str, Any]]
-) -> pa.Table:
+def _table(records: Sequence[ClipRecord], outcomes: Sequence[ClipOutcome]) -> pa.Table:
     """Rows of the manifest, made column by column."""
-    rows = [outcomes[keys[record.source_id]] for record in records]
-    columns = {
-        "key": [keys[record.source_id] for record in records],
+    listed = {
         "source_id": [printable(record.source_id) for record in records],
         "path": [printable(record.path) for record in records],
         "label": [record.label for record in records],
         "class_name": [printable(record.class_name) for record in records],
         "splits": [sorted(record.splits.items()) for record in records],
-        "status": [row["status"] for row in rows],
-        **{name: [row.get(name, default) for row in rows] for name, default in OUTCOME_DEFAULTS.items()},
     }
-    return pa.table(columns, schema=MANIFEST_SCHEMA)
+    came = {name: [getattr(outcome, name) for outcome in outcomes] for name in FIELD_NAMES}
+    return pa.table(came | listed, schema=MANIFEST_SCHEMA)
+
+
+def manifest_rows(table: pa.Table) -> Iterator[ManifestRow]:
+    """The rows of a manifest, in its order.
+
+    Raises:
+        ValueError: A value is missing.
+    """
+    if any(column.null_count for column in table.columns):
+        raise ValueError("a value is missing")
+    for batch in table.to_batches(_ROWS_PER_GROUP):
+        columns = {name: batch.column(name).to_pylist() for name in batch.schema.names if name != "frame_sizes"}
+        columns["splits"] = [dict(splits) for splits in columns["splits"]]
+        columns["frame_sizes"] = _sizes_of_rows(batch.column("frame_sizes"))
+        for values in zip(*columns.values(), strict=True):
+            yield ManifestRow(**dict(zip(columns, values, strict=True)))
+
+
+def _sizes_of_rows(column: pa.ListArray) -> list[Sizes]:
+    lengths = pc.list_value_length(column).to_numpy(zero_copy_only=False)
+    sizes = column.flatten().to_numpy(zero_copy_only=False).astype(np.uint32)
+    return np.split(sizes, np.cumsum(lengths)[:-1]) if len(lengths) else []
 
 
 def read_manifest(frames_dir: Path | str, modality: Modality = "rgb") -> pa.Table:

@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 from typing import BinaryIO
 
-from actcli.ingest.files import remove, temporary_path
+from actcli.files import remove, temporary_path
 from actcli.ingest.manifest import Layout, Modality
 
 

@@ -145,6 +145,6 @@ class _Trial(NamedTuple):
 
 def _timed_clip(job: ClipJob, task: ClipTask) -> _Trial:
     begin = time.monotonic()
-    row = extract_clip(job, task)
+    outcome = extract_clip(job, task)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return _Trial(time.monotonic() - begin, row.get("bytes", 0), peak)
+    return _Trial(time.monotonic() - begin, outcome.bytes, peak)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from actcli.errors import ActcliError
-from actcli.ingest.files import write_atomically
+from actcli.files import write_text_whole
 from actcli.ingest.records import ClipRecord, Listing, shown_names
 
 SPLITS_NAME = "splits.json"
@@ -156,7 +156,7 @@ def write_splits(frames_dir: Path, records: Iterable[ClipRecord], rule: SplitRul
     splits = known | {record.source_id: record.splits["1"] for record in records}
     if splits != known:
         value = {"val_fraction": rule.val_fraction, "group_by": rule.group_by, "splits": splits}
-        write_atomically(frames_dir / SPLITS_NAME, json.dumps(value, indent=0) + "\n")
+        write_text_whole(frames_dir / SPLITS_NAME, json.dumps(value, indent=0) + "\n")
 
 
 def torn_groups(records: Iterable[ClipRecord], rule: SplitRule) -> list[str]:

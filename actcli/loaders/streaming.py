@@ -7,10 +7,10 @@ from itertools import islice
 import numpy as np
 
 from actcli.errors import ActcliError
+from actcli.facts import Sizes
 from actcli.loaders.order import Order
 from actcli.loaders.plan import BatchPlan, ClipPlan, FlipPolicy, Planner, Stream, ViewSettings
 from actcli.shards import ShardIndex, ShardSet
-from actcli.shards.clip import Sizes
 from actcli.shards.index import FrameTable
 from actcli.shards.stream import StreamedClip, stream_clips
 

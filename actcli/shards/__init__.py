@@ -3,9 +3,10 @@
 from actcli.shards.card import SHARD_FORMAT_VERSION, ShardCard, ShardFile
 from actcli.shards.forecast import ShardForecast, forecast_shards
 from actcli.shards.index import ShardIndex
+from actcli.shards.options import ShardOptions
 from actcli.shards.reader import ShardReader, ShardSet
 from actcli.shards.verify import Finding, verify_shards
-from actcli.shards.writer import ShardOptions, ShardSummary, write_shards
+from actcli.shards.writer import ShardSummary, write_shards
 
 __all__ = [
     "SHARD_FORMAT_VERSION",

@@ -1,15 +1,14 @@
 """What an index or a clip's JSON may say: numbers are bounded by what the card says and by what a picture can be."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from actcli.facts import Sizes
 from actcli.shards.card import ShardCard
-from actcli.shards.clip import Sizes, StoredClip
-
-if TYPE_CHECKING:
-    from actcli.shards.index import Array, FrameTable, ShardIndex
+from actcli.shards.clip import StoredClip
+from actcli.shards.index import Array, FrameTable, ShardIndex
 
 MAX_PIXELS = 1 << 26
 """Pixels of the largest picture that is decoded, twice those of 8K video; they take 200 MB in RGB."""
@@ -20,7 +19,7 @@ _LARGEST_NUMBER = 1e9
 _CLIPS_AT_A_TIME = 10_000
 
 
-def check_index(index: "ShardIndex", card: ShardCard) -> None:
+def check_index(index: ShardIndex, card: ShardCard) -> None:
     """Compare every number of an index with the card.
 
     Raises:
@@ -82,18 +81,18 @@ def _check_sizes(sizes: Sizes, num_pictures: int, payload_bytes: int) -> None:
         )
 
 
-def _refuse(index: "ShardIndex", what: str, wrong: "Array") -> None:
+def _refuse(index: ShardIndex, what: str, wrong: Array) -> None:
     if wrong.any():
         raise ValueError(f"clip {index.keys[np.flatnonzero(wrong)[0]]:09d}: {what} cannot be")
 
 
-def _possible_sizes(index: "ShardIndex") -> "Array":
+def _possible_sizes(index: ShardIndex) -> Array:
     widths, heights = index.widths.astype(np.int64), index.heights.astype(np.int64)
     possible = (widths > 0) & (heights > 0) & (widths * heights <= MAX_PIXELS)
     return np.asarray(possible)
 
 
-def _check_places(index: "ShardIndex", table: "FrameTable", num_pictures: Any, tar_bytes: "Array", what: str) -> None:
+def _check_places(index: ShardIndex, table: FrameTable, num_pictures: Any, tar_bytes: Array, what: str) -> None:
     lengths, sums = np.diff(table.starts), _sums(table)
     _refuse(index, f"its number of {what}", lengths != num_pictures)
     if len(table.sizes) and not table.sizes.all():
@@ -102,7 +101,7 @@ def _check_places(index: "ShardIndex", table: "FrameTable", num_pictures: Any, t
     _refuse(index, "its place in the tar", present & ((begins < _BLOCK) | (begins > tar_bytes - sums)))
 
 
-def _sums(table: "FrameTable") -> "Array":
+def _sums(table: FrameTable) -> Array:
     """Bytes of each clip's pictures, int64; some clips at a time, because the sizes are widened on the way."""
     sums = np.zeros(len(table.starts) - 1, np.int64)
     for begin in range(0, len(sums), _CLIPS_AT_A_TIME):

@@ -30,6 +30,20 @@ class ShardFile(FileSeal):
 
 
 @dataclass(frozen=True)
+class Coverage:
+    """How many clips the official list names, and what became of them."""
+
+    listed: int
+    """Clips in the list; the others add up to them."""
+    ok: int
+    """Clips with frames."""
+    failed: int
+    """Clips that could not be read."""
+    missing: int
+    """Clips that were not there."""
+
+
+@dataclass(frozen=True)
 class ShardCard:
     """What ``dataset.json`` holds."""
 
@@ -57,6 +71,8 @@ class ShardCard:
     """sha256 over settings and manifest; equal digests mean equal shards."""
     shards: tuple[ShardFile, ...] = field(default=())
     """Every tar, in order."""
+    split_coverage: Mapping[str, Mapping[str, Coverage]] = field(default_factory=dict)
+    """``coverage`` of each split, for each split set."""
     files: tuple[FileSeal, ...] = field(default=())
     """The indexes, and DALI's index of each tar."""
 
@@ -76,7 +92,7 @@ class ShardCard:
                 f"{self.name} has no split {split!r}; it has {', '.join(self.split_sets[split_id])}. "
                 "Choose one as split (--split)."
             )
-        return _index_name(split, split_id, len(self.split_sets))
+        return index_name(split, split_id, len(self.split_sets))
 
     def splits(self, split_id: str) -> dict[str, int]:
         """Clips per split of a split set.
@@ -144,6 +160,14 @@ class ShardCard:
         return card
 
 
+def coverage_json(split_coverage: Mapping[str, Mapping[str, Coverage]]) -> dict[str, dict[str, dict[str, int]]]:
+    """Coverage by split set and split as plain data."""
+    return {
+        split_id: {split: asdict(coverage) for split, coverage in splits.items()}
+        for split_id, splits in split_coverage.items()
+    }
+
+
 def our_names(text: str | bytes) -> frozenset[str] | None:
     """Names of the files that belong to the card with this text, whatever its version; ``None`` if it is no card."""
     try:
@@ -153,7 +177,7 @@ def our_names(text: str | bytes) -> frozenset[str] | None:
         tars = [shard["name"] for shard in value["shards"] if SHARD_NAME.fullmatch(shard["name"])]
         sets = value["split_sets"]
         indexes = [
-            _index_name(split, split_id, len(sets))
+            index_name(split, split_id, len(sets))
             for split_id, splits in sets.items()
             for split in splits
             if _SPLIT_NAME.fullmatch(split_id) and _SPLIT_NAME.fullmatch(split)
@@ -168,7 +192,8 @@ def dali_index_name(shard_name: str) -> str:
     return f"{shard_name.removesuffix('.tar')}.idx"
 
 
-def _index_name(split: str, split_id: str, num_split_sets: int) -> str:
+def index_name(split: str, split_id: str, num_split_sets: int) -> str:
+    """File name of the index of one split."""
     return f"{split}{split_id if num_split_sets > 1 else ''}.index.parquet"
 
 
@@ -178,6 +203,10 @@ def _checksum(value: Mapping[str, Any]) -> str:
 
 def _typed(value: dict[str, Any]) -> ShardCard:
     value["shards"] = tuple(ShardFile(**shard) for shard in value["shards"])
+    value["split_coverage"] = {
+        split_id: {split: Coverage(**counts) for split, counts in splits.items()}
+        for split_id, splits in value["split_coverage"].items()
+    }
     value["files"] = tuple(FileSeal(**file) for file in value["files"])
     value["flip_swaps"] = tuple((a, b) for a, b in value["flip_swaps"])
     value["classes"], value["modalities"] = tuple(value["classes"]), tuple(value["modalities"])
@@ -197,13 +226,16 @@ def _check(card: ShardCard) -> None:
         if any(not _SPLIT_NAME.fullmatch(name) for name in (split_id, *splits)):
             raise ValueError(f"split set {split_id!r} or a split of it is no name")
     _check_counts("coverage", card.coverage)
+    for splits_of in card.split_coverage.values():
+        for split, coverage in splits_of.items():
+            _check_counts(f"coverage of {split}", asdict(coverage))
     if not isinstance(card.extraction, dict) or not isinstance(card.settings, dict):
         raise ValueError("extraction and settings must be objects")
     _check_files(card)
 
 
 def _check_files(card: ShardCard) -> None:
-    indexes = {_index_name(name, key, len(card.split_sets)) for key, names in card.split_sets.items() for name in names}
+    indexes = {index_name(name, key, len(card.split_sets)) for key, names in card.split_sets.items() for name in names}
     indexes |= {dali_index_name(shard.name) for shard in card.shards}
     for shard in card.shards:
         if not SHARD_NAME.fullmatch(shard.name):

@@ -2,12 +2,12 @@
 
 import hashlib
 import os
-import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 from actcli.errors import ActcliError
+from actcli.files import open_regular
 
 CHUNK_BYTES = 1 << 22
 
@@ -36,20 +36,6 @@ def sha256_of(file: BinaryIO) -> str:
     while chunk := file.read(CHUNK_BYTES):
         digest.update(chunk)
     return digest.hexdigest()
-
-
-def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
-    """A file for reading; a pipe or a device in its place, which would hang or never end, is refused.
-
-    Raises:
-        ActcliError: It is no regular file.
-        OSError: It cannot be opened.
-    """
-    number = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    if not stat.S_ISREG(os.fstat(number).st_mode):
-        os.close(number)
-        raise ActcliError(f"{os.fspath(path)} is no regular file")
-    return open(number, "rb")
 
 
 def difference(path: Path, size: int, checksum: str) -> str | None:

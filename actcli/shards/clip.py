@@ -3,19 +3,13 @@
 The columns of the index and the fields of the JSON are derived from ``StoredClip``: its fields say where they are kept.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import Field, dataclass, field, fields
-from typing import Any
 
-import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
-Sizes = NDArray[np.uint16 | np.uint32]
-"""Bytes, or CRC-32, of each JPEG of a clip."""
+from actcli.facts import NO_SIZES, Sizes, plain, read_facts
 
-NO_SIZES: Sizes = np.zeros(0, np.uint32)
-_LARGEST = int(np.iinfo(np.uint32).max)
 _LIST = pa.list_(pa.uint32())
 
 
@@ -81,7 +75,7 @@ class StoredClip:
     def note(self) -> dict[str, object]:
         """The fields of the clip's JSON, in their order; those of flow where the clip has flow."""
         return {
-            name: _plain(getattr(self, name))
+            name: plain(getattr(self, name))
             for name, kept in _FACTS.items()
             if kept.in_note and (self.flow_num_frames or not kept.of_flow)
         }
@@ -93,14 +87,8 @@ class StoredClip:
         Raises:
             ValueError: A field is not there, or is not of its type.
         """
-        facts: dict[str, Any] = {}
-        for fact in fields(StoredClip):
-            if _where(fact).in_note and fact.name in note:
-                facts[fact.name] = _READERS[fact.type](fact.name, note[fact.name])
-        try:
-            return StoredClip(**facts, shard=shard)
-        except TypeError as error:
-            raise ValueError(f"a field is missing: {error}") from None
+        names = [name for name, kept in _FACTS.items() if kept.in_note]
+        return StoredClip(**read_facts(StoredClip, note, names), shard=shard)
 
 
 def index_schema(*, with_flow: bool) -> pa.Schema:
@@ -109,55 +97,9 @@ def index_schema(*, with_flow: bool) -> pa.Schema:
     return pa.schema(list(columns.items()))
 
 
-def _text(name: str, value: object) -> str:
-    if not isinstance(value, str):
-        raise ValueError(f"its {name} is {value!r}")
-    return value
-
-
-def _count(name: str, value: object) -> int:
-    if type(value) is not int:
-        raise ValueError(f"its {name} is {value!r}")
-    return value
-
-
-def _number(name: str, value: object) -> float:
-    if not isinstance(value, int | float):
-        raise ValueError(f"its {name} is {value!r}")
-    return value
-
-
-def _texts(name: str, value: object) -> Mapping[str, str]:
-    if not isinstance(value, dict) or not all(isinstance(one, str) for one in value.values()):
-        raise ValueError(f"its {name} are {value!r}")
-    return value
-
-
-def _sizes(name: str, value: object) -> Sizes:
-    if not isinstance(value, list) or any(type(one) is not int or not 0 < one <= _LARGEST for one in value):
-        raise ValueError(f"its {name.replace('_', ' ')} are no list of counts")
-    return np.array(value, np.uint32)
-
-
-_READERS: dict[object, Callable[[str, object], object]] = {
-    str: _text,
-    int: _count,
-    float: _number,
-    Mapping[str, str]: _texts,
-    Sizes: _sizes,
-}
-"""What reads a field of each type from JSON."""
-
-
 def _where(fact: "Field[object]") -> _Kept:
     kept: _Kept = fact.metadata["kept"]
     return kept
 
 
 _FACTS = {fact.name: _where(fact) for fact in fields(StoredClip)}
-
-
-def _plain(value: object) -> object:
-    if isinstance(value, np.ndarray):
-        return value.tolist()
-    return dict(sorted(value.items())) if isinstance(value, Mapping) else value

@@ -8,12 +8,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from actcli.shards._folder import Journal, check_place, existing, ours, refuse_foreign
+from actcli.files import nearest_folder
+from actcli.shards._folder import check_place, ours, refuse_foreign
 from actcli.shards.index import frame_crcs
-from actcli.shards.manifest import Clip, Payload
+from actcli.shards.journal import Journal
+from actcli.shards.manifest import Clip, Payload, Source, read_payload, read_source
+from actcli.shards.options import ShardOptions
+from actcli.shards.plan import output_names, plan_tars
 from actcli.shards.reader import CARD_NAME
 from actcli.shards.video import encode_video
-from actcli.shards.writer import ShardOptions, Source, index_sizes, load, output_names, plan_tars, read_source
 
 SAMPLE_BYTES = 64 << 20
 """Frames that are read to measure the rate."""
@@ -54,8 +57,8 @@ def forecast_shards(options: ShardOptions) -> ShardForecast:
         ActcliError: ``write_shards`` would refuse too: frames are missing or damaged, or other files are in the way.
     """
     check_place(options.shards_dir)
-    source = read_source(options)
-    plan = plan_tars(source.clips, source.card, options)
+    source = read_source(options.frames_dir)
+    plan = plan_tars(source.clips, source.card.split_sets, options)
     if options.shards_dir.is_dir():
         owned = ours(options.shards_dir, Journal.read(options.shards_dir))
         refuse_foreign(options.shards_dir, [CARD_NAME, *output_names(plan, source.card)], owned)
@@ -69,7 +72,7 @@ def forecast_shards(options: ShardOptions) -> ShardForecast:
         tuple(_splits(source)),
         len(plan),
         round(num_bytes * share),
-        shutil.disk_usage(existing(options.shards_dir)).free,
+        shutil.disk_usage(nearest_folder(options.shards_dir)).free,
         seconds / cores,
     )
 
@@ -89,7 +92,7 @@ def _measure_reading(clips: Sequence[Clip]) -> float:
     payloads = [payload for clip in clips for payload in clip.payloads]
     begin, read = time.perf_counter(), 0
     for payload in payloads:
-        frame_crcs(load(payload), index_sizes(payload))
+        frame_crcs(read_payload(payload), payload.frame_sizes)
         read += payload.bytes
         if read >= SAMPLE_BYTES:
             break

@@ -1,35 +1,17 @@
-"""The parquet index of one split: where each clip and each of its frames lies in the tars."""
+"""The index of one split in memory: where each clip and each of its frames lies in the tars."""
 
-import itertools
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
 from actcli.errors import ActcliError
-from actcli.shards.bounds import check_index
-from actcli.shards.card import ShardCard
-from actcli.shards.clip import NO_SIZES, Sizes, StoredClip, index_schema
+from actcli.facts import NO_SIZES, Sizes
+from actcli.shards.clip import StoredClip
 
 Array = np.ndarray[Any, np.dtype[Any]]
-
-ROW_GROUP_ROWS = 50_000
-"""Rows per parquet row group; bounds what opening an index needs beside the result."""
-KEY_DIGITS = 9
-MAX_EXPANSION = 32
-FREE_EXPANSION_BYTES = 256 << 20
-"""An index may take this much memory, and ``MAX_EXPANSION`` times its size more."""
-
-INDEX_SCHEMA = index_schema(with_flow=False)
-FLOW_SCHEMA = index_schema(with_flow=True)
-_UNREAD = frozenset({"source_id"})
-"""Columns that are read only when they are asked for: opening an index of a million clips does not wait for names."""
 
 
 class Extents(NamedTuple):
@@ -148,191 +130,8 @@ class ShardIndex:
         return self.flow.extents(row, (2 * fields[:, None] + np.arange(2)).ravel())
 
 
-def frame_crcs(data: bytes, frame_sizes: Sequence[int]) -> NDArray[np.uint32]:
+def frame_crcs(data: bytes, frame_sizes: Sizes) -> Sizes:
     """CRC-32 of each of the frames that make up ``data``."""
-    view, ends = memoryview(data), itertools.accumulate(frame_sizes)
-    return np.array(
-        [zlib.crc32(view[end - size : end]) for size, end in zip(frame_sizes, ends, strict=True)], np.uint32
-    )
-
-
-def write_index(sink: str | pa.NativeFile, clips: Sequence[StoredClip], *, with_flow: bool) -> None:
-    """Write ``clips`` to one parquet file, named or open."""
-    schema = FLOW_SCHEMA if with_flow else INDEX_SCHEMA
-    columns = [pa.array([getattr(clip, field.name) for clip in clips], field.type) for field in schema]
-    # sizes of neighbouring frames differ little: delta packing is small and quick to read
-    pq.write_table(
-        pa.Table.from_arrays(columns, schema=schema),
-        sink,
-        row_group_size=ROW_GROUP_ROWS,
-        compression="zstd",
-        use_dictionary=["shard"],
-        write_page_checksum=True,
-        column_encoding={
-            f"{name}.list.element": "PLAIN" if name.endswith("crcs") else "DELTA_BINARY_PACKED"
-            for name in _list_columns(schema)
-        },
-    )
-
-
-def read_index(source: str | BinaryIO, origin: str, card: ShardCard, num_clips: int) -> ShardIndex:
-    """Read the index of ``num_clips`` clips; ``origin`` names it in errors.
-
-    Raises:
-        ActcliError: The file is not a parquet index of actcli, or says what cannot be.
-    """
-    try:
-        file = pq.ParquetFile(source, page_checksum_verification=True, read_dictionary=["key"])
-        columns = [name for name in file.schema_arrow.names if name not in _UNREAD]
-        _check_before_reading(file, columns, num_clips)
-        index = _collect(file, columns)
-        check_index(index, card)
-    except _DAMAGE as error:
-        raise _damaged(origin, error) from error
-    return index
-
-
-def read_clip_names(source: str | BinaryIO, origin: str, num_clips: int) -> tuple[str, ...]:
-    """The names of the clips of an index, in the order of its rows; ``origin`` names it in errors.
-
-    Raises:
-        ActcliError: The file is not a parquet index of actcli.
-    """
-    try:
-        file = pq.ParquetFile(source, page_checksum_verification=True, read_dictionary=["source_id"])
-        _check_before_reading(file, ["source_id"], num_clips)
-        groups = (file.read_row_group(group, columns=["source_id"]) for group in range(file.num_row_groups))
-        return tuple(name for table in groups for name in _names(table.column(0).combine_chunks()))
-    except _DAMAGE as error:
-        raise _damaged(origin, error) from error
-
-
-_DAMAGE = (pa.ArrowException, OSError, LookupError, AttributeError, ValueError, TypeError, MemoryError)
-"""What Arrow raises for damaged files."""
-
-
-def _damaged(origin: str, error: Exception) -> ActcliError:
-    return ActcliError(
-        f"{origin} is not a shard index of this card ({error}). Write it again with: actcli shard --overwrite"
-    )
-
-
-def _names(column: Any) -> list[str]:
-    """Strings from a column; few long ones that stand for many rows take no memory for each."""
-    if column.null_count:
-        raise ValueError("a value is missing")
-    text = column.dictionary.to_pylist()
-    return [text[number] for number in column.indices.to_pylist()]
-
-
-def _check_before_reading(file: pq.ParquetFile, wanted: Sequence[str], num_clips: int) -> None:
-    """Refuse columns that are missing, rows that are too many, and lists that take much more memory than the file."""
-    schema = file.schema_arrow
-    missing = [name for name in INDEX_SCHEMA.names if name not in schema.names]
-    if missing:
-        raise ValueError(f"columns {', '.join(missing)} are missing")
-    for field in schema:
-        if field.name not in ("key", *_UNREAD) and field.type != FLOW_SCHEMA.field(field.name).type:
-            raise ValueError(f"column {field.name} holds {field.type}")
-    metadata = file.metadata
-    if metadata.num_rows != num_clips:
-        raise ValueError(f"it has {metadata.num_rows} clips, the card says {num_clips}: it belongs to other shards")
-    chunks = [
-        metadata.row_group(g).column(c) for g in range(metadata.num_row_groups) for c in range(metadata.num_columns)
-    ]
-    columns = [chunk for chunk in chunks if chunk.path_in_schema.split(".")[0] in wanted]
-    needed = sum(max(8 * column.num_values, column.total_uncompressed_size) for column in columns)
-    stored = sum(column.total_compressed_size for column in columns)
-    if needed > FREE_EXPANSION_BYTES + MAX_EXPANSION * stored:
-        raise ValueError(f"its {stored} bytes would take {needed / 1e9:.1f} GB of memory")
-
-
-def _list_columns(schema: pa.Schema) -> list[str]:
-    return [name for name in schema.names if pa.types.is_list(schema.field(name).type)]
-
-
-def _collect(file: pq.ParquetFile, columns: list[str]) -> ShardIndex:
-    schema = file.schema_arrow
-    scalars: dict[str, list[Array]] = {name: [] for name in columns if name not in _list_columns(schema)}
-    lists: dict[str, list[tuple[Array, Array]]] = {name: [] for name in _list_columns(schema)}
-    names: dict[str, int] = {}
-    for group in range(file.num_row_groups):
-        table = file.read_row_group(group, columns=columns)
-        if any(column.null_count for column in table.columns):
-            raise ValueError("a value is missing")
-        for name, parts in scalars.items():
-            parts.append(_column(table.column(name).combine_chunks(), name, names))
-        for name, pieces in lists.items():
-            pieces.append(_ragged(table.column(name).combine_chunks()))
-    whole = {name: np.concatenate(parts) if parts else np.empty(0, np.int64) for name, parts in scalars.items()}
-    with_flow = "flow_offset" in whole
-    no_flow = np.zeros(len(whole["key"]))
-    return ShardIndex(
-        keys=whole["key"].astype(np.int64, copy=False),
-        labels=whole["label"].astype(np.int32, copy=False),
-        shard_ids=whole["shard"].astype(np.int32, copy=False),
-        shard_names=tuple(names),
-        payload_bytes=whole["bytes"],
-        num_frames=whole["num_frames"],
-        widths=whole["width"],
-        heights=whole["height"],
-        fps=whole["fps"],
-        rgb=_frame_table(whole["offset"], lists["frame_sizes"], lists["frame_crcs"]),
-        flow=_frame_table(whole["flow_offset"], lists["flow_frame_sizes"], lists["flow_frame_crcs"])
-        if with_flow
-        else None,
-        flow_num_frames=whole.get("flow_num_frames", no_flow.astype(np.int32)),
-        flow_bounds=whole.get("flow_bound", no_flow.astype(np.float32)),
-    )
-
-
-def _column(column: Any, name: str, names: dict[str, int]) -> Array:
-    if name == "key":
-        return _keys(column)
-    if name == "shard":
-        text = column.dictionary.to_pylist()
-        ids = np.array([names.setdefault(value, len(names)) for value in text] or [0], dtype=np.int32)
-        return np.asarray(ids[column.indices.to_numpy(zero_copy_only=False)])
-    return np.asarray(column.to_numpy(zero_copy_only=False))
-
-
-def _keys(column: Any) -> Array:
-    """int64 from strings of nine digits; few long strings that stand for many rows are never spelled out."""
-    text = column.dictionary
-    if len(text) and not pc.all(pc.equal(pc.binary_length(text), KEY_DIGITS)).as_py():
-        raise ValueError("a key has not nine digits")
-    return np.asarray(pc.cast(text, pa.int64()).to_numpy()[column.indices.to_numpy(zero_copy_only=False)])
-
-
-def _ragged(column: Any) -> tuple[Array, Array]:
-    """Lengths (int64) and values of a list column, in the narrowest of uint16 and uint32."""
-    values = column.flatten().to_numpy()
-    narrow = np.uint16 if not len(values) or values.max() < 1 << 16 else np.uint32
-    return np.diff(column.offsets.to_numpy()).astype(np.int64), values.astype(narrow)
-
-
-def _frame_table(offsets: Array, sizes: list[tuple[Array, Array]], crcs: list[tuple[Array, Array]]) -> FrameTable:
-    lengths, all_sizes = _joined(sizes)
-    crc_lengths, all_crcs = _joined(crcs)
-    if not np.array_equal(lengths, crc_lengths):
-        raise ValueError("it has not one checksum for every frame")
-    starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
-    return FrameTable(offsets.astype(np.int64, copy=False), starts, all_sizes, all_crcs)
-
-
-def _joined(pieces: list[tuple[Array, Array]]) -> tuple[Array, Array]:
-    """Lengths and values of a list column from those of its row groups."""
-    lengths, values = [lengths for lengths, _ in pieces], [values for _, values in pieces]
-    pieces.clear()
-    return _concatenated(lengths, np.int64), _concatenated(values, np.uint16)
-
-
-def _concatenated(parts: list[Array], empty_type: type) -> Array:
-    """All parts in one array; each is freed once it is copied, so that this takes no memory twice."""
-    whole = np.empty(sum(len(part) for part in parts), np.result_type(*parts) if parts else empty_type)
-    end = len(whole)
-    while parts:
-        part = parts.pop()
-        whole[end - len(part) : end] = part
-        end -= len(part)
-    return whole
+    view, ends = memoryview(data), np.cumsum(frame_sizes, dtype=np.int64)
+    places = zip((ends - frame_sizes).tolist(), ends.tolist(), strict=True)
+    return np.array([zlib.crc32(view[begin:end]) for begin, end in places], np.uint32)

@@ -1,27 +1,35 @@
 """Turn the manifests of an extraction into the clips that go into shards."""
 
+import hashlib
+import json
 import os
 import re
 import shlex
 import stat
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import get_args
 
-import pandas as pd
+import numpy as np
 import pyarrow as pa
 
 from actcli.errors import ActcliError
+from actcli.facts import NO_SIZES, Sizes
 from actcli.ingest import ExtractOptions
 from actcli.ingest.card import DatasetCard
-from actcli.ingest.manifest import Modality, payload_path, read_manifest
+from actcli.ingest.manifest import ManifestRow, Modality, manifest_rows, payload_path, read_manifest
+from actcli.ingest.outcome import Status
 from actcli.ingest.records import shown_names
 from actcli.shards.bounds import MAX_PIXELS
+from actcli.shards.card import Coverage, coverage_json
+from actcli.shards.clip import StoredClip
+from actcli.shards.note import write_note
+from actcli.shards.options import ShardOptions
 
 RGB_MANIFEST = "manifest.parquet"
 FLOW_MANIFEST = "manifest.flow.parquet"
-STATUSES = ("ok", "failed", "missing")
 _KEY = re.compile(r"[0-9]{9}")
 
 
@@ -37,8 +45,8 @@ class Payload:
     """Its size."""
     checksum: str
     """Its sha256, in hex; empty where the manifest has none."""
-    frame_sizes: tuple[int, ...]
-    """Bytes of each JPEG; empty for video."""
+    frame_sizes: Sizes
+    """Bytes of each JPEG; a video is one entry."""
     num_frames: int
     """Frames, or flow fields."""
     bound: float
@@ -67,9 +75,88 @@ class Clip:
         """The files of the clip, in the order in which they stand in the tar."""
         return [payload for payload in (self.rgb, self.flow) if payload is not None]
 
+    def member_name(self, payload: Payload | None) -> str:
+        """Name of a payload in a tar; empty where there is none."""
+        return f"{self.key}.{payload.suffix}" if payload else ""
 
-def read_clips(frames_dir: Path, card: DatasetCard) -> tuple[list[Clip], dict[str, int]]:
-    """Clips that were extracted, in key order, and how many were listed, ok, failed and missing.
+    def stored(self) -> StoredClip:
+        """What is known of the clip before it has a place in a tar."""
+        rgb, flow = self.rgb, self.flow
+        return StoredClip(
+            key=self.key,
+            source_id=self.source_id,
+            label=self.label,
+            class_name=self.class_name,
+            splits=self.splits,
+            bytes=rgb.bytes if rgb else 0,
+            num_frames=rgb.num_frames if rgb else 0,
+            width=self.width,
+            height=self.height,
+            fps=self.fps,
+            frame_sizes=rgb.frame_sizes if rgb else NO_SIZES,
+            flow_num_frames=flow.num_frames if flow else 0,
+            flow_bound=flow.bound if flow else 0.0,
+            flow_frame_sizes=flow.frame_sizes if flow else NO_SIZES,
+        )
+
+
+@dataclass(frozen=True)
+class Source:
+    """What is packed: the extracted frames and what is known of them."""
+
+    card: DatasetCard
+    """The card of the extraction."""
+    clips: Sequence[Clip]
+    """Clips with frames, in key order."""
+    coverage: Mapping[str, int]
+    """What became of the listed clips: listed, ok, failed, missing, and with flow ok_flow."""
+    split_coverage: Mapping[str, Mapping[str, Coverage]]
+    """The same for each split set and split."""
+
+    def digest(self, options: ShardOptions) -> str:
+        """sha256 over frames and settings."""
+        card = self.card
+        coverage = [self.coverage, coverage_json(self.split_coverage)]
+        swaps = [list(pair) for pair in card.flip_swaps]
+        description = [options.settings(), coverage, list(card.classes), card.flip, swaps]
+        digest = hashlib.sha256(json.dumps(description, sort_keys=True).encode())
+        for clip in self.clips:
+            digest.update(write_note(clip.stored().note()))
+            digest.update(",".join(payload.checksum for payload in clip.payloads).encode())
+        return digest.hexdigest()
+
+
+def read_source(frames_dir: Path) -> Source:
+    """The extracted frames, checked as far as that goes without reading them.
+
+    Raises:
+        ActcliError: There is no clip, or something about card, manifest or files is not as it should be.
+    """
+    card = DatasetCard.read(frames_dir)
+    _check_layout(frames_dir, card)
+    source = read_clips(frames_dir, card)
+    if not source.clips:
+        raise ActcliError(f"{frames_dir} has no extracted clip: see the reasons with: actcli inspect")
+    return source
+
+
+def read_payload(payload: Payload) -> bytes:
+    """The bytes of a payload, which are those that were extracted.
+
+    Raises:
+        ActcliError: The file has changed.
+    """
+    data = payload.path.read_bytes()
+    if len(data) != payload.bytes or (payload.checksum and hashlib.sha256(data).hexdigest() != payload.checksum):
+        raise ActcliError(
+            f"{payload.path} changed since it was extracted. Delete that file, and this restores it alone: "
+            f"{payload.restore}"
+        )
+    return data
+
+
+def read_clips(frames_dir: Path, card: DatasetCard) -> Source:
+    """Clips that were extracted, and how many were listed, ok, failed and missing.
 
     Where flow was extracted too it is joined on the key; a clip without flow keeps its RGB frames.
 
@@ -78,7 +165,7 @@ def read_clips(frames_dir: Path, card: DatasetCard) -> tuple[list[Clip], dict[st
     """
     manifests: dict[str, Modality] = {RGB_MANIFEST: "rgb", FLOW_MANIFEST: "flow"}
     tables = {
-        name: _read_table(frames_dir, modality)
+        name: _read_rows(frames_dir, modality)
         for name, modality in manifests.items()
         if os.path.lexists(frames_dir / name)
     }
@@ -91,26 +178,46 @@ def read_clips(frames_dir: Path, card: DatasetCard) -> tuple[list[Clip], dict[st
     base = tables[RGB_MANIFEST if has_rgb else FLOW_MANIFEST]
     flows = _payloads(frames_dir, tables.get(FLOW_MANIFEST), "flow.mjpeg", extract_command(frames_dir, card, "flow"))
     frames = _payloads(frames_dir, tables.get(RGB_MANIFEST), "mjpeg", extract_command(frames_dir, card, "rgb"))
-    clips = [_clip(frames_dir, row, card, frames.get(row.key), flows.get(row.key)) for row in _ok_rows(base)]
+    clips = [_clip(frames_dir, row, card, frames.get(row.key), flows.get(row.key)) for row in base if row.is_ok]
     _check_labels(clips)
     _check_files(clips)
-    counts = {"listed": len(base), **{status: int((base["status"] == status).sum()) for status in STATUSES}}
+    whole = asdict(_coverage(base))
     if has_rgb and flows:
-        counts["ok_flow"] = sum(clip.flow is not None for clip in clips)
-    return clips, counts
+        whole["ok_flow"] = sum(clip.flow is not None for clip in clips)
+    return Source(card, clips, whole, _split_coverage(base, card))
 
 
-def _read_table(frames_dir: Path, modality: Modality) -> pd.DataFrame:
+def _coverage(rows: Iterable[ManifestRow]) -> Coverage:
+    statuses = Counter(row.status for row in rows)
+    return Coverage(statuses.total(), **{status: statuses[status] for status in get_args(Status)})
+
+
+def _split_coverage(rows: Sequence[ManifestRow], card: DatasetCard) -> dict[str, dict[str, Coverage]]:
+    return {
+        split_id: {split: _coverage(row for row in rows if row.splits.get(split_id) == split) for split in splits}
+        for split_id, splits in card.split_sets.items()
+    }
+
+
+def _check_layout(frames_dir: Path, source: DatasetCard) -> None:
+    for modality, extraction in source.extraction.items():
+        if extraction.get("settings", {}).get("layout") == "folders":
+            raise ActcliError(
+                f"the {modality} of {frames_dir} was extracted with --layout folders, for other tools. "
+                f"For shards extract it as mjpeg into another folder: --frames-dir."
+            )
+
+
+def _read_rows(frames_dir: Path, modality: Modality) -> list[ManifestRow]:
+    """The manifest in key order."""
     table = read_manifest(frames_dir, modality)
     try:
-        if any(column.null_count for column in table.columns):
-            raise ValueError("a value is missing")
-        frame: pd.DataFrame = table.to_pandas().sort_values("key")
-        if frame["key"].duplicated().any() or not frame["status"].isin(STATUSES).all():
-            raise ValueError("a key is there twice, or a status is unknown")
-        return frame
-    except (pa.ArrowException, OSError, LookupError, ValueError, TypeError) as error:
+        rows = sorted(manifest_rows(table), key=lambda row: row.key)
+    except (pa.ArrowException, LookupError, ValueError, TypeError) as error:
         raise _damaged(frames_dir, str(error)) from error
+    if len({row.key for row in rows}) < len(rows) or any(row.status not in get_args(Status) for row in rows):
+        raise _damaged(frames_dir, "a key is there twice, or a status is unknown")
+    return rows
 
 
 def _damaged(frames_dir: Path, problem: str) -> ActcliError:
@@ -120,23 +227,24 @@ def _damaged(frames_dir: Path, problem: str) -> ActcliError:
     )
 
 
-def _clip(frames_dir: Path, row: Any, card: DatasetCard, rgb: Payload | None, flow: Payload | None) -> Clip:
-    splits = dict(row.splits)
+def _clip(frames_dir: Path, row: ManifestRow, card: DatasetCard, rgb: Payload | None, flow: Payload | None) -> Clip:
     if not _KEY.fullmatch(row.key) or not -1 <= row.label < len(card.classes):
         raise _damaged(frames_dir, f"clip {row.key!r} has label {row.label}, there are {len(card.classes)} classes")
-    if any(split not in card.split_sets.get(split_id, ()) for split_id, split in splits.items()):
-        raise _damaged(frames_dir, f"clip {row.key} is in the splits {splits}, the card has {dict(card.split_sets)}")
+    if any(split not in card.split_sets.get(split_id, ()) for split_id, split in row.splits.items()):
+        raise _damaged(
+            frames_dir, f"clip {row.key} is in the splits {row.splits}, the card has {dict(card.split_sets)}"
+        )
     if min(row.width, row.height) < 1 or row.width * row.height > MAX_PIXELS:
         raise _damaged(frames_dir, f"clip {row.key} has {row.width} x {row.height} pixels")
     return Clip(
         key=row.key,
         source_id=row.source_id,
-        label=int(row.label),
+        label=row.label,
         class_name=row.class_name,
-        splits=splits,
-        width=int(row.width),
-        height=int(row.height),
-        fps=float(row.fps),
+        splits=row.splits,
+        width=row.width,
+        height=row.height,
+        fps=row.fps,
         rgb=rgb,
         flow=flow,
     )
@@ -156,33 +264,27 @@ def extract_command(frames_dir: Path, card: DatasetCard, modality: str) -> str:
     return shlex.join(words)
 
 
-def _payloads(frames_dir: Path, table: pd.DataFrame | None, suffix: str, restore: str) -> dict[str, Payload]:
-    if table is None:
-        return {}
-    return {row.key: _payload(frames_dir, row, suffix, restore) for row in _ok_rows(table)}
+def _payloads(frames_dir: Path, rows: list[ManifestRow] | None, suffix: str, restore: str) -> dict[str, Payload]:
+    return {row.key: _payload(frames_dir, row, suffix, restore) for row in rows or () if row.is_ok}
 
 
-def _ok_rows(table: pd.DataFrame) -> Iterator[Any]:
-    return iter(table[table["status"] == "ok"].itertuples())
-
-
-def _payload(frames_dir: Path, row: Any, suffix: str, restore: str) -> Payload:
+def _payload(frames_dir: Path, row: ManifestRow, suffix: str, restore: str) -> Payload:
     pictures_per_frame = 2 if suffix == "flow.mjpeg" else 1
-    sizes = tuple(int(size) for size in row.frame_sizes)
-    if not _KEY.fullmatch(row.key) or sum(sizes) != row.bytes or len(sizes) != pictures_per_frame * row.num_frames:
+    total = int(row.frame_sizes.sum(dtype=np.int64))
+    if not _KEY.fullmatch(row.key) or total != row.bytes or len(row.frame_sizes) != pictures_per_frame * row.num_frames:
         raise _damaged(
             frames_dir,
-            f"clip {row.key!r} has {row.num_frames} frames of {row.bytes} bytes, listed are {len(sizes)} pictures of "
-            f"{sum(sizes)}",
+            f"clip {row.key!r} has {row.num_frames} frames of {row.bytes} bytes, listed are {len(row.frame_sizes)} "
+            f"pictures of {total}",
         )
     return Payload(
         suffix=suffix,
         path=payload_path(frames_dir, row.key, "flow" if suffix == "flow.mjpeg" else "rgb"),
-        bytes=int(row.bytes),
+        bytes=row.bytes,
         checksum=row.checksum,
-        frame_sizes=sizes,
-        num_frames=int(row.num_frames),
-        bound=float(row.bound),
+        frame_sizes=row.frame_sizes,
+        num_frames=row.num_frames,
+        bound=row.bound,
         restore=restore,
     )
 

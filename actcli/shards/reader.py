@@ -16,9 +16,11 @@ from fsspec.core import url_to_fs
 from fsspec.exceptions import FSTimeoutError
 
 from actcli.errors import ActcliError
+from actcli.files import open_regular
 from actcli.shards.card import ShardCard
-from actcli.shards.checksum import FileSeal, difference, open_regular
-from actcli.shards.index import ShardIndex, read_clip_names, read_index
+from actcli.shards.checksum import FileSeal, difference
+from actcli.shards.index import ShardIndex
+from actcli.shards.index_file import read_clip_names, read_index
 
 CARD_NAME = "dataset.json"
 REWRITE = "actcli shard --overwrite"

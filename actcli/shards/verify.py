@@ -121,10 +121,10 @@ def _verify_member(
 
 
 def _verify_frames(data: bytes, table: FrameTable, row: int, shard_name: str, name: str) -> Iterator[Finding]:
-    sizes = table.sizes[table.starts[row] : table.starts[row + 1]].astype(np.int64)
-    crcs = table.crcs[table.starts[row] : table.starts[row + 1]]
-    if int(sizes.sum()) != len(data):
-        yield Finding(shard_name, f"{name}: {len(data)} bytes, its frames add up to {int(sizes.sum())}")
+    sizes, crcs = table.of(row)
+    total = int(sizes.sum(dtype=np.int64))
+    if total != len(data):
+        yield Finding(shard_name, f"{name}: {len(data)} bytes, its frames add up to {total}")
         return
-    for number in np.flatnonzero(frame_crcs(data, sizes.tolist()) != crcs):
+    for number in np.flatnonzero(frame_crcs(data, sizes) != crcs):
         yield Finding(shard_name, f"{name}: frame {number} is not the one that was packed (its CRC-32 differs)")

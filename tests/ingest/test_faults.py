@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from faults import calls_of, errors_of, failing
 
-NOISE = ("extract.jsonl", ".extract.lock")
+NOISE = ("extract.jsonl", ".actcli-lock")
 """Files whose bytes depend on what happened on the way."""
 
 

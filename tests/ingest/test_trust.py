@@ -8,7 +8,6 @@ import subprocess
 import zlib
 from dataclasses import replace
 
-import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -82,17 +81,17 @@ def advice_followed(options):
 @given(bit=st.integers(0, 1 << 40))
 def test_a_flipped_bit_in_the_ledger_is_never_believed(extracted, bit):
     path = extracted.frames_dir / "extract.jsonl"
-    whole = Ledger(path).rows
+    whole = Ledger(path).outcomes
     data = path.read_bytes()
     damaged = path.with_name("damaged.jsonl")
     damaged.write_bytes(flipped(data, bit))
     try:
-        rows = Ledger(damaged).rows
+        rows = Ledger(damaged).outcomes
     except ActcliError as error:
         assert "is damaged" in str(error)
     else:  # the newline at the end: the last line counts as torn
         for key, row in rows.items():
-            assert all(np.array_equal(row[name], whole[key][name]) for name in whole[key])
+            assert row.to_json() == whole[key].to_json()
         assert len(rows) == len(whole) - 1
 
 
@@ -111,7 +110,7 @@ def test_shard_reads_no_manifest_without_its_checksum(copy):
     with pytest.raises(ActcliError, match=r"no .*manifest\.parquet\.sha256: run actcli extract"):
         read_clips(copy.frames_dir, DatasetCard.read(copy.frames_dir))
     extract_dataset(copy)
-    assert len(read_clips(copy.frames_dir, DatasetCard.read(copy.frames_dir))[0]) == 12
+    assert len(read_clips(copy.frames_dir, DatasetCard.read(copy.frames_dir)).clips) == 12
 
 
 def test_sha256sum_accepts_the_manifest(copy):
@@ -220,11 +219,11 @@ def test_a_sealed_line_that_cannot_be_ours_is_refused_or_adds_up(extracted, tmp_
     path = tmp_path / "extract.jsonl"
     path.write_bytes(sealed(row))
     try:
-        (read,) = Ledger(path).rows.values()
+        (read,) = Ledger(path).outcomes.values()
     except ActcliError:
         return
-    if read["status"] == "ok":
-        assert read["frame_sizes"].sum() == read["bytes"]
+    if read.is_ok:
+        assert read.frame_sizes.sum() == read.bytes
 
 
 @FEW
@@ -324,7 +323,7 @@ def test_a_named_pipe_where_a_clip_is_listed_is_a_failed_row(extracted, tmp_path
     os.mkfifo(tmp_path / "x.mp4")
     job = _clip_job(get_dataset("tiny"), replace(extracted, raw_dir=tmp_path, frames_dir=tmp_path))
     row = extract_clip(job, ClipTask("000000000", "x", "x.mp4", None, None))
-    assert (row["status"], row["stage"], row["message"]) == ("failed", "open", "x.mp4 is a named pipe, not a file")
+    assert (row.status, row.stage, row.message) == ("failed", "open", "x.mp4 is a named pipe, not a file")
 
 
 def test_the_estimate_passes_over_a_named_pipe(tmp_path):

@@ -16,7 +16,7 @@ import time
 
 import pytest
 
-import actcli.shards.checksum as checksum
+from actcli import files
 from actcli.errors import ActcliError
 from actcli.shards import verify_shards, write_shards
 
@@ -36,7 +36,7 @@ class Faults:
         for name in SYSTEM_CALLS:
             monkeypatch.setattr(os, name, self.around(name, getattr(os, name)))
         monkeypatch.setattr(io, "open", self.opened(io.open))
-        monkeypatch.setattr(checksum, "open", self.opened(builtins.open), raising=False)
+        monkeypatch.setattr(files, "open", self.opened(builtins.open), raising=False)
 
     def concerns(self, path):
         if isinstance(path, int):

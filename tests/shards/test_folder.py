@@ -7,9 +7,11 @@ import shutil
 import pytest
 
 from actcli.errors import ActcliError
+from actcli.files import folder_lock
 from actcli.shards import ShardCard, forecast_shards, verify_shards, write_shards
-from actcli.shards._folder import CACHE_NAME, JOURNAL_NAME, Journal
 from actcli.shards.card import ShardFile
+from actcli.shards.journal import JOURNAL_NAME, Journal
+from actcli.shards.video_cache import CACHE_NAME
 
 
 def flip(path, position, bit=1):
@@ -184,31 +186,30 @@ def test_a_journal_that_does_not_say_what_is_ours_is_refused(few_options, packed
 
 
 def test_a_second_run_is_kept_out(few_options, packed):
-    from actcli.shards._folder import locked
-
-    with locked(packed), pytest.raises(ActcliError, match="another run is writing"):
+    with folder_lock(packed, "another run"), pytest.raises(ActcliError, match="another run is writing"):
         write_shards(few_options(packed))
 
 
 def test_encoded_videos_of_a_killed_run_are_kept_if_unchanged(few_options, tmp_path, monkeypatch, contents):
+    import actcli.shards.video_cache as video_cache
     import actcli.shards.writer as writer
 
     options = few_options(tmp_path / "v", payload="video")
     encoded = []
-    plain = writer.encode_video
+    plain = video_cache.encode_video
 
     def count(source, *args, **settings):
         encoded.append(source.stem)
         plain(source, *args, **settings)
 
-    monkeypatch.setattr(writer, "encode_video", count)
+    monkeypatch.setattr(video_cache, "encode_video", count)
     write_shards(few_options(tmp_path / "whole", payload="video"))
     assert len(encoded) == 24
-    monkeypatch.setattr(writer, "_write_all", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(writer, "_write_tars", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         write_shards(options)
     monkeypatch.undo()
-    monkeypatch.setattr(writer, "encode_video", count)
+    monkeypatch.setattr(video_cache, "encode_video", count)
     videos = sorted((tmp_path / "v" / CACHE_NAME).glob("*/*/*.mp4"))
     flip(videos[2], 100)
     (videos[0].parent / "mine.txt").write_text("x")

@@ -519,7 +519,7 @@ def test_a_cut_manifest_is_an_error_in_a_sentence(few_frames, tmp_path):
             write_shards(ShardOptions(copy, tmp_path / "s"))
     (copy / "manifest.parquet").unlink()
     os.mkfifo(copy / "manifest.parquet")
-    with pytest.raises(ActcliError, match=r"manifest\.parquet is no file"):
+    with pytest.raises(ActcliError, match=r"manifest\.parquet is no regular file"):
         write_shards(ShardOptions(copy, tmp_path / "s"))
 
 

@@ -143,9 +143,9 @@ def test_the_same_seed_writes_the_same_bytes_and_another_seed_another_order(fram
 
 def test_a_killed_run_continues_to_the_same_bytes(frames_dir, shards_dir, tmp_path):
     script = (
-        "import sys, time, actcli.shards.writer as w; from pathlib import Path; plain = w._write_shard\n"
+        "import sys, time, actcli.shards.writer as w; from pathlib import Path; plain = w.write_tar\n"
         "def slow(*args):\n    time.sleep(0.15); return plain(*args)\n"
-        "w._write_shard = slow\n"
+        "w.write_tar = slow\n"
         "w.write_shards(w.ShardOptions(Path(sys.argv[1]), Path(sys.argv[2]), shard_bytes=200_000, workers=1))"
     )
     target = tmp_path / "killed"

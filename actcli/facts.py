@@ -1,0 +1,99 @@
+"""Facts in JSON: what is read is of the type that its field has, or it is refused."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import MISSING, Field, fields
+from functools import cache
+from typing import Any, Literal, get_args, get_origin
+
+import numpy as np
+from numpy.typing import NDArray
+
+Sizes = NDArray[np.uint16 | np.uint32]
+"""Bytes, or CRC-32, of each JPEG of a clip."""
+
+NO_SIZES: Sizes = np.zeros(0, np.uint32)
+_LARGEST = int(np.iinfo(np.uint32).max)
+
+
+def plain(value: object) -> object:
+    """A fact as ``json`` writes it; tables are sorted by name."""
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    return dict(sorted(value.items())) if isinstance(value, Mapping) else value
+
+
+def read_facts(kind: type, value: Mapping[str, object], names: Iterable[str]) -> dict[str, Any]:
+    """The fields ``names`` of the dataclass ``kind`` from JSON, to make one with; those with a default may be absent.
+
+    Raises:
+        ValueError: A field is absent, or not of its type.
+    """
+    facts = _fields(kind)
+    missing = [name for name in names if name not in value and _is_needed(facts[name])]
+    if missing:
+        raise ValueError(f"it has no {', '.join(missing)}")
+    return {name: _read(facts[name].type, name, value[name]) for name in names if name in value}
+
+
+def _read(kind: object, name: str, value: object) -> object:
+    words = get_args(kind) if get_origin(kind) is Literal else ()
+    if words and value not in words:
+        raise ValueError(f"its {name} is {value!r}")
+    return value if words else _READERS[kind](name, value)
+
+
+@cache
+def _fields(kind: type) -> "dict[str, Field[object]]":
+    return {fact.name: fact for fact in fields(kind)}
+
+
+def _is_needed(fact: "Field[object]") -> bool:
+    return fact.default is MISSING and fact.default_factory is MISSING
+
+
+def _text(name: str, value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"its {name} is {value!r}")
+    value.encode()  # half a surrogate pair, which JSON can spell, raises ValueError
+    return value
+
+
+def _count(name: str, value: object) -> int:
+    if type(value) is not int:
+        raise ValueError(f"its {name} is {value!r}")
+    return value
+
+
+def _number(name: str, value: object) -> float:
+    if not isinstance(value, int | float):
+        raise ValueError(f"its {name} is {value!r}")
+    return value
+
+
+def _truth(name: str, value: object) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError(f"its {name} is {value!r}")
+    return value
+
+
+def _texts(name: str, value: object) -> Mapping[str, str]:
+    if not isinstance(value, dict) or not all(isinstance(one, str) for one in value.values()):
+        raise ValueError(f"its {name} are {value!r}")
+    return value
+
+
+def _sizes(name: str, value: object) -> Sizes:
+    if not isinstance(value, list) or any(type(one) is not int or not 0 < one <= _LARGEST for one in value):
+        raise ValueError(f"its {name.replace('_', ' ')} are no list of counts")
+    return np.array(value, np.uint32)
+
+
+_READERS: dict[object, Callable[[str, object], object]] = {
+    str: _text,
+    int: _count,
+    float: _number,
+    bool: _truth,
+    Mapping[str, str]: _texts,
+    Sizes: _sizes,
+}
+"""What reads a field of each type."""

@@ -1,0 +1,113 @@
+"""What came of a clip: a line of the ledger, a row of the manifest, a line in the closing table."""
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Literal
+
+from actcli.facts import NO_SIZES, Sizes, plain, read_facts
+from actcli.ingest.failure import ClipFailure
+
+Status = Literal["ok", "failed", "missing"]
+"""What can come of a clip."""
+
+_COUNTS_END = 1 << 62
+_KEY = re.compile(r"\d{9}")
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class ClipOutcome:
+    """What came of one clip. Ledger and manifest have these fields under these names."""
+
+    key: str
+    """Nine digits: position of the clip in the official list."""
+    source_id: str
+    """Name of the clip in the official list, printable."""
+    status: Status
+    """``ok``, ``failed`` or ``missing``."""
+    stage: str = ""
+    """Where it failed: find, open, decode, flow or worker."""
+    error: str = ""
+    """Type of the error."""
+    message: str = ""
+    """The error in words, or what is odd about a clip that was kept."""
+    num_frames: int = 0
+    """Frames, or flow fields."""
+    width: int = 0
+    """Pixels."""
+    height: int = 0
+    """Pixels."""
+    fps: float = 0.0
+    """Frames a second, 0 where unknown."""
+    frame_sizes: Sizes = field(default_factory=lambda: NO_SIZES)
+    """Bytes of each JPEG; flow has two a field (x, y)."""
+    bytes: int = 0
+    """Bytes of all of them."""
+    checksum: str = ""
+    """SHA-256 of all JPEGs one after the other, in hex."""
+    decoder: str = ""
+    """What decoded it, with its version."""
+    partial: bool = False
+    """Whether it was kept although it broke."""
+    bound: float = 0.0
+    """Quantisation bound of flow in pixels; 0 for rgb."""
+
+    @property
+    def is_ok(self) -> bool:
+        """Whether there are frames of it."""
+        return self.status == "ok"
+
+    @staticmethod
+    def lost(key: str, source_id: str, failure: ClipFailure) -> "ClipOutcome":
+        """The outcome of a clip of which nothing is kept."""
+        is_missing = failure.stage == "find" and failure.error == "FileNotFoundError"
+        return ClipOutcome(
+            key=key,
+            source_id=source_id,
+            status="missing" if is_missing else "failed",
+            stage=failure.stage,
+            error=failure.error,
+            message=failure.message,
+        )
+
+    def to_json(self) -> dict[str, object]:
+        """The fields of a ledger line: those that are not what they are by default."""
+        values = {name: getattr(self, name) for name in FIELD_NAMES}
+        return {name: plain(value) for name, value in values.items() if not _is_default(name, value)}
+
+    @staticmethod
+    def from_json(line: Mapping[str, object]) -> "ClipOutcome":
+        """What a ledger line says.
+
+        Raises:
+            ValueError: It cannot be the outcome of a clip.
+        """
+        outcome = ClipOutcome(**read_facts(ClipOutcome, line, FIELD_NAMES))
+        _check(outcome)
+        return outcome
+
+
+FIELD_NAMES = tuple(fact.name for fact in fields(ClipOutcome))
+"""Names of all fields, in order."""
+_DEFAULTS = {fact.name: fact.default for fact in fields(ClipOutcome)}
+
+
+def _is_default(name: str, value: object) -> bool:
+    return len(value) == 0 if isinstance(value, type(NO_SIZES)) else value == _DEFAULTS[name]
+
+
+def _check(outcome: ClipOutcome) -> None:
+    counts = (outcome.num_frames, outcome.width, outcome.height, outcome.bytes)
+    if min(counts) < 0 or max(counts) >= _COUNTS_END or not math.isfinite(outcome.fps + outcome.bound):
+        raise ValueError("no such number")
+    if not _KEY.fullmatch(outcome.key):
+        raise ValueError("no such clip")
+    if not outcome.is_ok:
+        if not outcome.stage or not outcome.error:
+            raise ValueError("no reason")
+        return
+    planes = 2 if outcome.bound else 1
+    total = int(outcome.frame_sizes.sum(dtype="int64"))
+    if total != outcome.bytes or len(outcome.frame_sizes) != planes * outcome.num_frames or not outcome.num_frames:
+        raise ValueError("the sizes do not add up")
