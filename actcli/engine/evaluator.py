@@ -192,7 +192,9 @@ def write_evaluation(
     """
     try:
         out_dir.mkdir(parents=True, exist_ok=True)
-        write_scores(out_dir / SCORES_NAME, scores, shards.card.classes)
+        names = shards.clip_names(split, split_id)
+        clips = dict(zip(shards.index(split, split_id).keys.tolist(), names, strict=True))
+        write_scores(out_dir / SCORES_NAME, scores, shards.card.classes, clips)
         write_metrics(out_dir / METRICS_NAME, metrics)
         write_report(out_dir / REPORT_NAME, scores, metrics, shards, split, split_id)
     except OSError as error:

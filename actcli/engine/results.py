@@ -3,7 +3,7 @@
 import hashlib
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +21,16 @@ _DIGEST = b"actcli.sha256"
 _DECIMALS = 6
 
 
-def write_scores(path: Path, scores: Scores, classes: Sequence[str]) -> None:
+def write_scores(path: Path, scores: Scores, classes: Sequence[str], clips: Mapping[int, str] | None = None) -> None:
     """Write a row per clip, with a checksum over keys, labels and scores in the file's metadata.
 
-    Columns: ``key`` (9 digits), ``label`` (−1 where the official list gives none), ``class`` and ``prediction``
-    (names), ``scores`` (a list of K logits) and, if kept, ``views`` (V lists of K logits).
+    Columns: ``key`` (9 digits), ``clip`` (its name in the official list, where ``clips`` knows the key), ``label`` (−1
+    where the official list gives none), ``class`` and ``prediction`` (names), ``scores`` (a list of K logits) and, if
+    kept, ``views`` (V lists of K logits).
     """
     columns = {
         "key": pa.array([f"{key:09d}" for key in scores.keys]),
+        "clip": pa.array([(clips or {}).get(int(key)) for key in scores.keys], pa.string()),
         "label": pa.array(scores.labels),
         "class": pa.array([classes[label] if label >= 0 else None for label in scores.labels], pa.string()),
         "prediction": pa.array([classes[guess] for guess in scores.logits.argmax(1)], pa.string()),

@@ -47,6 +47,14 @@ def test_every_clip_is_scored_once_in_key_order(evaluation, tiny_shards):
     assert dict(zip(scores.keys, scores.labels, strict=True)) == dict(zip(index.keys, index.labels, strict=True))
 
 
+def test_clips_are_named_as_in_the_official_list(evaluation, tiny_shards):
+    table = pd.read_parquet(evaluation.out_dir / "scores.parquet").set_index("key")
+    shards = ShardSet.open(tiny_shards)
+    for key, name in zip(shards.index("val").keys, shards.clip_names("val"), strict=True):
+        assert table.loc[f"{key:09d}", "clip"] == name
+        assert f"/{table.loc[f'{key:09d}', 'class']}/" in name
+
+
 def test_the_score_of_a_clip_is_the_mean_of_its_views(evaluation):
     table = pd.read_parquet(evaluation.out_dir / "scores.parquet")
     views = np.stack([np.stack(row) for row in table["views"]])

@@ -36,7 +36,7 @@ def test_keys_are_nine_digits_and_views_are_lists(tmp_path):
 def test_there_are_no_views_unless_asked_for(tmp_path):
     write_scores(tmp_path / "scores.parquet", SCORES, CLASSES)
     assert pd.read_parquet(tmp_path / "scores.parquet").columns.tolist() == [
-        "key", "label", "class", "prediction", "scores",
+        "key", "clip", "label", "class", "prediction", "scores",
     ]  # fmt: skip
 
 
