@@ -31,11 +31,11 @@ _RANK_VARIABLES = ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")
 
 console = Console(
     highlight=False,
-    soft_wrap=True,
+    soft_wrap=not sys.stdout.isatty(),  # a terminal breaks lines between words, a pipe not at all
     width=None if sys.stdout.isatty() else PIPE_COLUMNS,
     quiet=any(os.environ.get(name, "0") != "0" for name in _RANK_VARIABLES),  # of several processes, the first speaks
 )
-error_console = Console(stderr=True, highlight=False, soft_wrap=True)
+error_console = Console(stderr=True, highlight=False, soft_wrap=not sys.stderr.isatty())
 
 
 def plain(text: str) -> str:
@@ -67,7 +67,13 @@ def print_note(message: str) -> None:
 def table(*columns: str, title: str | None = None) -> Table:
     """A table; columns whose name begins with ``#`` are numbers. They and the first column are never cut."""
     made = Table(
-        title=title, title_justify="left", header_style="bold", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False
+        title=title,
+        title_justify="left",
+        header_style="bold",
+        title_style="bold",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        padding=(0, 1, 0, 0),
     )
     for number, column in enumerate(columns):
         is_number = column.startswith("#")

@@ -21,12 +21,11 @@ def recipes_command(
     if name is not None:
         console.print(yaml.safe_dump(load_recipe(name).to_dict(), sort_keys=False), markup=False)
         return
-    listing = table("recipe", "default for", "#frames", "#epochs", "#batch", "#rate", "#views")
+    listing = table("recipe", "default for", "#epochs", "#batch", "#rate", "#views")
     for recipe in list_recipes():
         listing.add_row(
             recipe.name,
             " ".join(recipe.datasets),
-            str(recipe.num_frames),
             str(recipe.epochs),
             f"{recipe.batch_size}" + (f" x {recipe.accumulate}" if recipe.accumulate > 1 else ""),
             f"{recipe.learning_rate:g}",

@@ -20,7 +20,7 @@ def runs_command(workspace: WorkspaceOption = HERE) -> None:
     if not states:
         console.print(f"there is no run in {runs}. Train one: actcli train --model tsm", markup=False)
         raise typer.Exit
-    listing = table("run", "state", "#epochs", "#best top-1", "age")
+    listing = table("run", "state", "#epochs", "#best top-1", "#age")
     for state in states:
         if isinstance(state, ActcliError):
             listing.add_row("(unreadable)", str(state))
