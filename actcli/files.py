@@ -87,11 +87,11 @@ def nearest_folder(path: Path) -> Path:
     return next(folder for folder in (path.absolute(), *path.absolute().parents) if folder.exists())
 
 
-def check_writable(folder: Path) -> None:
-    """Make ``folder`` and try to write there.
+def check_writable(folder: Path, num_bytes: int = 0) -> None:
+    """Make ``folder`` and try to write there; see whether ``num_bytes`` more would fit.
 
     Raises:
-        ActcliError: It cannot be made or written to.
+        ActcliError: It cannot be made or written to, or the disk has less room.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -100,6 +100,12 @@ def check_writable(folder: Path) -> None:
         probe.unlink()
     except OSError as error:
         raise ActcliError(f"nothing can be written to {folder} ({error.strerror}). Choose another folder.") from error
+    free = shutil.disk_usage(folder).free
+    if free < num_bytes:
+        raise ActcliError(
+            f"{folder} takes about {num_bytes / 1e6:,.0f} MB and its disk has {free / 1e6:,.0f} MB free. Make room, or "
+            f"choose another folder."
+        )
 
 
 def open_regular(path: str | os.PathLike[str]) -> BinaryIO:

@@ -45,6 +45,8 @@ from actcli.loaders import Batch, Loader
 from actcli.models import VideoModel, save_weights
 from actcli.shards import ShardSet
 
+_RUN_COPIES = 6
+"""Sets of weights in the folder of a run: best, last, the checkpoint with momentum, and that once more while written."""
 _LOOK_EVERY = {"cpu": 1, "cuda": 10}
 """Steps after which the losses of a device are looked at; looking makes a GPU wait."""
 
@@ -90,7 +92,7 @@ def train(
         training = _Training(replace(config, recipe=recipe), run_dir, hardware, fabric, reporter, resume, wish)
         stack.enter_context(training)
         if fabric.is_global_zero:  # only now, so that a training that does not fit together leaves no folder
-            check_writable(run_dir)
+            check_writable(run_dir, training.disk_bytes)
             stack.enter_context(folder_lock(run_dir, "Another training"))
             training.open_run()
         return training.run()
@@ -144,6 +146,12 @@ class _Training:
         self.val_loader.close()
         if self.writer:
             self.writer.close()
+
+    @property
+    def disk_bytes(self) -> int:
+        """What the folder of the run will hold at most, files that are being written included."""
+        num_values = sum(int(value.numel()) for value in self.plain_model.state_dict().values())
+        return _RUN_COPIES * 4 * num_values
 
     def open_run(self) -> None:
         """Write what the run is, on the first process."""

@@ -8,6 +8,7 @@ import threading
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -223,6 +224,15 @@ def test_a_folder_that_cannot_be_written_to_is_refused_before_the_first_step(who
     reporter = Reporter()
     with pytest.raises(ActcliError, match="nothing can be written to"):
         trainer.train(whole[0], tmp_path / "file" / "run", HARDWARE, reporter)
+    assert reporter.steps == []
+
+
+def test_a_disk_without_room_for_the_run_is_refused_before_the_first_step(whole, tmp_path, monkeypatch):
+    usage = SimpleNamespace(total=10**9, used=10**9, free=10**6)
+    monkeypatch.setattr("actcli.files.shutil.disk_usage", lambda folder: usage)
+    reporter = Reporter()
+    with pytest.raises(ActcliError, match=r"takes about 26. MB and its disk has 1 MB free"):
+        trainer.train(whole[0], tmp_path / "run", HARDWARE, reporter)
     assert reporter.steps == []
 
 
