@@ -23,7 +23,7 @@ import simplejpeg
 from _shards import SHAPES, frames, make_shards
 
 from actcli.loaders import open_loader
-from actcli.loaders.jpeg import JpegDecoder
+from actcli.loaders.backends.jpeg import JpegDecoder
 from actcli.loaders.views import Crop, Size
 
 RESULTS = Path(__file__).parent / "results" / "leak.json"

@@ -256,7 +256,7 @@ def bytes_ratio(shards: Path) -> dict[str, float]:
     with open_loader(shards, "train", SEGMENTS, SIZE, BATCH, 0) as loader:
         used = sum(
             int(index.rgb.sizes[index.rgb.starts[clip.key] + clip.rgb.frames].sum())
-            for plan in loader._plans.epoch(loader.order, 0, 0)
+            for plan in loader._epochs.epoch(loader.order, 0, 0)
             for clip in plan.clips
         )
         clips = sum(len(batch) for batch in loader)

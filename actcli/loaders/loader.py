@@ -1,6 +1,5 @@
 """The public door: ``open_loader`` gives batches of clips, in an order that can be taken up anywhere."""
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from numbers import Integral
@@ -8,26 +7,20 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, get_args
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from actcli.errors import ActcliError
-from actcli.loaders._ring import BatchRing
-from actcli.loaders._workers import Backend, WorkerPool
 from actcli.loaders.augment import Augmentation
+from actcli.loaders.backends import Backend, choose_backend, open_backend
 from actcli.loaders.batch import Batch
-from actcli.loaders.cpu import BatchLayout, CpuBackend
+from actcli.loaders.epochs import Epochs, IndexedEpochs, StreamedEpochs
 from actcli.loaders.order import Order
 from actcli.loaders.originals import find_original, find_sampling, original_of
-from actcli.loaders.plan import BatchPlan, FlipPolicy, Modality, Planner, ViewSettings
-from actcli.loaders.streaming import StreamPlans
+from actcli.loaders.plan import Modality, ViewSettings
 from actcli.loaders.views import Size
-from actcli.shards import ShardIndex, ShardSet
+from actcli.shards import ShardSet
 
 _STATE_VERSION = 1
-_PREFETCH = 2
-_HELD_BY_USER = 2
 
 
 def open_loader(
@@ -94,9 +87,10 @@ def open_loader(
     _check_least(1, num_test_clips=num_test_clips, num_crops=num_crops, shuffle_buffer=shuffle_buffer)
     _check_least(1, scale_size=scale_size, flow_stack=flow_stack)
     _check_word("modality", modality, get_args(Modality))
-    _check_word("backend", backend, ("cpu", "dali", "auto"))
     if augmentation is not None and not isinstance(augmentation, Augmentation):
         raise ActcliError(f"augmentation is {augmentation!r}; it must be an actcli.loaders.Augmentation, or left out.")
+    place = _find_device(device)
+    backend = choose_backend(backend, place)
     opened = shards if isinstance(shards, ShardSet) else ShardSet.open(str(shards))
     training = split == "train" if training is None else training
     if training and (num_test_clips, num_crops) != (1, 1):
@@ -118,56 +112,20 @@ def open_loader(
         augmentation=augmentation or original.augmentation,
         seed=seed,
     )
-    place = _find_device(device)
-    backend = _choose_backend(backend, place)
     _check(settings)
     drop_last = training if drop_last is None else drop_last
-    plans: IndexedPlans | StreamPlans
+    epochs: Epochs
     if shuffle_buffer is None:
-        plans = IndexedPlans(opened, split, split_id, settings)
+        epochs = IndexedEpochs(opened, split, split_id, settings)
     elif world_size > 1 and modality != "rgb":
         raise ActcliError(
             f"a stream does not know beforehand which clips have flow, so {world_size} ranks would not make the same "
             "steps. Leave shuffle_buffer out, which takes the index."
         )
     else:
-        plans = StreamPlans(opened, split, split_id, settings, shuffle_buffer)
-    order = Order(plans.num_clips, batch_size, training, drop_last, seed, rank, world_size)
-    return Loader(opened, plans, settings, order, workers, backend, place)
-
-
-class IndexedPlans:
-    """The plans of an epoch, by random access through the index."""
-
-    def __init__(self, shards: ShardSet, split: str, split_id: str, settings: ViewSettings) -> None:
-        index = shards.index(split, split_id)
-        self._rows = _usable_rows(index, settings.modality, split)
-        self.num_clips = len(self._rows)
-        self.num_without_flow = len(index.keys) - len(self._rows)
-        keys = hashlib.sha256(index.keys[self._rows].tobytes()).hexdigest()
-        self.identity = f"{shards.card.source_digest[:16]} {keys[:16]}"
-        self._planner = Planner(index, FlipPolicy.of(shards.card), settings, video=shards.card.payload == "mp4")
-
-    def epoch(self, order: Order, epoch: int, first_step: int) -> Iterator[BatchPlan]:
-        """The batches from ``first_step`` on."""
-        for places, positions in order.batches(epoch, first_step):
-            yield self._planner.batch(self._rows[places], positions, epoch)
-
-
-def _usable_rows(index: ShardIndex, modality: Modality, split: str) -> NDArray[np.int64]:
-    """The rows of the clips that have what ``modality`` needs."""
-    if not len(index.keys):
-        raise ActcliError(f"split {split} has no clips. Look at dataset.json, or extract and shard that split.")
-    if modality != "flow" and not index.num_frames.any():
-        raise ActcliError(
-            f"no clip of split {split} has RGB frames. Use modality flow, or extract (--modality rgb) and shard them."
-        )
-    if modality != "rgb" and not index.flow_num_frames.any():
-        raise ActcliError(
-            f"no clip of split {split} has flow. Extract it (--modality flow) and shard again, or use modality rgb."
-        )
-    has_rgb, has_flow = index.num_frames > 0, index.flow_num_frames > 0
-    return np.flatnonzero({"rgb": has_rgb, "flow": has_flow, "two_stream": has_rgb & has_flow}[modality])
+        epochs = StreamedEpochs(opened, split, split_id, settings, shuffle_buffer)
+    order = Order(epochs.num_clips, batch_size, training, drop_last, seed, rank, world_size)
+    return Loader(opened, epochs, settings, order, workers, backend, place)
 
 
 def _check_least(least: int, **numbers: int | None) -> None:
@@ -182,8 +140,7 @@ def _check_least(least: int, **numbers: int | None) -> None:
 
 def _check_word(name: str, word: str, allowed: Sequence[str]) -> None:
     if word not in allowed:
-        what = {"backend": "loader"}.get(name, name)
-        raise ActcliError(f"unknown {what} {word!r}. As {name}, choose {', '.join(allowed)}.")
+        raise ActcliError(f"unknown {name} {word!r}. As {name}, choose {', '.join(allowed)}.")
 
 
 def _check(settings: ViewSettings) -> None:
@@ -216,12 +173,6 @@ def _find_device(device: torch.device | str | None) -> torch.device | None:
     return place
 
 
-def _choose_backend(backend: str, device: torch.device | None) -> str:
-    if backend == "auto":
-        return "dali" if device is not None and device.type == "cuda" else "cpu"
-    return backend
-
-
 @dataclass
 class _Progress:
     """Where the iteration is: batches of ``epoch`` that were handed out."""
@@ -240,7 +191,7 @@ class Loader:
     def __init__(
         self,
         shards: ShardSet,
-        plans: IndexedPlans | StreamPlans,
+        epochs: Epochs,
         settings: ViewSettings,
         order: Order,
         workers: int,
@@ -254,22 +205,22 @@ class Loader:
         self.device = device
         self.num_bytes_read = 0
         """Bytes that the batches handed out so far took from the shards."""
-        self._plans = plans
+        self._epochs = epochs
         self._workers = workers
         self._progress = _Progress()
         self._resume_step = 0
-        self._engine: _CpuEngine | Any = None
+        self._opened: Backend | None = None
         self._current: object = None
 
     @property
     def num_clips(self) -> int:
         """Clips of the split over all ranks."""
-        return self._plans.num_clips
+        return self._epochs.num_clips
 
     @property
     def num_without_flow(self) -> int:
         """Clips that were left out because they have no flow; a stream knows only of those that came by this epoch."""
-        return self._plans.num_without_flow
+        return self._epochs.num_without_flow
 
     @property
     def classes(self) -> list[str]:
@@ -292,7 +243,7 @@ class Loader:
         self._progress = progress = _Progress(epoch, first_step)
         self._current = this = object()
         try:
-            for plan, batch in self._start().batches(self._plans.epoch(self.order, epoch, first_step)):
+            for plan, batch in self._start().batches(self._epochs.epoch(self.order, epoch, first_step)):
                 progress.step += 1
                 self.num_bytes_read += plan.num_bytes
                 yield batch
@@ -309,15 +260,12 @@ class Loader:
                 "Finish one before the next, or open a second loader."
             )
 
-    def _start(self) -> Any:
-        if self._engine is None:
-            if self.backend == "dali":
-                from actcli.loaders.dali import DaliEngine
-
-                self._engine = DaliEngine(self.shards, self.settings, self._workers, self.order.batch_size, self.device)
-            else:
-                self._engine = _CpuEngine(self.shards, self.settings, self._workers, self.order.batch_size, self.device)
-        return self._engine
+    def _start(self) -> Backend:
+        if self._opened is None:
+            self._opened = open_backend(
+                self.backend, self.shards, self.settings, self._workers, self.order.batch_size, self.device
+            )
+        return self._opened
 
     def state_dict(self) -> dict[str, Any]:
         """Where the iteration is, counted in batches handed out, and the setup it belongs to; plain data."""
@@ -351,8 +299,8 @@ class Loader:
         """Everything that decides what a batch holds, as plain data."""
         settings = self.settings
         return {
-            "clips": self._plans.num_clips,
-            "clip list": self._plans.identity,
+            "clips": self._epochs.num_clips,
+            "clip list": self._epochs.identity,
             "batch size": self.order.batch_size,
             "world size": self.order.world_size,
             "seed": self.order.seed,
@@ -373,9 +321,9 @@ class Loader:
     def close(self) -> None:
         """Ends the workers and frees their memory; batches handed out stay valid."""
         self._current = None
-        if self._engine is not None:
-            self._engine.close()
-            self._engine = None
+        if self._opened is not None:
+            self._opened.close()
+            self._opened = None
 
     def __enter__(self) -> Self:
         return self
@@ -384,109 +332,3 @@ class Loader:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-class _CpuEngine:
-    """Turns plans into batches with worker processes."""
-
-    def __init__(
-        self, shards: ShardSet, settings: ViewSettings, workers: int, batch_size: int, device: torch.device | None
-    ) -> None:
-        self._layout = batch_layout(settings, batch_size)
-        self._depth = max(workers * _PREFETCH, 1)
-        self._ring = BatchRing(self._depth + _HELD_BY_USER, self._layout.num_bytes)
-        backend: Backend = CpuBackend(
-            shards.root,
-            self._layout,
-            settings.rule.interpolation,
-            settings.training,
-            video=shards.card.payload == "mp4",
-        )
-        self._pool = WorkerPool(backend, self._ring, workers)
-        self._device = device
-
-    def batches(self, plans: Iterator[BatchPlan]) -> Iterator[tuple[BatchPlan, Batch]]:
-        """The batches of ``plans``, read ahead."""
-        self._pool.drain()  # what an abandoned iteration left behind
-        host_batches = self._host_batches(plans)
-        if self._device is None:
-            yield from host_batches
-        elif self._device.type == "cuda":
-            yield from _copied_ahead(host_batches, self._device)
-        else:
-            for plan, batch in host_batches:
-                yield plan, batch.to(self._device)
-
-    def _host_batches(self, plans: Iterator[BatchPlan]) -> Iterator[tuple[BatchPlan, Batch]]:
-        more = True
-        while more or self._pool.num_waiting:
-            while more and self._pool.num_waiting < self._depth:
-                plan = next(plans, None)
-                if plan is None:
-                    more = False
-                    break
-                self._pool.submit(self._ring.take(), plan)
-            if self._pool.num_waiting:
-                yield self._receive()
-
-    def _receive(self) -> tuple[BatchPlan, Batch]:
-        slot, plan = self._pool.wait()
-        rgb, flow = self._layout.views(self._ring.hand_out(slot), len(plan.clips))
-        batch = make_batch(plan, rgb, flow)
-        if (
-            self._ring.num_used - self._pool.num_waiting > _HELD_BY_USER
-        ):  # batches are kept: this one gets its own memory
-            batch = batch.copy()
-            del rgb, flow
-        return plan, batch
-
-    def close(self) -> None:
-        """Ends the workers."""
-        self._pool.close()
-
-
-def _copied_ahead(
-    batches: Iterator[tuple[BatchPlan, Batch]], device: torch.device
-) -> Iterator[tuple[BatchPlan, Batch]]:
-    """Copies each batch to the GPU while the one before it is being used."""
-    stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-    ready: tuple[BatchPlan, Batch, torch.cuda.Event] | None = None
-    for plan, host in batches:
-        pinned = host.pinned()
-        with torch.cuda.stream(stream):
-            copy = pinned.to(device, non_blocking=True)
-            done = torch.cuda.Event()  # type: ignore[no-untyped-call]
-            done.record(stream)
-        if ready is not None:
-            yield _arrived(*ready)
-        ready = plan, copy, done
-    if ready is not None:
-        yield _arrived(*ready)
-
-
-def _arrived(plan: BatchPlan, batch: Batch, done: torch.cuda.Event) -> tuple[BatchPlan, Batch]:
-    """Makes the current stream wait for the copy."""
-    current = torch.cuda.current_stream(batch.labels.device)
-    current.wait_event(done)
-    batch.record_stream(current)
-    return plan, batch
-
-
-def batch_layout(settings: ViewSettings, batch_size: int) -> BatchLayout:
-    """The arrays of a full batch."""
-    views = (batch_size, settings.num_views, settings.num_frames)
-    pixels = (settings.size, settings.size)
-    return BatchLayout(
-        (*views, *pixels, 3) if settings.modality != "flow" else None,
-        (*views, 2 * settings.flow_stack, *pixels) if settings.modality != "rgb" else None,
-    )
-
-
-def make_batch(plan: BatchPlan, rgb: NDArray[np.uint8] | None, flow: NDArray[np.uint8] | None) -> Batch:
-    """A batch of filled arrays; nothing is copied."""
-    return Batch(
-        rgb=None if rgb is None else torch.from_numpy(rgb).movedim(-1, -3),  # B V T H W C -> B V T C H W
-        flow=None if flow is None else torch.from_numpy(flow),
-        labels=torch.tensor([clip.label for clip in plan.clips], dtype=torch.int64),
-        keys=torch.tensor([clip.key for clip in plan.clips], dtype=torch.int64),
-    )

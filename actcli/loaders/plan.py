@@ -4,6 +4,7 @@ The plan is drawn from (seed, epoch, place in the epoch order) alone; the backen
 give the same batch, and why a run can be taken up in the middle of an epoch.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -14,14 +15,14 @@ from actcli.errors import ActcliError
 from actcli.loaders.augment import Augmentation, Operation
 from actcli.loaders.sampling import Indices, Sampling, expand_stack, surrounding_stack
 from actcli.loaders.views import Crop, Size, ViewRule, stored_box
-from actcli.shards import ShardCard, ShardIndex
-from actcli.shards.index import Extents
+from actcli.shards import ShardCard
+from actcli.shards.clip import Extents, StoredClip
 
 Modality = Literal["rgb", "flow", "two_stream"]
 
 
-class Stream(NamedTuple):
-    """The pictures of one modality of one clip, each read and decoded once."""
+class WantedPictures(NamedTuple):
+    """The pictures of one modality that one clip needs, each read and decoded once."""
 
     shard: str
     """Name of the tar."""
@@ -30,7 +31,7 @@ class Stream(NamedTuple):
     sizes: list[int]
     """Bytes of each, ``[pictures]``."""
     crcs: list[int]
-    """CRC-32 of each, ``[pictures]``, or of the one video; empty where shards are streamed without an index."""
+    """CRC-32 of each, ``[pictures]``, or of the one video; empty where tars are streamed without an index."""
     frames: list[int]
     """Frame number of each picture in its video, ``[pictures]``; what a video payload is decoded by."""
     slots: Indices
@@ -48,14 +49,14 @@ class ClipPlan(NamedTuple):
     """The boxes, the same for every frame."""
     operations: tuple[Operation, ...]
     """Changes of the RGB pixels, the same for every frame."""
-    rgb: Stream | None
-    flow: Stream | None
+    rgb: WantedPictures | None
+    flow: WantedPictures | None
 
 
-def broken_clip(clip: ClipPlan, stream: Stream, error: Exception) -> ActcliError:
+def broken_clip(clip: ClipPlan, wanted: WantedPictures, error: Exception) -> ActcliError:
     """The error for a clip that cannot be read or decoded."""
     return ActcliError(
-        f"clip {clip.key:09d} in shard {stream.shard} cannot be read: {error}. "
+        f"clip {clip.key:09d} in shard {wanted.shard} cannot be read: {error}. "
         "In a local folder `actcli verify` finds every damaged clip."
     )
 
@@ -65,12 +66,12 @@ class BatchPlan(NamedTuple):
 
     clips: tuple[ClipPlan, ...]
     inline: bytes | None = None
-    """The pictures themselves, where the shards are streamed; offsets count from its beginning then."""
+    """The pictures themselves, where tars are streamed; offsets count from its beginning then."""
 
     @property
     def num_bytes(self) -> int:
         """Bytes that this batch reads from the shards."""
-        return sum(sum(s.sizes) for clip in self.clips for s in (clip.rgb, clip.flow) if s is not None)
+        return sum(sum(wanted.sizes) for clip in self.clips for wanted in (clip.rgb, clip.flow) if wanted is not None)
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ class ViewSettings:
 
 
 @dataclass(frozen=True)
-class FlipPolicy:
+class Mirroring:
     """What mirroring means for a dataset."""
 
     allowed: bool
@@ -105,7 +106,7 @@ class FlipPolicy:
     """The label that each label becomes, ``[classes]``."""
 
     @classmethod
-    def of(cls, card: ShardCard) -> "FlipPolicy":
+    def of(cls, card: ShardCard) -> "Mirroring":
         """What the dataset's card says."""
         labels = np.arange(len(card.classes))
         for label, mirrored in card.flip_labels().items():
@@ -116,70 +117,72 @@ class FlipPolicy:
 class Planner:
     """Draws the plan of each batch."""
 
-    def __init__(self, index: ShardIndex, flip: FlipPolicy, settings: ViewSettings, video: bool) -> None:
-        self.index = index
-        self.flip = flip
+    def __init__(self, card: ShardCard, settings: ViewSettings) -> None:
         self.settings = settings
-        self.video = video
+        self._mirroring = Mirroring.of(card)
+        self._video = card.payload == "mp4"
 
-    def batch(self, rows: NDArray[np.int64], positions: NDArray[np.int64], epoch: int) -> BatchPlan:
-        """The clips at ``rows`` of the index; ``positions`` are their places in the epoch order."""
-        pairs = zip(rows.tolist(), positions.tolist(), strict=True)
-        return BatchPlan(tuple(self.clip(row, position, epoch) for row, position in pairs))
+    def batch(self, clips: Iterable[StoredClip], positions: NDArray[np.int64], epoch: int) -> BatchPlan:
+        """The plan of ``clips``; ``positions`` are their places in the epoch order."""
+        pairs = zip(clips, positions.tolist(), strict=True)
+        return BatchPlan(tuple(self.clip(stored, position, epoch) for stored, position in pairs))
 
-    def clip(self, row: int, position: int, epoch: int) -> ClipPlan:
-        """One clip; the draws depend on (seed, epoch, position) only."""
-        settings, index = self.settings, self.index
+    def clip(self, stored: StoredClip, position: int, epoch: int) -> ClipPlan:
+        """The plan of one clip; the draws depend on (seed, epoch, position) only."""
+        settings = self.settings
         rng = np.random.Generator(np.random.Philox(key=[settings.seed, epoch], counter=[0, 0, position, 1]))
-        frame_size = Size(int(index.widths[row]), int(index.heights[row]))
+        frame_size = Size(stored.width, stored.height)
         try:
-            rgb, flow = self._streams(row, rng)
+            rgb, flow = self._pictures(stored, rng)
         except ActcliError as error:
-            raise ActcliError(f"clip {int(index.keys[row]):09d} in {index.shard_name(row)}: {error}") from error
-        label = int(index.labels[row])
+            raise ActcliError(f"clip {stored.key} in {stored.shard}: {error}") from error
+        key, label = int(stored.key), stored.label
         if not settings.training:
-            return ClipPlan(int(index.keys[row]), label, frame_size, self._evaluation_crops(frame_size), (), rgb, flow)
+            return ClipPlan(key, label, frame_size, self._test_crops(frame_size), (), rgb, flow)
         augmentation = settings.augmentation
-        flip = self.flip.allowed and rng.random() < augmentation.flip
+        flip = self._mirroring.allowed and rng.random() < augmentation.flip
         crop = augmentation.draw_crop(frame_size, settings.size, settings.scale_size, settings.rule, rng)
         operations = augmentation.draw_operations(rng) if augmentation.changes_pixels() else ()
         if flip and label >= 0:
-            label = int(self.flip.labels[label])
-        return ClipPlan(int(index.keys[row]), label, frame_size, (crop._replace(flip=flip),), operations, rgb, flow)
+            label = int(self._mirroring.labels[label])
+        return ClipPlan(key, label, frame_size, (crop._replace(flip=flip),), operations, rgb, flow)
 
-    def _evaluation_crops(self, frame_size: Size) -> tuple[Crop, ...]:
+    def _test_crops(self, frame_size: Size) -> tuple[Crop, ...]:
         settings = self.settings
         resized = settings.rule.resize(frame_size, settings.scale_size)
         crop_size = settings.scale_size if settings.rule.crop_is_scale else settings.size
         crops = settings.rule.crops(resized, crop_size, settings.num_crops)
         return tuple(stored_box(crop, resized, frame_size) for crop in crops)
 
-    def _streams(self, row: int, rng: np.random.Generator) -> tuple[Stream | None, Stream | None]:
-        settings, index = self.settings, self.index
+    def _pictures(
+        self, stored: StoredClip, rng: np.random.Generator
+    ) -> tuple[WantedPictures | None, WantedPictures | None]:
+        """What is wanted of RGB and of flow."""
+        settings = self.settings
         if settings.modality == "flow":
-            num_fields = int(index.flow_num_frames[row])
-            starts = settings.sampling.sample(num_fields, settings.num_frames, rng, settings.flow_stack)
-            return None, self._flow(row, expand_stack(starts, settings.flow_stack, num_fields))
-        frames = settings.sampling.sample(int(index.num_frames[row]), settings.num_frames, rng)
-        rgb = self._rgb(row, frames)
+            starts = settings.sampling.sample(stored.flow_num_frames, settings.num_frames, rng, settings.flow_stack)
+            return None, _flow(stored, expand_stack(starts, settings.flow_stack, stored.flow_num_frames))
+        frames = settings.sampling.sample(stored.num_frames, settings.num_frames, rng)
+        rgb = self._rgb(stored, frames)
         if settings.modality == "rgb":
             return rgb, None
-        fields = surrounding_stack(frames, settings.flow_stack, int(index.flow_num_frames[row]))
-        return rgb, self._flow(row, fields)
+        return rgb, _flow(stored, surrounding_stack(frames, settings.flow_stack, stored.flow_num_frames))
 
-    def _rgb(self, row: int, frames: Indices) -> Stream:
+    def _rgb(self, stored: StoredClip, frames: Indices) -> WantedPictures:
         """``frames [clips, T]``; a frame that several views share is read once."""
         unique, slots = np.unique(frames, return_inverse=True)
-        extents = self.index.frame_extents(row, [0] if self.video else unique)
-        return self._stream(row, extents, unique, slots.reshape(frames.shape))
+        extents = stored.frame_extents([0] if self._video else unique)
+        return _wanted(stored, extents, unique, slots.reshape(frames.shape))
 
-    def _flow(self, row: int, fields: Indices) -> Stream:
-        """``fields [clips, T, stack]``; each field is two pictures, x and y, so ``slots [clips, T, 2 stack]``."""
-        unique, slots = np.unique(fields, return_inverse=True)
-        extents = self.index.flow_extents(row, unique)
-        pictures = 2 * slots.reshape(*fields.shape, 1) + np.arange(2)
-        return self._stream(row, extents, np.repeat(unique, 2), pictures.reshape(*fields.shape[:-1], -1))
 
-    def _stream(self, row: int, extents: Extents, frames: NDArray[np.int64], slots: Indices) -> Stream:
-        offsets, sizes, crcs = (column.tolist() for column in extents)
-        return Stream(self.index.shard_name(row), offsets, sizes, crcs, frames.tolist(), slots)
+def _flow(stored: StoredClip, fields: Indices) -> WantedPictures:
+    """``fields [clips, T, stack]``; each field is two pictures, x and y, so ``slots [clips, T, 2 stack]``."""
+    unique, slots = np.unique(fields, return_inverse=True)
+    extents = stored.flow_extents(unique)
+    pictures = 2 * slots.reshape(*fields.shape, 1) + np.arange(2)
+    return _wanted(stored, extents, np.repeat(unique, 2), pictures.reshape(*fields.shape[:-1], -1))
+
+
+def _wanted(stored: StoredClip, extents: Extents, frames: NDArray[np.int64], slots: Indices) -> WantedPictures:
+    offsets, sizes, crcs = (column.tolist() for column in extents)
+    return WantedPictures(stored.shard, offsets, sizes, crcs, frames.tolist(), slots)

@@ -3,14 +3,29 @@
 The columns of the index and the fields of the JSON are derived from ``StoredClip``: its fields say where they are kept.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields
+from typing import NamedTuple
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
+from actcli.errors import ActcliError
 from actcli.facts import NO_SIZES, Sizes, plain, read_facts
 
 _LIST = pa.list_(pa.uint32())
+
+
+class Extents(NamedTuple):
+    """Where some JPEGs of a clip lie in its tar."""
+
+    offsets: NDArray[np.int64]
+    """First byte of each."""
+    sizes: NDArray[np.int64]
+    """Bytes of each."""
+    crcs: Sizes
+    """CRC-32 of each; empty where none are known."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +87,21 @@ class StoredClip:
     flow_frame_crcs: Sizes = field(default_factory=lambda: NO_SIZES, metadata=_kept(_LIST, of_flow=True))
     """CRC-32 of each of them; empty where none are known."""
 
+    def frame_extents(self, frames: Sequence[int] | NDArray[np.int64]) -> Extents:
+        """Where some RGB frames lie, frames 0-based; the whole video where the payload is one, as frame 0."""
+        return _extents(self.offset, self.frame_sizes, self.frame_crcs, np.asarray(frames, np.int64))
+
+    def flow_extents(self, fields: Sequence[int] | NDArray[np.int64]) -> Extents:
+        """Where the JPEGs of some flow fields lie, x and y of each in turn (two per field).
+
+        Raises:
+            ActcliError: The clip has no flow.
+        """
+        if not self.flow_num_frames:
+            raise ActcliError(f"clip {self.key} has no flow; extract it with: actcli extract --modality flow")
+        pictures = 2 * np.asarray(fields, np.int64)[:, None] + np.arange(2)
+        return _extents(self.flow_offset, self.flow_frame_sizes, self.flow_frame_crcs, pictures.ravel())
+
     def note(self) -> dict[str, object]:
         """The fields of the clip's JSON, in their order; those of flow where the clip has flow."""
         return {
@@ -89,6 +119,12 @@ class StoredClip:
         """
         names = [name for name, kept in _FACTS.items() if kept.in_note]
         return StoredClip(**read_facts(StoredClip, note, names), shard=shard)
+
+
+def _extents(begin: int, sizes: Sizes, crcs: Sizes, wanted: NDArray[np.int64]) -> Extents:
+    ends = np.cumsum(sizes, dtype=np.int64) + begin
+    wanted_sizes = sizes[wanted].astype(np.int64)
+    return Extents(ends[wanted] - wanted_sizes, wanted_sizes, crcs[wanted] if len(crcs) else crcs)
 
 
 def index_schema(*, with_flow: bool) -> pa.Schema:

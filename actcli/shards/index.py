@@ -3,26 +3,14 @@
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from actcli.errors import ActcliError
 from actcli.facts import NO_SIZES, Sizes
-from actcli.shards.clip import StoredClip
+from actcli.shards.clip import Extents, StoredClip
 
 Array = np.ndarray[Any, np.dtype[Any]]
-
-
-class Extents(NamedTuple):
-    """Where some JPEGs of a clip lie in its tar."""
-
-    offsets: Array
-    """int64: first byte of each."""
-    sizes: Array
-    """int64: bytes of each."""
-    crcs: Array
-    """CRC-32 of each; empty where none are known."""
 
 
 @dataclass(frozen=True)
@@ -42,14 +30,6 @@ class FrameTable:
         """Bytes and CRC-32 of the JPEGs of one clip."""
         place = slice(self.starts[row], self.starts[row + 1])
         return self.sizes[place], self.crcs[place]
-
-    def extents(self, row: int, images: Sequence[int] | Array) -> Extents:
-        """Place, size and checksum of some JPEGs of a clip."""
-        begin, end = self.starts[row], self.starts[row + 1]
-        sizes = self.sizes[begin:end].astype(np.int64)
-        begins = np.cumsum(sizes) - sizes + self.offsets[row]
-        wanted = np.asarray(images, dtype=np.int64)
-        return Extents(begins[wanted], sizes[wanted], self.crcs[begin:end][wanted] if len(self.crcs) else self.crcs)
 
 
 @dataclass(frozen=True)
@@ -120,14 +100,11 @@ class ShardIndex:
 
     def frame_extents(self, row: int, frames: Sequence[int] | Array) -> Extents:
         """Where some RGB frames of a clip lie, frames 0-based."""
-        return self.rgb.extents(row, frames)
+        return self.clip(row).frame_extents(frames)
 
     def flow_extents(self, row: int, fields: Sequence[int] | Array) -> Extents:
         """Where the JPEGs of some flow fields lie, x and y of each in turn (two per field)."""
-        if self.flow is None or not self.flow_num_frames[row]:
-            raise ActcliError(f"clip {self.keys[row]:09d} has no flow; extract it with: actcli extract --modality flow")
-        fields = np.asarray(fields, dtype=np.int64)
-        return self.flow.extents(row, (2 * fields[:, None] + np.arange(2)).ravel())
+        return self.clip(row).flow_extents(fields)
 
 
 def frame_crcs(data: bytes, frame_sizes: Sizes) -> Sizes:

@@ -15,6 +15,8 @@ from actcli.shards.clip import StoredClip
 from actcli.shards.note import MAX_NOTE_BYTES, open_note
 from actcli.shards.reader import ATTEMPTS, ShardReader, ShardSet, is_local, local_path, pause
 
+Encoded = bytes | memoryview
+"""Bytes of a tar."""
 CHUNK_BYTES = 8 << 20
 """Bytes of one request when a tar is read through."""
 MEMBER_NAME = re.compile(r"(\d{9})\.(json|mjpeg|mp4|flow\.mjpeg)", re.ASCII)
@@ -32,11 +34,11 @@ class RetryingReader:
         self._reader = ShardReader(root)
         self._attempts = 1 if is_local(local_path(root)) else ATTEMPTS
 
-    def read(self, shard_name: str, offset: int, size: int) -> Any:
+    def read(self, shard_name: str, offset: int, size: int) -> Encoded:
         """``size`` bytes of a tar from ``offset``; raises as ``read_ranges`` does."""
         return self.read_ranges(shard_name, [offset], [size])[0]
 
-    def read_ranges(self, shard_name: str, offsets: Sequence[int], sizes: Sequence[int]) -> list[Any]:
+    def read_ranges(self, shard_name: str, offsets: Sequence[int], sizes: Sequence[int]) -> list[Encoded]:
         """Several ranges of a tar, as bytes or views.
 
         Raises:

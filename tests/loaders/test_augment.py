@@ -8,7 +8,7 @@ from PIL import Image, ImageEnhance, ImageOps
 
 from actcli.errors import ActcliError
 from actcli.loaders import Augmentation, ColourJitter, augment, open_loader
-from actcli.loaders._pixels import apply_torch
+from actcli.loaders.backends._pixels import apply_torch
 
 from .conftest import picture
 

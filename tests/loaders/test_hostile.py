@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from actcli.errors import ActcliError
 from actcli.loaders import open_loader
-from actcli.loaders.jpeg import JpegDecoder, check_header
-from actcli.loaders.video import decode_frames
+from actcli.loaders.backends.jpeg import JpegDecoder, check_header
+from actcli.loaders.backends.video import decode_frames
 from actcli.loaders.views import Crop, Size
 from actcli.shards.bounds import MAX_PIXELS
 

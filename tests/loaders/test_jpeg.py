@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actcli.errors import ActcliError
-from actcli.loaders import jpeg, open_loader
-from actcli.loaders.jpeg import JpegDecoder
+from actcli.loaders import open_loader
+from actcli.loaders.backends import jpeg
+from actcli.loaders.backends.jpeg import JpegDecoder
 from actcli.loaders.views import Crop, Size
 
 needs_regions = pytest.mark.skipif(jpeg.nvimgcodec is None, reason="nvImageCodec, which comes with DALI, is missing")

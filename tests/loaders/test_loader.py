@@ -334,7 +334,7 @@ def test_nothing_is_put_into_dev_shm(make_shards):
 
 
 def test_no_memory_for_the_batches_is_said_plainly(make_shards, monkeypatch):
-    import actcli.loaders._ring as ring
+    import actcli.loaders.backends._ring as ring
 
     def fail(*_):
         raise OSError(12, "Cannot allocate memory")

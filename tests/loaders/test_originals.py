@@ -44,7 +44,7 @@ TOY = Original(
 
 
 def plans(loader):
-    return [clip for plan in loader._plans.epoch(loader.order, 0, 0) for clip in plan.clips]
+    return [clip for plan in loader._epochs.epoch(loader.order, 0, 0) for clip in plan.clips]
 
 
 def test_a_code_base_of_ones_own_is_a_sampling_with_its_crops(registry, make_shards):

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from actcli.errors import ActcliError
 from actcli.loaders import open_loader
-from actcli.loaders.video import decode_frames
+from actcli.loaders.backends.video import decode_frames
 from actcli.loaders.views import Size
 
 from .conftest import ShardMaker, flow_picture, jpeg, picture

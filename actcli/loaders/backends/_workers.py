@@ -1,7 +1,8 @@
 """Worker processes that fill batch memory.
 
-They are forked, so that they share the batch memory and start in milliseconds, and they run nothing but a backend, on
-one thread each. Batches go round the workers in turn and come back in the order in which they were handed in.
+They are forked, so that they share the batch memory and start in milliseconds, and they run nothing but a
+``BatchWriter``, on one thread each. Batches go round the workers in turn and come back in the order in which they were
+handed in.
 """
 
 import contextlib
@@ -16,7 +17,6 @@ from collections import deque
 from multiprocessing import connection
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
-from typing import Protocol
 
 import cv2
 import numpy as np
@@ -24,25 +24,18 @@ import torch
 from numpy.typing import NDArray
 
 from actcli.errors import ActcliError
-from actcli.loaders._ring import BatchRing
+from actcli.loaders.backends._ring import BatchRing
+from actcli.loaders.backends._writer import BatchWriter
 from actcli.loaders.plan import BatchPlan
 
 _ORPHAN_CHECK_SECONDS = 2.0
 
 
-class Backend(Protocol):
-    """What carries out a plan."""
-
-    def run(self, plan: BatchPlan, memory: NDArray[np.uint8]) -> None:
-        """Writes the batch into ``memory``."""
-        ...
-
-
 class WorkerPool:
     """``num_workers`` processes, or none: then the work is done where it is waited for."""
 
-    def __init__(self, backend: Backend, ring: BatchRing, num_workers: int) -> None:
-        self._backend, self._ring = backend, ring
+    def __init__(self, writer: BatchWriter, ring: BatchRing, num_workers: int) -> None:
+        self._writer, self._ring = writer, ring
         self._waiting: deque[tuple[int, int, BatchPlan]] = deque()
         self._next_worker = 0
         self._connections: list[Connection] = []
@@ -60,7 +53,7 @@ class WorkerPool:
         context = multiprocessing.get_context("fork")
         ours, theirs = context.Pipe()
         self._connections.append(ours)
-        arguments = (theirs, list(self._connections), self._backend, self._ring, os.getpid())
+        arguments = (theirs, list(self._connections), self._writer, self._ring, os.getpid())
         process = context.Process(target=_serve, args=arguments, daemon=True, name="actcli-loader")
         with warnings.catch_warnings():
             # Python 3.12 warns of forking beside threads; the child touches none of their state.
@@ -98,7 +91,7 @@ class WorkerPool:
 
     def _finish(self, worker: int, slot: int, plan: BatchPlan) -> None:
         if not self._processes:
-            self._backend.run(plan, self._ring.bytes_of(slot))
+            self._writer.write(plan, self._ring.bytes_of(slot))
             return
         ours, process = self._connections[worker], self._processes[worker]
         connection.wait([ours, process.sentinel])
@@ -146,10 +139,10 @@ def _obituary(process: BaseProcess, plan: BatchPlan) -> str:
     code = process.exitcode
     how = f"by {signal.Signals(-code).name}" if code and code < 0 else f"with exit code {code}"
     first = plan.clips[0] if plan.clips else None
-    stream = first and (first.rgb or first.flow)
+    wanted = first and (first.rgb or first.flow)
     where = "a batch"
-    if first and stream:
-        where = f"shard {stream.shard}, clip {first.key:09d} and the next {len(plan.clips) - 1}"
+    if first and wanted:
+        where = f"shard {wanted.shard}, clip {first.key:09d} and the next {len(plan.clips) - 1}"
     return (
         f"a loader worker was ended {how} while it read {where}. If memory ran out, lower workers or "
         "batch_size (--batch-size); "
@@ -157,7 +150,9 @@ def _obituary(process: BaseProcess, plan: BatchPlan) -> str:
     )
 
 
-def _serve(theirs: Connection, of_the_parent: list[Connection], backend: Backend, ring: BatchRing, parent: int) -> None:
+def _serve(
+    theirs: Connection, of_the_parent: list[Connection], writer: BatchWriter, ring: BatchRing, parent: int
+) -> None:
     """The worker: answers each ``(slot, plan)`` with ``None`` or a problem, until the parent is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -170,13 +165,13 @@ def _serve(theirs: Connection, of_the_parent: list[Connection], backend: Backend
         while theirs.poll(_ORPHAN_CHECK_SECONDS) or os.getppid() == parent:
             if theirs.poll():
                 slot, plan = theirs.recv()
-                theirs.send(_attempt(backend, plan, ring.bytes_of(slot)))
+                theirs.send(_attempt(writer, plan, ring.bytes_of(slot)))
     os._exit(0)  # without the parent's exit handlers
 
 
-def _attempt(backend: Backend, plan: BatchPlan, memory: NDArray[np.uint8]) -> tuple[str, str] | None:
+def _attempt(writer: BatchWriter, plan: BatchPlan, memory: NDArray[np.uint8]) -> tuple[str, str] | None:
     try:
-        backend.run(plan, memory)
+        writer.write(plan, memory)
     except ActcliError as error:
         return "user", str(error)
     except Exception:

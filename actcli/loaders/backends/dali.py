@@ -18,12 +18,12 @@ import torch.utils.dlpack
 from torch import Tensor
 
 from actcli.errors import ActcliError
-from actcli.loaders._pixels import apply_torch
+from actcli.loaders.backends._layout import BatchLayout, make_batch
+from actcli.loaders.backends._pixels import apply_torch
+from actcli.loaders.backends._source import PictureSource
+from actcli.loaders.backends.jpeg import check_header
 from actcli.loaders.batch import Batch
-from actcli.loaders.cpu import PictureSource
-from actcli.loaders.jpeg import check_header
-from actcli.loaders.loader import batch_layout, make_batch
-from actcli.loaders.plan import BatchPlan, ClipPlan, Stream, ViewSettings, broken_clip
+from actcli.loaders.plan import BatchPlan, ClipPlan, ViewSettings, WantedPictures, broken_clip
 from actcli.shards import ShardSet
 
 # P pictures of a batch, S size; B batch, K test clips, T frames, C channels, H W pixels
@@ -31,8 +31,8 @@ from actcli.shards import ShardSet
 _PREFETCH = 2
 
 
-class DaliEngine:
-    """Turns plans into batches with a DALI pipeline per stream."""
+class DaliBackend:
+    """Turns plans into batches with a DALI pipeline per modality."""
 
     def __init__(
         self, shards: ShardSet, settings: ViewSettings, workers: int, batch_size: int, device: torch.device | None
@@ -40,11 +40,11 @@ class DaliEngine:
         self._settings = settings
         self._device = device or torch.device("cpu")
         on_gpu = self._device.type == "cuda"
-        self._stream = torch.cuda.Stream(self._device) if on_gpu else None  # type: ignore[no-untyped-call]
+        self._cuda_stream = torch.cuda.Stream(self._device) if on_gpu else None  # type: ignore[no-untyped-call]
         video = shards.card.payload == "mp4"
         names = [name for name in ("rgb", "flow") if settings.modality in (name, "two_stream")]
         self._pipelines = {
-            name: _StreamPipeline(
+            name: _ModalityPipeline(
                 name, shards.root, settings, video and name == "rgb", workers, batch_size, self._device
             )
             for name in names
@@ -57,14 +57,14 @@ class DaliEngine:
             pipeline.start(plan for plan in copy if plan.clips)
         for plan in ours:
             if not plan.clips:  # a rank for which no clip is left; DALI takes no empty batch
-                arrays = batch_layout(self._settings, 1).views(np.empty(0, np.uint8), num_clips=0)
+                arrays = BatchLayout.of(self._settings, 1).views(np.empty(0, np.uint8), num_clips=0)
                 yield plan, make_batch(plan, *arrays).to(self._device)
                 continue
-            with torch.cuda.stream(self._stream):  # nothing on the CPU; on a GPU, beside the training step
-                outputs = {name: pipeline.run(plan, self._stream) for name, pipeline in self._pipelines.items()}
+            with torch.cuda.stream(self._cuda_stream):  # nothing on the CPU; on a GPU, beside the training step
+                outputs = {name: pipeline.run(plan, self._cuda_stream) for name, pipeline in self._pipelines.items()}
                 batch = self._batch(plan, outputs)
-            if self._stream is not None:
-                self._stream.synchronize()  # DALI uses its buffers again from here on
+            if self._cuda_stream is not None:
+                self._cuda_stream.synchronize()  # DALI uses its buffers again from here on
                 batch.record_stream(torch.cuda.current_stream(self._device))
             yield plan, batch
 
@@ -100,8 +100,8 @@ def _turn_mirrored_x(plan: BatchPlan, flow_BVTCHW: Tensor) -> None:
                 view[:, 0::2] = 255 - view[:, 0::2]
 
 
-class _StreamPipeline:
-    """Decodes and crops one stream, RGB or flow."""
+class _ModalityPipeline:
+    """Decodes and crops RGB or flow."""
 
     def __init__(
         self,
@@ -184,24 +184,24 @@ class _StreamPipeline:
         self._source.begin(plan)
         encoded: list[Any] = []
         frames, counts = [], []
-        for clip, stream in self._streams(plan):
-            pictures = self._read(clip, stream)
+        for clip, wanted in self._wanted(plan):
+            pictures = self._read(clip, wanted)
             encoded += pictures
             counts.append(len(pictures))
-            frames.append(np.array(stream.frames, np.int32)[stream.slots.reshape(-1)])
+            frames.append(np.array(wanted.frames, np.int32)[wanted.slots.reshape(-1)])
         return [encoded, *([frames] if self._video else []), *self._crop_inputs(plan, counts)]
 
-    def _streams(self, plan: BatchPlan) -> list[tuple[ClipPlan, Stream]]:
+    def _wanted(self, plan: BatchPlan) -> list[tuple[ClipPlan, WantedPictures]]:
         return [(clip, clip.rgb if self._name == "rgb" else clip.flow) for clip in plan.clips]  # type: ignore[misc]
 
-    def _read(self, clip: ClipPlan, stream: Stream) -> list[Any]:
+    def _read(self, clip: ClipPlan, wanted: WantedPictures) -> list[Any]:
         try:
-            pictures = self._source.pictures(stream)
+            pictures = self._source.pictures(wanted)
             for picture in [] if self._video else pictures:
                 check_header(picture, clip.frame_size if self._name == "rgb" else None)
             return [np.frombuffer(picture, np.uint8) for picture in pictures]
         except (ValueError, OSError) as error:
-            raise broken_clip(clip, stream, error) from error
+            raise broken_clip(clip, wanted, error) from error
 
     def _crop_inputs(self, plan: BatchPlan, counts: list[int]) -> list[Any]:
         inputs: list[Any] = []
@@ -226,7 +226,7 @@ class _StreamPipeline:
         self._plans = plans
 
     def run(self, plan: BatchPlan, cuda_stream: torch.cuda.Stream | None) -> Tensor:
-        """The stream of the next batch: RGB ``[B, V, T, H, W, 3]``, flow ``[B, V, T, C, H, W]``."""
+        """The pictures of the next batch: RGB ``[B, V, T, H, W, 3]``, flow ``[B, V, T, C, H, W]``."""
         try:
             outputs = self._pipeline.run(cuda_stream)
         except RuntimeError as error:
@@ -237,11 +237,11 @@ class _StreamPipeline:
 
     def _placed(self, pictures: Tensor, plan: BatchPlan) -> Tensor:
         """``pictures [P, S, S, channels]`` to their places, ``[B, *slots, S, S, channels]``."""
-        streams = [stream for _, stream in self._streams(plan)]
+        wanted = [one for _, one in self._wanted(plan)]
         if self._video:  # already the wanted frames of each clip, B (K T) H W C
-            return pictures.view(len(streams), *streams[0].slots.shape, *pictures.shape[2:])
-        first = np.cumsum([0, *(len(stream.offsets) for stream in streams)])
-        places = np.stack([stream.slots + begin for stream, begin in zip(streams, first, strict=False)])
+            return pictures.view(len(wanted), *wanted[0].slots.shape, *pictures.shape[2:])
+        first = np.cumsum([0, *(len(one.offsets) for one in wanted)])
+        places = np.stack([one.slots + begin for one, begin in zip(wanted, first, strict=False)])
         return pictures[torch.from_numpy(places).to(pictures.device)]
 
     def _explain(self, plan: BatchPlan, error: RuntimeError) -> ActcliError:
@@ -251,12 +251,12 @@ class _StreamPipeline:
                 "DALI decodes H.264 video on a GPU only. Use backend cpu (--loader cpu) for these shards."
             )
         self._source.begin(plan)
-        for clip, stream in self._streams(plan):
-            for picture in [] if self._video else self._read(clip, stream):
+        for clip, wanted in self._wanted(plan):
+            for picture in [] if self._video else self._read(clip, wanted):
                 try:
                     simplejpeg.decode_jpeg(picture)
                 except ValueError as problem:
-                    return broken_clip(clip, stream, problem)
+                    return broken_clip(clip, wanted, problem)
         first, last = plan.clips[0].key, plan.clips[-1].key
         return ActcliError(
             f"DALI failed in the batch of clips {first:09d} … {last:09d}: {error}. Try backend cpu (--loader cpu)."

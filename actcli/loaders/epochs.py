@@ -1,22 +1,73 @@
-"""Batches from tars that are read through from front to back: no index, no random access, a shuffle buffer."""
+"""Where the plans of an epoch come from: the index, or tars that are read through from front to back."""
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import islice
+from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from actcli.errors import ActcliError
-from actcli.facts import Sizes
 from actcli.loaders.order import Order
-from actcli.loaders.plan import BatchPlan, ClipPlan, FlipPolicy, Planner, Stream, ViewSettings
+from actcli.loaders.plan import BatchPlan, ClipPlan, Modality, Planner, ViewSettings, WantedPictures
 from actcli.shards import ShardIndex, ShardSet
-from actcli.shards.index import FrameTable
 from actcli.shards.stream import StreamedClip, stream_clips
 
 
-class StreamPlans:
-    """The plans of an epoch, made from clips as they stream by; each carries the bytes that it needs."""
+class Epochs(Protocol):
+    """The plans of one split, epoch after epoch."""
+
+    num_clips: int
+    """Clips of the split over all ranks."""
+    num_without_flow: int
+    """Clips that were left out because they have no flow."""
+    identity: str
+    """What tells this list of clips, and the way it is read, from another."""
+
+    def epoch(self, order: Order, epoch: int, first_step: int) -> Iterator[BatchPlan]:
+        """This rank's batches of an epoch, from ``first_step`` on."""
+        ...
+
+
+class IndexedEpochs:
+    """The plans of an epoch, by random access through the index."""
+
+    def __init__(self, shards: ShardSet, split: str, split_id: str, settings: ViewSettings) -> None:
+        index = shards.index(split, split_id)
+        self._rows = _usable_rows(index, settings.modality, split)
+        self.num_clips = len(self._rows)
+        self.num_without_flow = len(index.keys) - len(self._rows)
+        keys = hashlib.sha256(index.keys[self._rows].tobytes()).hexdigest()
+        self.identity = f"{shards.card.source_digest[:16]} {keys[:16]}"
+        self._index, self._planner = index, Planner(shards.card, settings)
+
+    def epoch(self, order: Order, epoch: int, first_step: int) -> Iterator[BatchPlan]:
+        """The batches from ``first_step`` on."""
+        for places, positions in order.batches(epoch, first_step):
+            clips = map(self._index.clip, self._rows[places].tolist())
+            yield self._planner.batch(clips, positions, epoch)
+
+
+def _usable_rows(index: ShardIndex, modality: Modality, split: str) -> NDArray[np.int64]:
+    """The rows of the clips that have what ``modality`` needs."""
+    if not len(index.keys):
+        raise ActcliError(f"split {split} has no clips. Look at dataset.json, or extract and shard that split.")
+    if modality != "flow" and not index.num_frames.any():
+        raise ActcliError(
+            f"no clip of split {split} has RGB frames. Use modality flow, or extract (--modality rgb) and shard them."
+        )
+    if modality != "rgb" and not index.flow_num_frames.any():
+        raise ActcliError(
+            f"no clip of split {split} has flow. Extract it (--modality flow) and shard again, or use modality rgb."
+        )
+    has_rgb, has_flow = index.num_frames > 0, index.flow_num_frames > 0
+    return np.flatnonzero({"rgb": has_rgb, "flow": has_flow, "two_stream": has_rgb & has_flow}[modality])
+
+
+class StreamedEpochs:
+    """No index, no random access, a shuffle buffer: plans of clips as they stream by, with the bytes that they need."""
 
     def __init__(
         self, shards: ShardSet, split: str, split_id: str, settings: ViewSettings, shuffle_buffer: int
@@ -28,7 +79,8 @@ class StreamPlans:
         self.identity = f"{card.source_digest}, streamed with a buffer of {shuffle_buffer}"
         self._shards, self._settings = shards, settings
         self._split, self._split_id = split, split_id
-        self._planner = Planner(_EMPTY, FlipPolicy.of(card), settings, video=card.payload == "mp4")
+        self._planner = Planner(card, settings)
+        self._suffix = "mp4" if card.payload == "mp4" else "mjpeg"
         self._shuffle_buffer = shuffle_buffer
         prefix = f"{split}-" if len(card.split_sets) == 1 else "all-"
         self._names = [shard.name for shard in card.shards if shard.name.startswith(prefix)]
@@ -78,11 +130,11 @@ class StreamPlans:
             if not in_split:
                 continue
             if has_flow or self._settings.modality == "rgb":
-                yield self._without_the_other_stream(clip)
+                yield self._without_the_other_modality(clip)
             else:
                 self.num_without_flow += 1
 
-    def _without_the_other_stream(self, clip: StreamedClip) -> StreamedClip:
+    def _without_the_other_modality(self, clip: StreamedClip) -> StreamedClip:
         """The clip as it waits in the buffer: flow is not kept for RGB models, nor RGB for flow models."""
         if self._settings.modality == "two_stream":
             return clip
@@ -95,45 +147,15 @@ class StreamPlans:
 
     def _plan(self, clip: StreamedClip, position: int, epoch: int, data: bytearray) -> ClipPlan:
         """The clip's plan; the pictures that it needs are appended to ``data`` and read from there."""
-        self._planner.index = _index_of(clip)
-        plan = self._planner.clip(0, position, epoch)
-        suffix = "mp4" if self._planner.video else "mjpeg"
-        rgb = plan.rgb and _inline(plan.rgb, clip.payloads[suffix], data)
+        plan = self._planner.clip(clip.clip, position, epoch)
+        rgb = plan.rgb and _inline(plan.rgb, clip.payloads[self._suffix], data)
         flow = plan.flow and _inline(plan.flow, clip.payloads["flow.mjpeg"], data)
         return plan._replace(rgb=rgb, flow=flow)
 
 
-def _inline(stream: Stream, payload: bytes, data: bytearray) -> Stream:
+def _inline(wanted: WantedPictures, payload: bytes, data: bytearray) -> WantedPictures:
     begins = []
-    for offset, size in zip(stream.offsets, stream.sizes, strict=True):
+    for offset, size in zip(wanted.offsets, wanted.sizes, strict=True):
         begins.append(len(data))
         data += payload[offset : offset + size]
-    return stream._replace(offsets=begins)
-
-
-def _index_of(streamed: StreamedClip) -> ShardIndex:
-    """An index of this clip alone, with offsets counted from the beginning of its payloads."""
-    clip = streamed.clip
-    return ShardIndex(
-        keys=np.array([int(clip.key)]),
-        labels=np.array([clip.label]),
-        shard_ids=np.zeros(1, np.int32),
-        shard_names=(clip.shard,),
-        payload_bytes=np.array([clip.bytes]),
-        num_frames=np.array([clip.num_frames]),
-        widths=np.array([clip.width]),
-        heights=np.array([clip.height]),
-        fps=np.array([clip.fps]),
-        rgb=_table(clip.frame_sizes),
-        flow=_table(clip.flow_frame_sizes),
-        flow_num_frames=np.array([clip.flow_num_frames]),
-        flow_bounds=np.array([clip.flow_bound]),
-    )
-
-
-def _table(sizes: Sizes) -> FrameTable:
-    no_crcs = np.empty(0, np.uint32)
-    return FrameTable(np.zeros(1, np.int64), np.array([0, len(sizes)]), sizes, no_crcs)
-
-
-_EMPTY = ShardIndex(**{name: np.empty(0) for name in ShardIndex.__dataclass_fields__})  # type: ignore[arg-type]
+    return wanted._replace(offsets=begins)

@@ -1,0 +1,42 @@
+"""Where backends get the encoded pictures of a plan."""
+
+import os
+import zlib
+
+from actcli.errors import ActcliError
+from actcli.loaders.plan import BatchPlan, WantedPictures
+from actcli.shards.stream import Encoded, RetryingReader
+
+
+class PictureSource:
+    """Where the encoded pictures come from: the shards, opened in the process that reads, or the plan itself."""
+
+    def __init__(self, root: str) -> None:
+        self._root = root
+        self._reader: RetryingReader | None = None
+        self._process = -1
+        self._inline: memoryview | None = None
+
+    def begin(self, plan: BatchPlan) -> None:
+        """Gets ready for the pictures of ``plan``."""
+        self._inline = None if plan.inline is None else memoryview(plan.inline)
+        if self._process != os.getpid():
+            self._reader, self._process = RetryingReader(self._root), os.getpid()
+
+    def pictures(self, wanted: WantedPictures) -> list[Encoded]:
+        """The bytes of each picture that are wanted.
+
+        Raises ``ActcliError`` where they are not those that were packed.
+        """
+        pictures = self._read(wanted.shard, wanted.offsets, wanted.sizes)
+        for number, crc in enumerate(wanted.crcs):
+            if zlib.crc32(pictures[number]) != crc:
+                what = f"frame {wanted.frames[number]}" if len(pictures) == len(wanted.frames) else "the video"
+                raise ActcliError(f"the bytes of {what} have changed since they were packed")
+        return pictures
+
+    def _read(self, shard: str, offsets: list[int], sizes: list[int]) -> list[Encoded]:
+        if self._inline is not None:
+            return [self._inline[offset : offset + size] for offset, size in zip(offsets, sizes, strict=True)]
+        assert self._reader is not None
+        return self._reader.read_ranges(shard, offsets, sizes)
