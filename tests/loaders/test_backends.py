@@ -52,7 +52,7 @@ def test_a_backend_is_closed_with_its_loader(make_shards):
 
 
 def test_an_unknown_backend_lists_the_known_ones(make_shards):
-    with pytest.raises(ActcliError, match="unknown loader 'gpu'. As backend, choose cpu, dali, auto"):
+    with pytest.raises(ActcliError, match=r"unknown loader 'gpu'\. As backend, choose cpu, dali, auto"):
         open_loader(make_shards(), backend="gpu", **SMALL)
 
 
