@@ -1,7 +1,7 @@
 """Facts in JSON: what is read is of the type that its field has, or it is refused."""
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import MISSING, Field, fields
+from dataclasses import MISSING, fields
 from functools import cache
 from typing import Any, Literal, get_args, get_origin
 
@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 
 Sizes = NDArray[np.uint16 | np.uint32]
 """Bytes, or CRC-32, of each JPEG of a clip."""
+
+Reader = Callable[[str, object], object]
+"""Checks the value of a named field."""
 
 NO_SIZES: Sizes = np.zeros(0, np.uint32)
 _LARGEST = int(np.iinfo(np.uint32).max)
@@ -28,33 +31,38 @@ def read_facts(kind: type, value: Mapping[str, object], names: Iterable[str]) ->
     Raises:
         ValueError: A field is absent, or not of its type.
     """
-    facts = _fields(kind)
-    missing = [name for name in names if name not in value and _is_needed(facts[name])]
-    if missing:
+    readers, needed = _readers(kind)
+    if missing := [name for name in names if name in needed and name not in value]:
         raise ValueError(f"it has no {', '.join(missing)}")
-    return {name: _read(facts[name].type, name, value[name]) for name in names if name in value}
-
-
-def _read(kind: object, name: str, value: object) -> object:
-    words = get_args(kind) if get_origin(kind) is Literal else ()
-    if words and value not in words:
-        raise ValueError(f"its {name} is {value!r}")
-    return value if words else _READERS[kind](name, value)
+    return {name: readers[name](name, value[name]) for name in names if name in value}
 
 
 @cache
-def _fields(kind: type) -> "dict[str, Field[object]]":
-    return {fact.name: fact for fact in fields(kind)}
+def _readers(kind: type) -> tuple[dict[str, Reader], frozenset[str]]:
+    """What reads each field of a dataclass, and the fields that have no default."""
+    facts = fields(kind)
+    needed = [fact.name for fact in facts if fact.default is MISSING and fact.default_factory is MISSING]
+    return {fact.name: _reader(fact.type) for fact in facts}, frozenset(needed)
 
 
-def _is_needed(fact: "Field[object]") -> bool:
-    return fact.default is MISSING and fact.default_factory is MISSING
+def _reader(kind: object) -> Reader:
+    if get_origin(kind) is not Literal:
+        return _READERS[kind]
+    words = frozenset(get_args(kind))
+
+    def word(name: str, value: object) -> object:
+        if not isinstance(value, str) or value not in words:
+            raise ValueError(f"its {name} is {value!r}")
+        return value
+
+    return word
 
 
 def _text(name: str, value: object) -> str:
     if not isinstance(value, str):
         raise ValueError(f"its {name} is {value!r}")
-    value.encode()  # half a surrogate pair, which JSON can spell, raises ValueError
+    if not value.isascii():
+        value.encode()  # half a surrogate pair, which JSON can spell, raises ValueError
     return value
 
 
@@ -83,12 +91,14 @@ def _texts(name: str, value: object) -> Mapping[str, str]:
 
 
 def _sizes(name: str, value: object) -> Sizes:
-    if not isinstance(value, list) or any(type(one) is not int or not 0 < one <= _LARGEST for one in value):
+    if not isinstance(value, list) or not set(map(type, value)) <= {int}:
+        raise ValueError(f"its {name.replace('_', ' ')} are no list of counts")
+    if value and not 0 < min(value) <= max(value) <= _LARGEST:
         raise ValueError(f"its {name.replace('_', ' ')} are no list of counts")
     return np.array(value, np.uint32)
 
 
-_READERS: dict[object, Callable[[str, object], object]] = {
+_READERS: dict[object, Reader] = {
     str: _text,
     int: _count,
     float: _number,

@@ -4,6 +4,7 @@ import ast
 import re
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,39 @@ def test_every_part_has_a_rule():
 def test_imports_point_down_only(part):
     wrong = {path.name: found for path in sources(part) if (found := imported_parts(path) - ALLOWED[part] - {part})}
     assert wrong == {}
+
+
+def module_name(path):
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def statements(body):
+    """The statements of a module and of its ``if`` and ``try`` blocks: not what functions do when they are called."""
+    for node in body:
+        yield node
+        for part in ("body", "orelse", "finalbody", "handlers"):
+            if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+                yield from statements(getattr(node, part, []))
+
+
+def modules_needed(path, known):
+    """Modules of ours that a file imports when it is imported itself, or for its annotations alone."""
+    for node in statements(ast.parse(path.read_text()).body):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+            names = [name if name in known else node.module for name in names]
+        else:
+            continue
+        yield from (name for name in names if name in known)
+
+
+def test_no_module_imports_itself_through_others():
+    known = {module_name(path): path for path in PACKAGE.rglob("*.py")}
+    graph = {name: set(modules_needed(path, known)) - {name} for name, path in known.items()}
+    assert sum(map(len, graph.values())) > len(graph)
+    TopologicalSorter(graph).prepare()  # raises CycleError, which names the circle
 
 
 @pytest.mark.parametrize("part", ["ingest", "shards"])

@@ -13,6 +13,20 @@ from actcli.ingest.records import FlipPolicy
 CARD_NAME = "dataset.json"
 
 
+Setting = str | int | float | bool | None
+"""Value of an option that decides what is written."""
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """How the frames, or the flow, of a dataset were made."""
+
+    settings: Mapping[str, Setting]
+    """Options that decide what is written, by name; a job continues only with the same ones."""
+    versions: Mapping[str, str]
+    """Versions of what made them, by package."""
+
+
 @dataclass(frozen=True)
 class DatasetCard:
     """What the frames of one dataset are and how they were made."""
@@ -27,8 +41,8 @@ class DatasetCard:
     """Pairs of class names that mirroring exchanges."""
     split_sets: Mapping[str, tuple[str, ...]]
     """Split set to its splits: ``{"1": ("train", "val")}``."""
-    extraction: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    """Modality to the ``settings`` and ``versions`` it was extracted with."""
+    extraction: Mapping[str, Extraction] = field(default_factory=dict)
+    """Modality to what it was extracted with."""
     group_by: str = ""
     """Regular expression that finds the recording in a path, where the user gave one."""
 
@@ -43,7 +57,7 @@ class DatasetCard:
         path = path / CARD_NAME if path.is_dir() else path
         try:
             with open_regular(path) as file:
-                return cls(**_checked(json.loads(file.read().decode("utf-8"))))
+                return _card(json.loads(file.read().decode("utf-8")))
         except FileNotFoundError:
             raise ActcliError(f"There is no dataset card {path}; run actcli extract first.") from None
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError, OSError) as error:
@@ -62,29 +76,43 @@ class DatasetCard:
         write_text_whole(path, json.dumps(asdict(self), indent=1) + "\n")
 
 
-def _checked(value: dict[str, Any]) -> dict[str, Any]:
-    """The fields of a card, each of its type."""
+def read_extraction(value: Mapping[str, object]) -> dict[str, Extraction]:
+    """What a card in JSON says of the extraction, by modality.
+
+    Raises:
+        ValueError: It is no such table.
+    """
+    found = {}
+    for modality, facts in value.items():
+        if not isinstance(facts, dict):
+            raise ValueError(f"the extraction of {modality} is no table")
+        settings, versions = facts.get("settings", {}), facts.get("versions", {})
+        if not isinstance(settings, dict) or not isinstance(versions, dict):
+            raise ValueError("the settings are no table")
+        found[modality] = Extraction(settings, versions)
+    return found
+
+
+def _card(value: dict[str, Any]) -> DatasetCard:
+    """The card, if each field is of its type."""
     split_sets = {name: _names(splits) for name, splits in value["split_sets"].items()}
-    extraction = value["extraction"]
     if value["flip"] not in get_args(FlipPolicy):
         raise ValueError(f"flip is {value['flip']!r}")
-    if not all(isinstance(facts.get("settings", {}), dict) for facts in extraction.values()):
-        raise ValueError("the settings are no table")
     swaps = tuple(_names(pair) for pair in value["flip_swaps"])
     if any(len(pair) != 2 for pair in swaps):
         raise ValueError("a swap is no pair of classes")
-    return {
-        "name": _names([value["name"]])[0],
-        "classes": _names(value["classes"]),
-        "flip": value["flip"],
-        "flip_swaps": swaps,
-        "split_sets": split_sets,
-        "extraction": extraction,
-        "group_by": _names([value.get("group_by", "")])[0],
-    }
+    return DatasetCard(
+        name=_names([value["name"]])[0],
+        classes=_names(value["classes"]),
+        flip=value["flip"],
+        flip_swaps=tuple((a, b) for a, b in swaps),
+        split_sets=split_sets,
+        extraction=read_extraction(value["extraction"]),
+        group_by=_names([value.get("group_by", "")])[0],
+    )
 
 
-def _names(value: Any) -> tuple[str, ...]:
+def _names(value: object) -> tuple[str, ...]:
     if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
         raise ValueError(f"{str(value)[:40]!r} is no list of names")
     return tuple(value)

@@ -17,7 +17,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, Generic, Literal, TypeVar, get_args
 
 from actcli.errors import ActcliError
 
@@ -75,10 +75,10 @@ def check_executor(executor: ExecutorName) -> None:
             raise ActcliError("Ray is not installed. Type: pip install 'actcli[ray]'") from None
 
 
-class _Worker:
+class _Worker(Generic[Task, Result]):
     """One process and the task it has."""
 
-    def __init__(self, function: Callable[[Any], Any]) -> None:
+    def __init__(self, function: Callable[[Task], Result]) -> None:
         self.connection, theirs = Pipe()
         self._process = subprocess.Popen(
             [sys.executable, "-c", _WORKER_CODE, str(theirs.fileno())],
@@ -90,19 +90,18 @@ class _Worker:
         theirs.close()
         self._has_started = False
         self._timeout = 0.0
-        self.task: Any = None
         self.deadline = 0.0
         self.connection.send(function)
 
     def is_alive(self) -> bool:
         return self._process.poll() is None
 
-    def give(self, task: Any, timeout: float) -> None:
-        self.task, self._timeout = task, timeout
+    def give(self, task: Task, timeout: float) -> None:
+        self._timeout = timeout
         self.deadline = time.monotonic() + (timeout if self._has_started else _START_SECONDS)
         self.connection.send(task)
 
-    def take(self) -> list[Any]:
+    def take(self) -> list[Result | Crash]:
         """The result, or a ``Crash`` if the process is gone; nothing if it has just started."""
         try:
             error, result = self.connection.recv()
@@ -134,29 +133,29 @@ class _Worker:
 
 
 def _run_processes(
-    function: Callable[[Any], Any], tasks: Iterator[Any], workers: int, timeout: float
-) -> Generator[tuple[Any, Any]]:
-    busy: list[_Worker] = []
-    idle: list[_Worker] = []
+    function: Callable[[Task], Result], tasks: Iterator[Task], workers: int, timeout: float
+) -> Generator[tuple[Task, Result | Crash]]:
+    busy: dict[_Worker[Task, Result], Task] = {}
+    idle: list[_Worker[Task, Result]] = []
     try:
         while True:
             while len(busy) < workers and (task := next(tasks, None)) is not None:
                 worker = idle.pop() if idle and idle[-1].is_alive() else _Worker(function)
-                busy.append(worker)
+                busy[worker] = task
                 worker.give(task, timeout)
             if not busy:
                 return
-            for worker, result in _finished(busy, timeout):
-                busy.remove(worker)
+            for worker, result in _finished(list(busy), timeout):
+                task = busy.pop(worker)
                 if not isinstance(result, Crash):
                     idle.append(worker)
-                yield worker.task, result
+                yield task, result
     finally:
-        for worker in busy + idle:
+        for worker in (*busy, *idle):
             worker.stop()
 
 
-def _finished(busy: list[_Worker], timeout: float) -> list[tuple[_Worker, Any]]:
+def _finished(busy: list[_Worker[Task, Result]], timeout: float) -> list[tuple[_Worker[Task, Result], Result | Crash]]:
     """The workers that are done, dead or hung, with their results; waits until something happens."""
     patience = max(0.0, min(worker.deadline for worker in busy) - time.monotonic())
     ready = set(wait([worker.connection for worker in busy], patience))
@@ -183,7 +182,7 @@ def serve(descriptor: int) -> None:
         except EOFError:
             return
         try:
-            answer: tuple[Exception | None, Any] = (None, function(task))
+            answer: tuple[Exception | None, object] = (None, function(task))
         except Exception as error:
             answer = (error, None)
         try:
@@ -205,16 +204,16 @@ def _death(exitcode: int) -> str:
 
 
 def _run_ray(
-    function: Callable[[Any], Any], tasks: Iterator[Any], workers: int, timeout: float
-) -> Generator[tuple[Any, Any]]:
+    function: Callable[[Task], Result], tasks: Iterator[Task], workers: int, timeout: float
+) -> Generator[tuple[Task, Result | Crash]]:
     """The same on a Ray cluster (``RAY_ADDRESS``), or on one started on the spot."""
     import ray
 
     if not ray.is_initialized():
         local: dict[str, Any] = {} if "RAY_ADDRESS" in os.environ else {"num_cpus": workers, "include_dashboard": False}
         ray.init(log_to_driver=False, configure_logging=False, **local)
-    remote = ray.remote(max_retries=0, runtime_env={"env_vars": _ONE_THREAD})(_call)
-    running: dict[Any, tuple[Any, float]] = {}
+    remote: Any = ray.remote(max_retries=0, runtime_env={"env_vars": _ONE_THREAD})(_call)
+    running: dict[Any, tuple[Task, float]] = {}
     while True:
         while len(running) < workers and (task := next(tasks, None)) is not None:
             running[remote.remote(function, task)] = (task, time.monotonic() + timeout)
@@ -230,7 +229,7 @@ def _run_ray(
             yield task, Crash(WORKER_HUNG, f"no result after {timeout:g} seconds")
 
 
-def _call(function: Callable[[Any], Any], task: Any) -> Any:
+def _call(function: Callable[[Task], Result], task: Task) -> Result:
     return function(task)
 
 

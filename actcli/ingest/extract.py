@@ -16,7 +16,7 @@ import simplejpeg
 from actcli import __version__
 from actcli.errors import ActcliError
 from actcli.files import folder_lock, remove_leftovers
-from actcli.ingest.card import CARD_NAME, DatasetCard
+from actcli.ingest.card import CARD_NAME, DatasetCard, Extraction
 from actcli.ingest.clip_job import ClipJob, ClipTask, extract_clip
 from actcli.ingest.executors import WORKER_DIED, Crash, run_tasks
 from actcli.ingest.failure import ClipFailure
@@ -170,7 +170,7 @@ def _write_card(listing: Listing, options: ExtractOptions) -> None:
         flip_swaps=listing.flip_swaps,
         split_sets=listing.split_sets,
         group_by=options.split_rule.group_by,
-        extraction=others | {options.modality: {"settings": options.settings(), "versions": versions}},
+        extraction=others | {options.modality: Extraction(options.settings(), versions)},
     )
     card.write(card_path)
 

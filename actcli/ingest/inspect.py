@@ -310,7 +310,7 @@ def _sampled_jpegs(frames_dir: Path, card: DatasetCard, row: ManifestRow) -> Ite
 def _jpegs_at(
     frames_dir: Path, card: DatasetCard, row: ManifestRow, modality: Modality, indices: Iterable[int]
 ) -> Iterator[bytes]:
-    layout: Layout = card.extraction[modality]["settings"]["layout"]
+    layout: Layout = "folders" if card.extraction[modality].settings["layout"] == "folders" else "mjpeg"
     path = payload_path(frames_dir, row.key, modality, layout)
     if layout == "folders":
         names = sorted(path.iterdir(), key=lambda file: (file.stem[-5:], file.stem))  # x and y of a field together

@@ -90,7 +90,7 @@ def write_manifest(
     write_text_whole(checksum_path(path), f"{file.digest.hexdigest()}  {path.name}\n")
 
 
-def _writer(file: "_HashingFile") -> Any:
+def _writer(file: "_HashingFile") -> pq.ParquetWriter:
     return pq.ParquetWriter(file, MANIFEST_SCHEMA, write_page_checksum=True)
 
 

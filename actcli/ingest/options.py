@@ -6,15 +6,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import get_args
 
+from actcli.ingest.card import Setting
 from actcli.ingest.decode import DecodeSettings
 from actcli.ingest.executors import ExecutorName
 from actcli.ingest.flow import FLOW_METHODS, FlowMethod
 from actcli.ingest.manifest import Layout, Modality
 from actcli.ingest.records import DatasetAdapter, Listing
 from actcli.ingest.split import SplitRule
-
-Setting = str | int | float | bool | None
-"""Value of an option that decides what is written."""
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,10 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from operator import attrgetter
 from typing import Literal
 
-from actcli.facts import NO_SIZES, Sizes, plain, read_facts
+from actcli.facts import NO_SIZES, Sizes, read_facts
 from actcli.ingest.failure import ClipFailure
 
 Status = Literal["ok", "failed", "missing"]
@@ -73,8 +74,12 @@ class ClipOutcome:
 
     def to_json(self) -> dict[str, object]:
         """The fields of a ledger line: those that are not what they are by default."""
-        values = {name: getattr(self, name) for name in FIELD_NAMES}
-        return {name: plain(value) for name, value in values.items() if not _is_default(name, value)}
+        line = {
+            name: value
+            for name, value, usual in zip(_PLAIN, _plain_values(self), _USUAL, strict=True)
+            if value != usual
+        }
+        return line | {"frame_sizes": self.frame_sizes.tolist()} if len(self.frame_sizes) else line
 
     @staticmethod
     def from_json(line: Mapping[str, object]) -> "ClipOutcome":
@@ -90,11 +95,9 @@ class ClipOutcome:
 
 FIELD_NAMES = tuple(fact.name for fact in fields(ClipOutcome))
 """Names of all fields, in order."""
-_DEFAULTS = {fact.name: fact.default for fact in fields(ClipOutcome)}
-
-
-def _is_default(name: str, value: object) -> bool:
-    return len(value) == 0 if isinstance(value, type(NO_SIZES)) else value == _DEFAULTS[name]
+_PLAIN = tuple(name for name in FIELD_NAMES if name != "frame_sizes")
+_USUAL = tuple(fact.default for fact in fields(ClipOutcome) if fact.name in _PLAIN)
+_plain_values = attrgetter(*_PLAIN)
 
 
 def _check(outcome: ClipOutcome) -> None:

@@ -137,7 +137,7 @@ def _changed_options(card: DatasetCard, options: ExtractOptions) -> Iterator[str
     ledger = modality_file(options.frames_dir, "extract", options.modality, ".jsonl")
     if not ledger.is_file() or not ledger.stat().st_size:
         return
-    before = card.extraction.get(options.modality, {}).get("settings", {})
+    before = card.extraction[options.modality].settings if options.modality in card.extraction else {}
     for name, now in options.settings().items():
         if name in before and before[name] != now:
             flag = f"--{name.replace('_', '-')}"

@@ -1,7 +1,6 @@
 """What an index or a clip's JSON may say: numbers are bounded by what the card says and by what a picture can be."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
@@ -92,7 +91,7 @@ def _possible_sizes(index: ShardIndex) -> Array:
     return np.asarray(possible)
 
 
-def _check_places(index: ShardIndex, table: FrameTable, num_pictures: Any, tar_bytes: Array, what: str) -> None:
+def _check_places(index: ShardIndex, table: FrameTable, num_pictures: Array, tar_bytes: Array, what: str) -> None:
     lengths, sums = np.diff(table.starts), _sums(table)
     _refuse(index, f"its number of {what}", lengths != num_pictures)
     if len(table.sizes) and not table.sizes.all():

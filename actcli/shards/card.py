@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, cast, get_args
 
 from actcli.errors import ActcliError
+from actcli.ingest.card import Extraction, Setting, read_extraction
 from actcli.shards.checksum import FileSeal
 
 SHARD_FORMAT = "actcli-shards"
@@ -63,9 +64,9 @@ class ShardCard:
     """Number of clips per split, for each split set: ``{"1": {"train": 9537, "test": 3783}}``."""
     coverage: Mapping[str, int]
     """How many clips the official list names and what became of them: listed, ok, failed, missing."""
-    extraction: Mapping[str, Any]
+    extraction: Mapping[str, Extraction]
     """Settings and versions of the extraction, per modality."""
-    settings: Mapping[str, Any]
+    settings: Mapping[str, Setting]
     """Settings the shards were written with."""
     source_digest: str
     """sha256 over settings and manifest; equal digests mean equal shards."""
@@ -197,7 +198,7 @@ def index_name(split: str, split_id: str, num_split_sets: int) -> str:
     return f"{split}{split_id if num_split_sets > 1 else ''}.index.parquet"
 
 
-def _checksum(value: Mapping[str, Any]) -> str:
+def _checksum(value: Mapping[str, object]) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
@@ -208,6 +209,7 @@ def _typed(value: dict[str, Any]) -> ShardCard:
         for split_id, splits in value["split_coverage"].items()
     }
     value["files"] = tuple(FileSeal(**file) for file in value["files"])
+    value["extraction"] = read_extraction(value["extraction"])
     value["flip_swaps"] = tuple((a, b) for a, b in value["flip_swaps"])
     value["classes"], value["modalities"] = tuple(value["classes"]), tuple(value["modalities"])
     return ShardCard(**value)
@@ -229,8 +231,8 @@ def _check(card: ShardCard) -> None:
     for splits_of in card.split_coverage.values():
         for split, coverage in splits_of.items():
             _check_counts(f"coverage of {split}", asdict(coverage))
-    if not isinstance(card.extraction, dict) or not isinstance(card.settings, dict):
-        raise ValueError("extraction and settings must be objects")
+    if not isinstance(card.settings, dict):
+        raise ValueError("settings must be an object")
     _check_files(card)
 
 
@@ -252,14 +254,14 @@ def _check_files(card: ShardCard) -> None:
         raise ValueError("a file is listed twice")
 
 
-def _check_texts(what: str, texts: Sequence[Any]) -> None:
+def _check_texts(what: str, texts: Sequence[object]) -> None:
     for text in texts:
         if not isinstance(text, str):
             raise ValueError(f"{what}: {text!r} is no text")
         text.encode()  # half a surrogate pair, which JSON can spell, raises ValueError
 
 
-def _check_counts(what: str, counts: Mapping[str, Any]) -> None:
+def _check_counts(what: str, counts: Mapping[str, object]) -> None:
     for name, count in counts.items():
         if type(count) is not int or count < 0:
             raise ValueError(f"{what}: {name} is {count!r}")

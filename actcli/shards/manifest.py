@@ -201,7 +201,7 @@ def _split_coverage(rows: Sequence[ManifestRow], card: DatasetCard) -> dict[str,
 
 def _check_layout(frames_dir: Path, source: DatasetCard) -> None:
     for modality, extraction in source.extraction.items():
-        if extraction.get("settings", {}).get("layout") == "folders":
+        if extraction.settings.get("layout") == "folders":
             raise ActcliError(
                 f"the {modality} of {frames_dir} was extracted with --layout folders, for other tools. "
                 f"For shards extract it as mjpeg into another folder: --frames-dir."
@@ -252,15 +252,15 @@ def _clip(frames_dir: Path, row: ManifestRow, card: DatasetCard, rgb: Payload | 
 
 def extract_command(frames_dir: Path, card: DatasetCard, modality: str) -> str:
     """The command that continues the extraction of a modality: the settings that it was begun with have to be given."""
-    settings = card.extraction.get(modality, {}).get("settings", {})
+    settings = card.extraction[modality].settings if modality in card.extraction else {}
     defaults = {field.name: field.default for field in fields(ExtractOptions)} | {"modality": "rgb"}
     words = ["actcli", "extract", "--dataset", card.name]
     if frames_dir.parent.name != "frames" or frames_dir.name != card.name:
         words += ["--frames-dir", str(frames_dir)]
     for name, value in {"modality": modality, **settings}.items():
-        for one in value if isinstance(value, list) else [value]:
-            if one is not None and one != defaults.get(name, one):
-                words += [f"--{name.replace('_', '-')}", *([] if one is True else [str(one)])]
+        flag = f"--{name.replace('_', '-')}"
+        if value is not None and value != defaults.get(name, value):
+            words += [flag] if value is True else [flag, *str(value).replace(f" {flag} ", f"\0{flag}\0").split("\0")]
     return shlex.join(words)
 
 

@@ -67,8 +67,8 @@ def test_card_says_what_was_done(tiny_options):
     assert card.classes == ("growing", "moving down", "moving left", "moving right", "moving up", "shrinking")
     assert card.flip_swaps == (("moving right", "moving left"),)
     assert card.split_sets == {"1": ("train", "val")}
-    assert card.extraction["rgb"]["settings"]["quality"] == 80
-    assert "av" in card.extraction["rgb"]["versions"]
+    assert card.extraction["rgb"].settings["quality"] == 80
+    assert "av" in card.extraction["rgb"].versions
 
 
 def test_all_executors_give_the_same_files_and_manifest(tiny_options, tmp_path):

@@ -245,7 +245,7 @@ def test_a_card_with_a_changed_field_has_the_promised_types_or_is_refused(extrac
         return
     assert isinstance(read.name, str)
     assert all(isinstance(name, str) for name in read.classes)
-    assert all(isinstance(settings, dict) for settings in read.extraction.values())
+    assert all(isinstance(made.settings, dict) for made in read.extraction.values())
 
 
 @pytest.mark.parametrize("name", ["dataset.json", "keys.jsonl", "extract.jsonl"])

@@ -1,7 +1,10 @@
+import shlex
+
 import pytest
 
 from actcli.errors import ActcliError
-from actcli.shards.manifest import Clip, _check_labels
+from actcli.ingest.card import DatasetCard, Extraction
+from actcli.shards.manifest import Clip, _check_labels, extract_command
 
 
 def clip(number: int, label: int, split: str) -> Clip:
@@ -16,3 +19,14 @@ def test_training_clips_without_a_class_are_named_before_anything_is_written():
 
 def test_test_clips_may_lack_a_class():
     _check_labels([clip(1, -1, "test"), clip(2, 0, "train")])
+
+
+def test_the_command_that_restores_frames_names_every_root_of_a_dump(tmp_path):
+    frames_dir = tmp_path / "frames" / "sthv1"
+    settings = {"short_side": 0, "upscale": False, "fps": None, "from_frames": "/a b/u --from-frames /a b/v"}
+    extraction = {"rgb": Extraction(settings, {})}
+    card = DatasetCard("sthv1", ("wave",), "allowed", (), {"1": ("train",)}, extraction)
+    assert shlex.split(extract_command(frames_dir, card, "rgb")) == [
+        *("actcli", "extract", "--dataset", "sthv1", "--short-side", "0"),
+        *("--from-frames", "/a b/u", "--from-frames", "/a b/v"),
+    ]

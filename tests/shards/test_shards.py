@@ -22,7 +22,7 @@ import simplejpeg
 
 from actcli.errors import ActcliError
 from actcli.ingest import ExtractOptions, extract_dataset, make_synthetic
-from actcli.shards import ShardCard, ShardOptions, ShardReader, ShardSet, verify_shards, write_shards
+from actcli.shards import Coverage, ShardCard, ShardOptions, ShardReader, ShardSet, verify_shards, write_shards
 
 NUM_CLIPS = 24
 
@@ -321,3 +321,22 @@ def test_shards_open_from_a_url(shards_dir):
     offsets, sizes, _ = index.frame_extents(0, [1])
     data = ShardReader(url).read(index.shard_name(0), int(offsets[0]), int(sizes[0]))
     assert bytes(data[:2]) == b"\xff\xd8"
+
+
+def test_the_card_says_what_became_of_the_clips_of_each_split(tmp_path):
+    make_synthetic(tmp_path / "raw", num_clips=12, num_frames=3, size=(64, 48))
+    videos = sorted((tmp_path / "raw").rglob("*.mp4"))
+    raw = tmp_path / "own"
+    raw.mkdir()
+    for number, video in enumerate(videos[1:], 1):
+        video.rename(raw / f"{number}.mp4")
+    (raw / "1.mp4").write_bytes(b"no video")
+    rows = [f"{number}.mp4,{'ab'[number % 2]},{'val' if number < 4 else 'train'}\n" for number in range(12)]
+    (raw / "list.csv").write_text("path,label,split\n" + "".join(rows))
+    extract_dataset(ExtractOptions("own", raw, tmp_path / "f", short_side=0, executor="serial"))
+    card = write_shards(ShardOptions(tmp_path / "f", tmp_path / "s", workers=1)).card
+    by_split = card.split_coverage["1"]
+    assert {split: coverage.ok for split, coverage in by_split.items()} == card.split_sets["1"]
+    assert card.coverage == {"listed": 12, "ok": 10, "failed": 1, "missing": 1}
+    assert by_split == {"train": Coverage(8, 8, 0, 0), "val": Coverage(4, 2, 1, 1)}
+    assert ShardSet.open(tmp_path / "s").card == card

@@ -3,6 +3,9 @@
 They are forked, so that they share the batch memory and start in milliseconds, and they run nothing but a
 ``BatchWriter``, on one thread each. Batches go round the workers in turn and come back in the order in which they were
 handed in.
+
+No library does it: ``torch.utils.data.DataLoader`` and ``concurrent.futures`` bring each batch back through a pipe or
+new shared memory; here workers decode straight into memory that goes round.
 """
 
 import contextlib
