@@ -91,10 +91,11 @@ def import_original(request: ImportRequest) -> Imported:
     if request.sampling is not None:
         find_sampling(request.sampling, training=True)  # refuses an unknown one
         sampling = request.sampling
+    path = request.out or _beside(request.checkpoint)
+    _check_target(path)
     classes = list(ShardSet.open(request.classes_from).card.classes) if request.classes_from else None
     model, known = _model(request, classes)
     report = import_checkpoint(request.checkpoint, request.source, model, request.allow_partial)
-    path = request.out or _beside(request.checkpoint)
     metadata = {
         "classes": classes or known,
         "sampling": sampling,
@@ -152,6 +153,18 @@ def _check_told(request: ImportRequest, identity: Identity, name: str | None) ->
             f"the names and shapes in {request.checkpoint} cannot tell everything about the model. Say: "
             f"{', '.join(missing)}."
         )
+
+
+def _check_target(path: Path) -> None:
+    """Refuse to replace what is no weights of ours, such as the checkpoint itself."""
+    if not path.exists():
+        return
+    try:
+        load_weights(path)
+    except ActcliError as error:
+        raise ActcliError(
+            f"{path} exists and is no weights of actcli; choose another file with out (--out)."
+        ) from error
 
 
 def _beside(checkpoint: Path) -> Path:

@@ -1,8 +1,10 @@
 """What ``train`` decides before it trains: the recipe's numbers, a new run or one that is continued, all split sets."""
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +27,12 @@ from actcli.engine.runs import (
 )
 from actcli.engine.trainer import train
 from actcli.errors import ActcliError
-from actcli.models import profile_model
+from actcli.models import create_model, profile_model
+from actcli.models.profile import example_inputs
 from actcli.shards import ShardSet
 
 Note = Callable[[str], None]
+_TIMED_CLIPS = 2
 
 
 @dataclass(frozen=True)
@@ -224,11 +228,15 @@ class TrainingPlan:
     free_bytes: int
     """What is free."""
     disk_bytes: int
-    """What the run's folder will hold: two weights and a checkpoint, twice while it is written."""
+    """What the run's folder will hold at most."""
+    clip_seconds: float
+    """Time of a training step per clip on this machine, reading and validation left out."""
 
     def rows(self) -> list[tuple[str, str]]:
         """As a table: what, value."""
         clips = ", ".join(f"{split} {count}" for split, count in self.num_clips.items())
+        epoch_seconds = self.clip_seconds * self.num_clips["train"]
+        epoch, whole = (timedelta(seconds=ceil(seconds)) for seconds in (epoch_seconds, epoch_seconds * self.epochs))
         return [
             ("clips", clips),
             ("steps", f"{self.steps_per_epoch} an epoch, {self.steps_per_epoch * self.epochs} in all"),
@@ -237,11 +245,16 @@ class TrainingPlan:
             ("clips at once", str(self.micro_batch)),
             ("memory", f"{self.memory_bytes / 1e9:.1f} GB of {self.free_bytes / 1e9:.1f} GB free"),
             ("disk", f"{self.disk_bytes / 1e9:.2f} GB"),
+            ("time", f"about {epoch} an epoch, {whole} in all (h:min:s; a step timed, reading left out)"),
         ]
 
 
 def plan_training(config: RunConfig, hardware: Hardware) -> TrainingPlan:
-    """What ``config`` would take on this machine; nothing is allocated or trained."""
+    """What ``config`` would take on this machine: counted, and timed on two clips of noise.
+
+    Raises:
+        ActcliError: There is no such split set, or its training clips do not fill one batch.
+    """
     recipe = config.recipe
     card = ShardSet.open(config.shards).card
     splits = card.splits(config.split_id)
@@ -266,4 +279,23 @@ def plan_training(config: RunConfig, hardware: Hardware) -> TrainingPlan:
         memory_bytes=memory.of(micro_batch),
         free_bytes=free,
         disk_bytes=6 * 4 * profile.parameters,
+        clip_seconds=_clip_seconds(device, min(_TIMED_CLIPS, micro_batch), recipe.model, recipe.size, **options),
     )
+
+
+def _clip_seconds(device: torch.device, num_clips: int, name: str, size: int | None, **options: Any) -> float:
+    """What a training step takes per clip, measured on clips of noise after one step to warm up."""
+    with device:
+        model = create_model(name, **options).train().to(memory_format=torch.channels_last)
+        inputs = example_inputs(model, batch_size=num_clips, size=size)
+        labels = torch.zeros(num_clips, dtype=torch.long)
+
+    def step() -> None:
+        loss, _ = model.training_loss(inputs, labels, torch.nn.CrossEntropyLoss())
+        loss.backward()  # type: ignore[no-untyped-call]
+        loss.item()  # waits for the device
+
+    step()
+    before = time.perf_counter()
+    step()
+    return (time.perf_counter() - before) / num_clips

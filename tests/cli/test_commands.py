@@ -59,6 +59,15 @@ def test_train_says_the_accuracy_of_each_epoch_and_what_comes_next(done):
     assert f"next: actcli eval --run-dir {done.run}" in done.train.output
 
 
+def test_a_dry_run_of_training_says_what_it_takes_and_trains_nothing(done, actcli, tmp_path):
+    (tmp_path / "shards").symlink_to(done.root / "shards")
+    result = actcli(f"train --model tsm {TINY} --dry-run --workspace {tmp_path}")
+    assert result.exit_code == 0, result.output
+    for text in ("train 18, val 6", "4 an epoch, 4 in all", "GB free", "h:min:s"):
+        assert text in result.output
+    assert not (tmp_path / "runs").exists()
+
+
 def test_eval_takes_the_newest_run_and_writes_scores_metrics_and_a_page(done):
     assert done.eval.exit_code == 0, done.eval.output
     assert f"evaluating the newest run, {done.run.name}" in done.eval.output
@@ -183,6 +192,19 @@ def test_import_takes_over_a_checkpoint_of_the_original_code(imported):
     assert all(torch.equal(value, found.state_dict()[name]) for name, value in model.state_dict().items())
     assert metadata["classes"][0] == "growing"
     assert (metadata["sampling"], metadata["test"]["clips"], metadata["test"]["crops"]) == ("tsm", 1, 1)
+
+
+def test_import_replaces_its_own_results_only(imported, actcli):
+    _, folder, _ = imported
+    checkpoint = folder / "ckpt.best.pth.tar"
+    before = checkpoint.read_bytes()
+    command = f"import {checkpoint} --from tsm --frames 4 --set shift_div=8 --out"
+    assert actcli(f"{command} {folder / 'again.safetensors'}").exit_code == 0
+    assert actcli(f"{command} {folder / 'again.safetensors'}").exit_code == 0
+    refused = actcli(f"{command} {checkpoint}")
+    assert refused.exit_code == 1
+    assert "exists and is no weights of actcli" in refused.output
+    assert checkpoint.read_bytes() == before
 
 
 def test_eval_takes_imported_weights(imported, done, actcli, tmp_path):
