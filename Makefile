@@ -9,6 +9,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 demo: $(VENV)/.installed
 	$(BIN)/actcli demo
+	@echo 'To have actcli on the PATH of this shell: source $(BIN)/activate'
 
 test: $(VENV)/.installed-test
 	$(BIN)/python -m pytest

@@ -38,6 +38,13 @@ def build_model(config: RunConfig, classes: Sequence[str], note: Callable[[str],
     model.load_state_dict(source.state_dict())
     if config.new_head:
         model.reset_classifier(len(classes))
+    other = [
+        f"{name} {source.config[name]!r} there, {value!r} here"
+        for name, value in model.config.items()
+        if name != "num_classes" and source.config.get(name, value) != value
+    ]
+    if other:
+        note(f"the weights in {config.init} were trained with other options: {', '.join(other)}")
     note(f"starting from {config.init}" + (", with a new classifier" if config.new_head else ""))
     return model
 

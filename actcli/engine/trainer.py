@@ -46,7 +46,7 @@ from actcli.models import VideoModel, save_weights
 from actcli.shards import ShardSet
 
 _RUN_COPIES = 6
-"""Sets of weights in the folder of a run: best, last, the checkpoint with momentum, and that once more while written."""
+"""Sets of weights in the folder of a run: best, last, the checkpoint with momentum, and that again while written."""
 _LOOK_EVERY = {"cpu": 1, "cuda": 10}
 """Steps after which the losses of a device are looked at; looking makes a GPU wait."""
 
@@ -149,9 +149,10 @@ class _Training:
 
     @property
     def disk_bytes(self) -> int:
-        """What the folder of the run will hold at most, files that are being written included."""
+        """What the folder of the run will take at most beside what it holds, files that are being written included."""
         num_values = sum(int(value.numel()) for value in self.plain_model.state_dict().values())
-        return _RUN_COPIES * 4 * num_values
+        held = sum(path.stat().st_size for path in (self.run_dir / "checkpoints").glob("*"))
+        return _RUN_COPIES * 4 * num_values - held
 
     def open_run(self) -> None:
         """Write what the run is, on the first process."""

@@ -16,6 +16,7 @@ import torch
 from actcli.engine import trainer
 from actcli.engine.checkpoints import load_checkpoint
 from actcli.engine.hardware import Hardware
+from actcli.engine.initial import build_model
 from actcli.engine.memory import micro_batch_size, step_memory
 from actcli.engine.runs import LAST_CHECKPOINT, RunConfig, is_finished, read_state, weights_path
 from actcli.engine.signals import Interrupted
@@ -236,6 +237,14 @@ def test_a_disk_without_room_for_the_run_is_refused_before_the_first_step(whole,
     assert reporter.steps == []
 
 
+def test_a_run_that_goes_on_needs_no_room_for_what_it_replaces(whole, tmp_path, monkeypatch):
+    config, _ = whole
+    run(config, tmp_path)
+    held = sum(path.stat().st_size for path in (tmp_path / "checkpoints").iterdir())
+    monkeypatch.setattr("actcli.files.shutil.disk_usage", lambda folder: SimpleNamespace(free=held))
+    assert len(continued_run(tmp_path, 3).train(HARDWARE, Reporter())) == 3
+
+
 def test_a_full_disk_stops_with_the_last_checkpoint_whole(whole, tmp_path, monkeypatch):
     config, _ = whole
     with pytest.raises(Interrupted):
@@ -301,6 +310,15 @@ def test_a_classifier_of_other_class_names_is_refused_and_names_them(tiny_shards
     config = replace(tiny_config(tiny_shards), init=str(tmp_path / "other.safetensors"))
     with pytest.raises(ActcliError, match=rf"1 of the 6 classes .*'hopping' where the dataset has '{classes[4]}'"):
         run(config, tmp_path / "run")
+
+
+def test_weights_trained_with_other_options_are_told(tiny_shards, tmp_path):
+    model = create_model("tsm", num_classes=6, num_frames=2, shift_div=4, **RESNET)
+    save_weights(model, tmp_path / "w.safetensors", {})
+    notes = []
+    config = replace(tiny_config(tiny_shards), init=str(tmp_path / "w.safetensors"))
+    build_model(config, ShardSet.open(tiny_shards).card.classes, notes.append)
+    assert notes[0].endswith("were trained with other options: shift_div 4 there, 8 here")
 
 
 def test_a_batch_that_is_cut_updates_like_the_whole(tiny_shards, tmp_path):
