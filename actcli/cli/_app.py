@@ -18,6 +18,7 @@ COMMANDS = (
     "shard",
     "train",
     "eval",
+    "predict",
     "runs",
     "datasets",
     "models",

@@ -115,6 +115,7 @@ class _Training:
         self.hardware, self.fabric, self.reporter = hardware, fabric, reporter
         shards = ShardSet.open(config.shards)
         self.classes = shards.card.classes
+        self.extraction = dict(shards.card.extraction.get("rgb", {}).get("settings", {})) or None
         model = build_model(config, self.classes, self._note)
         self.spec = model.input_spec
         self.config = config = self._cut_batches(config, model)
@@ -467,6 +468,7 @@ class _Training:
             "test": self.recipe.to_dict()["test"],
             "source": f"trained on {self.config.dataset} with the recipe {self.recipe.name}",
             "dataset": self.config.dataset,
+            "extraction": self.extraction,
             "epoch": self.progress.epoch,
         }
         save_weights(self.plain_model, self.run_dir / name, metadata)

@@ -120,6 +120,32 @@ def test_ensemble_takes_runs_and_weights(done, second_run, actcli):
     assert (folder / "report.html").exists()
 
 
+def test_predict_writes_json_lines_and_fails_where_a_file_is_broken(done, actcli, tmp_path):
+    video = next((done.root / "raw").rglob("*.mp4"))
+    space = f"--run {done.run.name} --workers 1 --device cpu {done.space}"
+    result = actcli(f"predict {video} --top 2 {space}")
+    assert result.exit_code == 0, result.output
+    line = json.loads(result.stdout.splitlines()[-1])
+    assert (line["video"], len(line["classes"])) == (str(video), 2)
+    (tmp_path / "broken.mp4").write_bytes(b"no video")
+    assert actcli(f"predict {video} {tmp_path / 'broken.mp4'} {space}").exit_code == 1
+    assert "--every takes seconds" in actcli(f"predict {video} --every often {space}").output
+
+
+def test_export_writes_onnx_beside_the_weights(done, actcli, tmp_path):
+    result = actcli(f"export --run {done.run.name} --to torch --out {tmp_path / 'model.pt2'} {done.space}")
+    assert result.exit_code == 0, result.output
+    assert "input [batch, 4, 3, 32, 32]" in result.output
+    assert (tmp_path / "model.pt2").exists()
+
+
+def test_runs_are_listed_with_their_state(done, actcli):
+    result = actcli(f"runs {done.space}")
+    assert result.exit_code == 0, result.output
+    assert done.run.name in result.output
+    assert "finished" in result.output
+
+
 def test_compare_shows_both_runs_the_test_and_the_curves(done, second_run, actcli):
     plain = actcli(f"eval --run {done.run.name} --crops 1 --clips 1 --workers 0 {done.space}")
     assert plain.exit_code == 0, plain.output

@@ -1,0 +1,157 @@
+"""``actcli predict``: what a model says about videos."""
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from actcli.cli._completion import complete_runs
+from actcli.cli._console import Progress, cell, console, table
+from actcli.cli._options import HERE, RUN, TEST, DeviceOption, WorkersOption, WorkspaceOption, num_workers
+from actcli.cli._workspace import Workspace
+from actcli.errors import ActcliError
+
+if TYPE_CHECKING:
+    from actcli.engine.prediction import Prediction
+
+
+def predict_command(
+    videos: Annotated[list[str], typer.Argument(help="Videos, folders of videos, or - for names from standard input.")],
+    run: Annotated[
+        str | None,
+        typer.Option(
+            help="Name or folder of a run.",
+            show_default="the newest",
+            autocompletion=complete_runs,
+            rich_help_panel=RUN,
+        ),
+    ] = None,
+    checkpoint: Annotated[
+        Literal["best", "last"], typer.Option(help="Which weights of the run.", rich_help_panel=RUN)
+    ] = "best",
+    weights: Annotated[
+        Path | None, typer.Option(help="Weights of no run, such as imported ones.", rich_help_panel=RUN)
+    ] = None,
+    workspace: WorkspaceOption = HERE,
+    top: Annotated[int, typer.Option(min=1, help="Classes to name.", rich_help_panel=TEST)] = 5,
+    every: Annotated[
+        str | None,
+        typer.Option(
+            help="Look at windows of long videos, one every so many seconds: --every 1s; neighbours that agree become "
+            "one segment.",
+            rich_help_panel=TEST,
+        ),
+    ] = None,
+    window: Annotated[
+        str | None,
+        typer.Option(help="Length of a window.", show_default="that of --every", rich_help_panel=TEST),
+    ] = None,
+    crops: Annotated[
+        int | None,
+        typer.Option(min=1, help="Crops per clip.", show_default="the published test's", rich_help_panel=TEST),
+    ] = None,
+    clips: Annotated[
+        int | None,
+        typer.Option(min=1, help="Clips per video.", show_default="the published test's", rich_help_panel=TEST),
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="JSON lines, as where the output is no terminal.", rich_help_panel=TEST)
+    ] = False,
+    workers: WorkersOption = None,
+    device: DeviceOption = "auto",
+) -> None:
+    """Classify videos as an evaluation would: a table on a terminal, JSON lines elsewhere.
+
+    A file that cannot be read is a row with the reason, and makes the exit code 1.
+    """
+    from actcli.engine.hardware import Hardware
+    from actcli.engine.prediction import PredictOptions, merge_windows, predict
+    from actcli.engine.protocols import AskedViews
+    from actcli.engine.runs import find_run, weights_path
+
+    paths = [line.rstrip("\n") for line in sys.stdin if line.strip()] if videos == ["-"] else videos
+    chosen = weights or weights_path(find_run(Workspace(workspace).runs, run), checkpoint)
+    options = PredictOptions(
+        chosen, top, AskedViews(clips=clips, crops=crops), _seconds("--every", every), _seconds("--window", window)
+    )
+    shown = console.is_terminal and not as_json
+    with _Bars(shown) as bars:
+        found = predict(
+            list(paths),
+            options,
+            Hardware(device, 1, num_workers(workers)),
+            progress=bars.update,
+            note=_note,
+        )
+    if options.every_seconds is not None:
+        found = merge_windows(found)
+    _print_table(found) if shown else _print_json(found)
+    if any(prediction.problem for prediction in found):
+        raise typer.Exit(1)
+
+
+def _seconds(flag: str, text: str | None) -> float | None:
+    """``1s``, ``0.5`` → seconds."""
+    if text is None:
+        return None
+    try:
+        return float(text.removesuffix("s"))
+    except ValueError:
+        raise ActcliError(f"{flag} takes seconds, such as 1s or 0.5, got {text!r}.") from None
+
+
+def _note(text: str) -> None:
+    """To standard error, so that standard output is JSON alone where it is read by a program."""
+    print(f"note: {text}", file=sys.stderr)
+
+
+class _Bars:
+    """A bar for each stage, on a terminal."""
+
+    def __init__(self, shown: bool) -> None:
+        self._shown = shown
+        self._stage, self._bar = "", Progress("", "")
+
+    def __enter__(self) -> "_Bars":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.__exit__(None, None, None)
+
+    def update(self, stage: str, done: int, total: int) -> None:
+        if not self._shown:
+            return
+        if stage != self._stage:
+            self._bar.__exit__(None, None, None)
+            self._stage, self._bar = stage, Progress(stage, "clips" if stage == "read videos" else "batches")
+        self._bar.update(done, total)
+
+
+def _print_table(found: "list[Prediction]") -> None:
+    with_times = any(prediction.start is not None for prediction in found)
+    listing = table("video", *(["#from", "#to"] if with_times else []), "class", "#probability")
+    for prediction in found:
+        times = [_clock(prediction.start), _clock(prediction.end)] if with_times else []
+        if prediction.problem:
+            listing.add_row(cell(prediction.path), *times, f"[red]{cell(prediction.problem)}[/]", "")
+        for number, guess in enumerate(prediction.guesses):
+            first = [cell(prediction.path), *times] if number == 0 else [""] * (1 + len(times))
+            listing.add_row(*first, cell(guess.class_name), f"{100 * guess.probability:.1f} %")
+    console.print(listing)
+
+
+def _clock(seconds: float | None) -> str:
+    return "" if seconds is None else f"{int(seconds) // 60}:{seconds % 60:04.1f}"
+
+
+def _print_json(found: "list[Prediction]") -> None:
+    for prediction in found:
+        line: dict[str, object] = {"video": prediction.path}
+        if prediction.start is not None:
+            line |= {"start": prediction.start, "end": prediction.end}
+        if prediction.problem:
+            line["problem"] = prediction.problem
+        line["classes"] = [[guess.class_name, round(guess.probability, 6)] for guess in prediction.guesses]
+        print(json.dumps(line, ensure_ascii=False))

@@ -1,0 +1,237 @@
+"""What a model says about videos that belong to no dataset: classes, and in long videos when."""
+
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.special import softmax
+
+from actcli.engine.evaluator import published_views
+from actcli.engine.hardware import Hardware, launch
+from actcli.engine.protocols import AskedViews
+from actcli.engine.scoring import score_split
+from actcli.engine.splits import open_test
+from actcli.errors import ActcliError
+from actcli.ingest.loose import SPLIT, FrameSettings, LooseClip, extract_loose, find_videos, video_seconds
+from actcli.ingest.outcome import ClipOutcome
+from actcli.models import VideoModel, load_weights
+from actcli.shards import ShardOptions, ShardSet, write_shards
+
+_CLIP_TIMEOUT_SECONDS = 600.0
+_VIEWS_PER_STEP = 16
+
+Note = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Guess:
+    """A class and how likely it is."""
+
+    class_name: str
+    """Name of the class; its number where the weights hold no names."""
+    probability: float
+    """0..1."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a model says about a video, or about a part of it."""
+
+    path: str
+    """The file."""
+    guesses: tuple[Guess, ...] = ()
+    """The likeliest classes, likeliest first; none where the file cannot be read."""
+    start: float | None = None
+    """First second of the part; None for a whole video."""
+    end: float | None = None
+    """End of the part in seconds, exclusive."""
+    problem: str = ""
+    """Why the file could not be read."""
+
+
+@dataclass(frozen=True)
+class PredictOptions:
+    """Which model, and how it looks at videos."""
+
+    weights: Path
+    """Safetensors file of actcli."""
+    num_guesses: int = 5
+    """Classes to name."""
+    views: AskedViews = field(default_factory=AskedViews)
+    """Clips, crops, size, scale and sampling; the published test unless given."""
+    every_seconds: float | None = None
+    """Look at a window of the video every so many seconds, in place of the whole."""
+    window_seconds: float | None = None
+    """Length of a window; that of the step unless given."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be."""
+        if self.num_guesses < 1:
+            raise ActcliError(f"num_guesses is {self.num_guesses}; it has to be at least 1.")
+        for name, value in (("every_seconds", self.every_seconds), ("window_seconds", self.window_seconds)):
+            if value is not None and not value > 0:
+                raise ActcliError(f"{name} is {value}; it has to be more than 0.")
+        if self.window_seconds is not None and self.every_seconds is None:
+            raise ActcliError("window_seconds belongs to every_seconds; give both.")
+
+
+@dataclass(frozen=True)
+class _Network:
+    """A model with what its weights say about it."""
+
+    model: VideoModel
+    metadata: dict[str, Any]
+    classes: tuple[str, ...]
+
+
+def predict(
+    paths: Sequence[Path | str],
+    options: PredictOptions,
+    hardware: Hardware | None = None,
+    *,
+    progress: Callable[[str, int, int], None] | None = None,
+    note: Note = lambda _: None,
+) -> list[Prediction]:
+    """Classify videos with the very frames, crops and normalisation of an evaluation.
+
+    Args:
+        paths: Files, and folders whose videos are taken.
+        options: Which model, and how.
+        hardware: Where; this machine's GPU or CPU unless given.
+        progress: Called with (stage, done, total).
+        note: Told what the user should know.
+
+    Returns:
+        One prediction per video, or per window; a file that cannot be read is one with its ``problem``.
+
+    Raises:
+        ActcliError: There are no videos, the weights cannot be read, or the model needs optical flow.
+    """
+    hardware = hardware or Hardware()
+    model, metadata = load_weights(options.weights)
+    if model.input_spec.modality != "rgb":
+        raise ActcliError(
+            f"{model.config['name']} sees {model.input_spec.modality}, and predict makes RGB frames only. Extract the "
+            f"videos as a dataset with --modality flow, and evaluate."
+        )
+    videos = find_videos(map(Path, paths))
+    if not videos:
+        raise ActcliError(
+            "there is no video in " + ", ".join(map(str, paths)) + ". Name files, or a folder with videos."
+        )
+    if metadata.get("extraction") is None:
+        note("the weights do not say how their frames were made; taking a short side of 256 pixels")
+    clips = [clip for video in videos for clip in _windows(video, options)]
+    classes = metadata.get("classes") or [str(label) for label in range(model.config["num_classes"])]
+    network = _Network(model, metadata, tuple(classes))
+    tell = progress or (lambda *_: None)
+    with tempfile.TemporaryDirectory(prefix="actcli-") as folder:
+        frames, packed = Path(folder) / "frames", Path(folder) / "shards"
+        frames.mkdir()
+        outcomes = extract_loose(
+            clips,
+            frames,
+            FrameSettings.of(metadata.get("extraction")),
+            classes,
+            workers=max(1, hardware.workers),
+            timeout=_CLIP_TIMEOUT_SECONDS,
+            progress=lambda done, total: tell("read videos", done, total),
+        )
+        guesses: dict[int, tuple[Guess, ...]] = {}
+        if any(outcome.is_ok for outcome in outcomes):
+            write_shards(ShardOptions(frames, packed))
+            guesses = _scores(ShardSet.open(str(packed)), network, options, hardware, tell, note)
+    return [
+        Prediction(str(clip.path), guesses.get(number, ()), clip.start, clip.end, _problem(outcome))
+        for number, (clip, outcome) in enumerate(zip(clips, outcomes, strict=True))
+    ]
+
+
+def merge_windows(predictions: Sequence[Prediction]) -> list[Prediction]:
+    """Neighbouring windows of a video with the same likeliest class as one, its probability the mean.
+
+    Windows that overlap share their time at the middle, so that segments follow each other without gaps.
+    """
+    merged: list[list[Prediction]] = []
+    for prediction in predictions:
+        before = merged[-1][-1] if merged else None
+        same = (
+            before is not None
+            and before.path == prediction.path
+            and bool(before.guesses and prediction.guesses)
+            and before.guesses[0].class_name == prediction.guesses[0].class_name
+        )
+        if same:
+            merged[-1].append(prediction)
+        else:
+            merged.append([prediction])
+    return [_segment(windows) for windows in merged]
+
+
+def _segment(windows: Sequence[Prediction]) -> Prediction:
+    first, last = windows[0], windows[-1]
+    if len(windows) == 1:
+        return first
+    sums: dict[str, float] = {}
+    for window in windows:
+        for guess in window.guesses:
+            sums[guess.class_name] = sums.get(guess.class_name, 0.0) + guess.probability
+    ranked = sorted(sums.items(), key=lambda pair: -pair[1])[: len(first.guesses)]
+    guesses = tuple(Guess(name, total / len(windows)) for name, total in ranked)
+    return replace(first, guesses=guesses, end=last.end)
+
+
+def _windows(video: Path, options: PredictOptions) -> list[LooseClip]:
+    """The whole video, or its windows: every 2 s, 3 s long, of 7 s  ->  0-3, 2-5, 4-7, 6-7."""
+    if options.every_seconds is None:
+        return [LooseClip(video)]
+    seconds = video_seconds(video)
+    if seconds is None:
+        return [LooseClip(video)]  # extraction says what is wrong with it
+    length = options.window_seconds or options.every_seconds
+    starts = np.arange(0, max(seconds - 1e-6, 1e-6), options.every_seconds)
+    return [LooseClip(video, float(start), float(min(start + length, seconds))) for start in starts]
+
+
+def _problem(outcome: ClipOutcome) -> str:
+    return "" if outcome.is_ok else outcome.message or outcome.error
+
+
+def _scores(
+    shards: ShardSet,
+    network: _Network,
+    options: PredictOptions,
+    hardware: Hardware,
+    tell: Callable[[str, int, int], None],
+    note: Note,
+) -> dict[int, tuple[Guess, ...]]:
+    """The likeliest classes of each clip, by its key."""
+    fabric = launch(hardware, "32-true")
+    model = network.model
+    views = published_views(options.views, model, network.metadata, note)
+    loader = open_test(
+        shards,
+        SPLIT,
+        "1",
+        views,
+        model.input_spec,
+        replace(hardware, workers=0),
+        fabric,
+        num_frames=model.num_frames,
+        batch_size=max(1, _VIEWS_PER_STEP // views.num_views),
+    )
+    model = model.to(fabric.device).to(memory_format=torch.channels_last)
+    with loader:
+        scores = score_split(
+            model, loader, model.input_spec, fabric, progress=lambda done, total: tell("classify", done, total)
+        )
+    probabilities = softmax(scores.logits, axis=1)
+    best = np.argsort(-probabilities, axis=1, kind="stable")[:, : options.num_guesses]
+    return {
+        int(key): tuple(Guess(network.classes[label], float(row[label])) for label in labels)
+        for key, row, labels in zip(scores.keys, probabilities, best, strict=True)
+    }
