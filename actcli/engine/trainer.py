@@ -115,7 +115,8 @@ class _Training:
         self.hardware, self.fabric, self.reporter = hardware, fabric, reporter
         shards = ShardSet.open(config.shards)
         self.classes = shards.card.classes
-        self.extraction = dict(shards.card.extraction.get("rgb", {}).get("settings", {})) or None
+        rgb = shards.card.extraction.get("rgb")
+        self.extraction = dict(rgb.settings) if rgb else None
         model = build_model(config, self.classes, self._note)
         self.spec = model.input_spec
         self.config = config = self._cut_batches(config, model)

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from actcli.ingest.card import DatasetCard
+from actcli.ingest.card import DatasetCard, Extraction
 from actcli.ingest.clip_job import ClipJob, ClipTask, extract_clip
 from actcli.ingest.container import open_container
 from actcli.ingest.coverage import stream_seconds
@@ -141,5 +141,5 @@ def _write_list(
     ]
     keys = {task.key: task.key for task in tasks}
     write_manifest(modality_file(frames_dir, "manifest", "rgb", ".parquet"), records, keys, outcomes)
-    extraction: dict[str, dict[str, object]] = {"rgb": {"settings": {}, "versions": {}}}
+    extraction = {"rgb": Extraction({}, {})}
     DatasetCard("videos", tuple(classes), "forbidden", (), {"1": (SPLIT,)}, extraction).write(frames_dir)
