@@ -2,13 +2,14 @@
 
 import base64
 import itertools
+import math
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, cast
 
 import cv2
 import jinja2
@@ -77,6 +78,57 @@ class _Pictures:
 
 
 @dataclass(frozen=True)
+class _ClassRow:
+    """Clips of one class: by split, and those that were lost."""
+
+    name: str
+    counts: Mapping[str, int]
+    lost: int
+
+
+@dataclass(frozen=True)
+class _Balance:
+    """Clips by class in one split set."""
+
+    split_set: str
+    splits: tuple[str, ...]
+    rows: list[_ClassRow]
+    largest: int
+    """Clips of the largest class, at least 1."""
+
+
+@dataclass(frozen=True)
+class _Bin:
+    """How many clips have ``first`` to ``last`` frames."""
+
+    count: int
+    first: int
+    last: int
+
+
+@dataclass(frozen=True)
+class _Histogram:
+    """Lengths of clips in frames."""
+
+    bins: list[_Bin]
+    minimum: int
+    median: int
+    maximum: int
+    largest: int
+    """Clips of the fullest bin, at least 1."""
+
+
+@dataclass(frozen=True)
+class _Size:
+    """How many clips have one size and frame rate."""
+
+    width: int
+    height: int
+    fps: float
+    num_clips: int
+
+
+@dataclass(frozen=True)
 class Inspection:
     """What ``inspect_dataset`` wrote and found."""
 
@@ -109,23 +161,21 @@ def inspect_dataset(
     _check_target(out_html)
     card = DatasetCard.read(frames_dir)
     modality: Modality = "rgb" if "rgb" in card.extraction else "flow"
-    manifest = read_manifest(frames_dir, modality)
-    clips, rows = manifest.to_pandas(), list(manifest_rows(manifest))
-    clips["splits"] = clips["splits"].map(dict)
-    kept = clips[clips["status"] == "ok"]
-    leaks = (*find_leaks(kept, card), *_find_lookalikes(frames_dir, card, [row for row in rows if row.is_ok], progress))
-    conflicts = tuple(find_conflicts(kept))
-    failed = clips[clips["status"] != "ok"]
+    rows = list(manifest_rows(read_manifest(frames_dir, modality)))
+    kept, failed = [row for row in rows if row.is_ok], [row for row in rows if not row.is_ok]
+    clips = _table(kept)
+    leaks = (*find_leaks(clips, card), *_find_lookalikes(frames_dir, card, kept, progress))
+    conflicts = tuple(find_conflicts(clips))
     page = _template().render(
         card=card,
         modality=modality,
-        status=clips["status"].value_counts().to_dict() | {"listed": len(clips), "partial": int(kept["partial"].sum())},
-        totals={"frames": int(kept["num_frames"].sum()), "bytes": int(kept["bytes"].sum())},
-        balance=_class_balance(clips, card),
-        lengths=_histogram(kept["num_frames"]),
+        status=Counter(row.status for row in rows) | {"listed": len(rows), "partial": sum(row.partial for row in kept)},
+        totals={"frames": sum(row.num_frames for row in kept), "bytes": sum(row.bytes for row in kept)},
+        balance=_class_balance(rows, card),
+        lengths=_histogram([row.num_frames for row in kept]),
         sizes=_sizes(kept),
         pictures=list(_pictures(frames_dir, card, rows)),
-        failures=_records(failed.head(_SHOWN_ROWS)),
+        failures=failed[:_SHOWN_ROWS],
         num_failed=len(failed),
         leaks=leaks[:_SHOWN_ROWS],
         num_leaks=len(leaks),
@@ -138,7 +188,7 @@ def inspect_dataset(
         raise ActcliError(
             f"{out_html} cannot be written ({error.strerror}); choose another place with --out."
         ) from None
-    return Inspection(out_html, len(clips), len(failed), leaks, conflicts)
+    return Inspection(out_html, len(rows), len(failed), leaks, conflicts)
 
 
 def _check_target(out_html: Path) -> None:
@@ -193,7 +243,13 @@ def _find_lookalikes(
             yield Leak(split_set, shared, "nearly the same pictures", tuple(rows[n].source_id for n in group))
 
 
-def _split_of(clips: pd.DataFrame, split_set: str) -> "pd.Series[Any]":
+def _table(kept: Sequence[ManifestRow]) -> pd.DataFrame:
+    """What is compared between clips, a row for each."""
+    names = ("checksum", "source_id", "label", "class_name", "splits")
+    return pd.DataFrame({name: [getattr(row, name) for row in kept] for name in names})
+
+
+def _split_of(clips: pd.DataFrame, split_set: str) -> "pd.Series[str]":
     return clips["splits"].map(lambda splits: splits.get(split_set))
 
 
@@ -218,47 +274,36 @@ def _template() -> jinja2.Template:
     return environment.from_string(files("actcli.ingest").joinpath("inspect.html.j2").read_text("utf-8"))
 
 
-def _class_balance(clips: pd.DataFrame, card: DatasetCard) -> dict[str, Any]:
+def _class_balance(rows: Sequence[ManifestRow], card: DatasetCard) -> _Balance:
     """Clips by class and split of the first split set, kept clips only, and how many were lost."""
     split_set = next(iter(card.split_sets))
-    split = clips["splits"].map(lambda splits: splits.get(split_set, ""))
-    is_kept = clips["status"] == "ok"
-    rows: list[dict[str, Any]] = []
-    for label, name in enumerate(card.classes):
-        of_class = clips["label"] == label
-        counts = {s: int((of_class & is_kept & (split == s)).sum()) for s in card.split_sets[split_set]}
-        rows.append({"name": name, "counts": counts, "lost": int((of_class & ~is_kept).sum())})
-    largest = max((sum(row["counts"].values()) for row in rows), default=0)
-    return {"split_set": split_set, "splits": card.split_sets[split_set], "rows": rows, "largest": max(largest, 1)}
+    splits = card.split_sets[split_set]
+    kept = Counter((row.label, row.splits.get(split_set)) for row in rows if row.is_ok)
+    lost = Counter(row.label for row in rows if not row.is_ok)
+    classes = [
+        _ClassRow(name, {split: kept[label, split] for split in splits}, lost[label])
+        for label, name in enumerate(card.classes)
+    ]
+    return _Balance(split_set, splits, classes, max([sum(row.counts.values()) for row in classes] + [1]))
 
 
-def _histogram(lengths: "pd.Series[int]") -> dict[str, Any]:
-    if lengths.empty:
-        return {"bins": [], "minimum": 0, "median": 0, "maximum": 0, "largest": 1}
-    low, high = int(lengths.min()), int(lengths.max())
+def _histogram(lengths: Sequence[int]) -> _Histogram:
+    if not lengths:
+        return _Histogram([], 0, 0, 0, 1)
+    low, high = min(lengths), max(lengths)
     counts, edges = np.histogram(lengths, bins=min(_HISTOGRAM_BINS, high - low + 1), range=(low, high + 1))
     bins = [
-        {"count": int(count), "first": int(np.ceil(a)), "last": int(np.ceil(b)) - 1}
-        for count, a, b in zip(counts, edges[:-1], edges[1:], strict=True)
+        _Bin(int(count), math.ceil(begin), math.ceil(end) - 1)
+        for count, begin, end in zip(counts, edges[:-1], edges[1:], strict=True)
     ]
-    return {
-        "bins": bins,
-        "minimum": low,
-        "median": int(lengths.median()),
-        "maximum": high,
-        "largest": max(int(counts.max()), 1),
-    }
+    return _Histogram(bins, low, int(np.median(lengths)), high, max(int(counts.max()), 1))
 
 
-def _sizes(kept: pd.DataFrame) -> list[dict[str, Any]]:
+def _sizes(kept: Sequence[ManifestRow]) -> list[_Size]:
     """How many clips there are of each width, height and frame rate, most frequent first."""
-    rated = kept.assign(fps=kept["fps"].round(2))
-    counts = rated.groupby(["width", "height", "fps"], as_index=False).size()
-    return _records(counts.sort_values("size", ascending=False, kind="stable").head(_SHOWN_SIZES))
-
-
-def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
-    return cast(list[dict[str, Any]], table.to_dict("records"))
+    counts = Counter((row.width, row.height, round(row.fps, 2)) for row in kept)
+    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    return [_Size(*size, count) for size, count in ordered[:_SHOWN_SIZES]]
 
 
 def _pictures(frames_dir: Path, card: DatasetCard, rows: list[ManifestRow]) -> Iterator[_Pictures]:

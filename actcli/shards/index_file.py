@@ -1,7 +1,7 @@
 """The parquet file of an index: written from stored clips, read into numpy columns, refused where it is damaged."""
 
 from collections.abc import Sequence
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -88,7 +88,7 @@ def _damaged(origin: str, error: Exception) -> ActcliError:
     )
 
 
-def _names(column: Any) -> list[str]:
+def _names(column: pa.DictionaryArray) -> list[str]:
     """Strings from a column; few long ones that stand for many rows take no memory for each."""
     if column.null_count:
         raise ValueError("a value is missing")
@@ -157,7 +157,7 @@ def _collect(file: pq.ParquetFile, columns: list[str]) -> ShardIndex:
     )
 
 
-def _column(column: Any, name: str, names: dict[str, int]) -> Array:
+def _column(column: pa.Array, name: str, names: dict[str, int]) -> Array:
     if name == "key":
         return _keys(column)
     if name == "shard":
@@ -167,7 +167,7 @@ def _column(column: Any, name: str, names: dict[str, int]) -> Array:
     return np.asarray(column.to_numpy(zero_copy_only=False))
 
 
-def _keys(column: Any) -> Array:
+def _keys(column: pa.DictionaryArray) -> Array:
     """int64 from strings of nine digits; few long strings that stand for many rows are never spelled out."""
     text = column.dictionary
     if len(text) and not pc.all(pc.equal(pc.binary_length(text), KEY_DIGITS)).as_py():
@@ -175,7 +175,7 @@ def _keys(column: Any) -> Array:
     return np.asarray(pc.cast(text, pa.int64()).to_numpy()[column.indices.to_numpy(zero_copy_only=False)])
 
 
-def _ragged(column: Any) -> tuple[Array, Array]:
+def _ragged(column: pa.ListArray) -> tuple[Array, Array]:
     """Lengths (int64) and values of a list column, in the narrowest of uint16 and uint32."""
     values = column.flatten().to_numpy()
     narrow = np.uint16 if not len(values) or values.max() < 1 << 16 else np.uint32

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.parse import unquote, urlsplit
 
+from fsspec import AbstractFileSystem
 from fsspec.core import url_to_fs
 from fsspec.exceptions import FSTimeoutError
 
@@ -21,6 +22,9 @@ from actcli.shards.card import ShardCard
 from actcli.shards.checksum import FileSeal, difference
 from actcli.shards.index import ShardIndex
 from actcli.shards.index_file import read_clip_names, read_index
+
+Piece = bytes | BaseException
+"""Bytes of a tar, or why they could not be had."""
 
 CARD_NAME = "dataset.json"
 REWRITE = "actcli shard --overwrite"
@@ -110,7 +114,7 @@ class ShardReader:
         self._root = local_path(root)
         self._files: OrderedDict[str, int] = OrderedDict()
         weakref.finalize(self, _close_all, self._files)
-        self._filesystem: Any = None
+        self._filesystem: AbstractFileSystem | None = None
         self._base = ""
         if not is_local(self._root):
             self._filesystem, self._base = _filesystem(self._root)
@@ -126,7 +130,7 @@ class ShardReader:
             raise piece
         return bytes(piece)
 
-    def read_ranges(self, shard_name: str, offsets: Sequence[int], sizes: Sequence[int]) -> list[Any]:
+    def read_ranges(self, shard_name: str, offsets: Sequence[int], sizes: Sequence[int]) -> list[Piece]:
         """Several ranges of a tar; over a connection they are asked for at the same time.
 
         What goes wrong stands in place of the bytes, as an exception: an ``ActcliError`` where asking again is no use.
@@ -135,11 +139,12 @@ class ShardReader:
             ActcliError: A local tar cannot be opened.
         """
         ends = [offset + size for offset, size in zip(offsets, sizes, strict=True)]
+        pieces: list[Piece]
         if self._filesystem is None:
             pieces = [self._read_local(shard_name, *where) for where in zip(offsets, sizes, strict=True)]
         else:
             paths = [f"{self._base}/{shard_name}"] * len(offsets)
-            pieces = self._ask(paths, list(offsets), ends, sum(sizes))
+            pieces = self._ask(self._filesystem, paths, list(offsets), ends, sum(sizes))
         return [
             self._wrong_length(shard_name, end, len(piece) > size)
             if isinstance(piece, bytes) and len(piece) != size
@@ -147,10 +152,13 @@ class ShardReader:
             for piece, size, end in zip(pieces, sizes, ends, strict=True)
         ]
 
-    def _ask(self, paths: list[str], begins: list[int], ends: list[int], size: int) -> list[Any]:
+    @staticmethod
+    def _ask(
+        filesystem: AbstractFileSystem, paths: list[str], begins: list[int], ends: list[int], size: int
+    ) -> list[Piece]:
         try:
-            limit = _deadline(self._filesystem, size)
-            return list(self._filesystem.cat_ranges(paths, begins, ends, on_error="return", **limit))
+            limit = _deadline(filesystem, size)
+            return list(filesystem.cat_ranges(paths, begins, ends, on_error="return", **limit))
         except FSTimeoutError as error:
             return [_too_slow(error)] * len(paths)
 
@@ -246,7 +254,7 @@ def _read_local_whole(path: str, size: int) -> bytes:
         return file.read()
 
 
-def _deadline(filesystem: Any, size: int) -> dict[str, float]:
+def _deadline(filesystem: AbstractFileSystem, size: int) -> dict[str, float]:
     """The longest that a request for ``size`` bytes may take, for the protocols of fsspec that go over a network."""
     return {"timeout": SILENCE_SECONDS + size / SLOWEST_BYTES_PER_SECOND} if filesystem.async_impl else {}
 
@@ -269,7 +277,7 @@ def _silence_limit(root: str) -> dict[str, Any]:
     return {}
 
 
-def _filesystem(root: str) -> tuple[Any, str]:
+def _filesystem(root: str) -> tuple[AbstractFileSystem, str]:
     try:
         filesystem, base = url_to_fs(root, **_silence_limit(root))
     except (ImportError, ValueError) as error:
