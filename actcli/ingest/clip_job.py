@@ -15,6 +15,7 @@ from actcli.ingest.frame_folders import FrameFolder, find_flow
 from actcli.ingest.manifest import Layout, Modality, payload_path
 from actcli.ingest.outcome import ClipOutcome
 from actcli.ingest.payload import PayloadWriter
+from actcli.ingest.records import printable
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ def extract_clip(job: ClipJob, task: ClipTask) -> ClipOutcome:
         status="ok",
         stage=failure.stage if failure else "",
         error=failure.error if failure else "",
-        message=failure.message if failure else source.note,
+        message=printable(failure.message if failure else source.note),
         partial=failure is not None,
         num_frames=num_frames,
         width=source.size[0],

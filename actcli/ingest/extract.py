@@ -22,13 +22,13 @@ from actcli.ingest.executors import WORKER_DIED, Crash, run_tasks
 from actcli.ingest.failure import ClipFailure
 from actcli.ingest.keys import assign_keys
 from actcli.ingest.ledger import Ledger
-from actcli.ingest.manifest import Modality, modality_file, payload_path, printable, write_manifest
+from actcli.ingest.manifest import Modality, modality_file, payload_path, write_manifest
 from actcli.ingest.options import ExtractOptions
 from actcli.ingest.outcome import ClipOutcome
 from actcli.ingest.payload import payload_bytes
 from actcli.ingest.plan import Estimate, ExtractPlan, estimate, make_plan
 from actcli.ingest.preflight import CheckedJob, check_job
-from actcli.ingest.records import ClipRecord, DatasetAdapter, Listing
+from actcli.ingest.records import ClipRecord, DatasetAdapter, Listing, printable
 from actcli.ingest.split import write_splits
 from actcli.ingest.summary import ExtractProgress, ExtractSummary, summarise
 from actcli.ingest.video_lists import write_video_lists

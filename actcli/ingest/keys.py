@@ -7,8 +7,7 @@ from pathlib import Path
 
 from actcli.errors import ActcliError
 from actcli.files import open_regular, write_text_whole
-from actcli.ingest.manifest import printable
-from actcli.ingest.records import ClipRecord
+from actcli.ingest.records import ClipRecord, printable
 
 KEYS_NAME = "keys.jsonl"
 

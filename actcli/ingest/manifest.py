@@ -6,7 +6,6 @@
 import hashlib
 import io
 import itertools
-import os
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -22,7 +21,7 @@ from actcli.errors import ActcliError
 from actcli.facts import Sizes
 from actcli.files import open_regular, write_text_whole, written_whole
 from actcli.ingest.outcome import FIELD_NAMES, ClipOutcome, Status
-from actcli.ingest.records import ClipRecord
+from actcli.ingest.records import ClipRecord, printable
 
 Modality = Literal["rgb", "flow"]
 Layout = Literal["mjpeg", "folders"]
@@ -198,8 +197,3 @@ def _check_sizes(table: pa.Table, planes: int) -> None:
         raise ValueError("frame sizes and bytes of a clip differ")
     if not np.array_equal(counts, planes * table["num_frames"].to_numpy()):
         raise ValueError("frame sizes and number of frames of a clip differ")
-
-
-def printable(name: str) -> str:
-    """The name with bytes that are no UTF-8 written as escapes, as tables need it."""
-    return name if name.isascii() else os.fsencode(name).decode("utf-8", "backslashreplace")

@@ -9,6 +9,7 @@ from typing import Literal
 
 from actcli.facts import NO_SIZES, Sizes, read_facts
 from actcli.ingest.failure import ClipFailure
+from actcli.ingest.records import printable
 
 Status = Literal["ok", "failed", "missing"]
 """What can come of a clip."""
@@ -69,7 +70,7 @@ class ClipOutcome:
             status="missing" if is_missing else "failed",
             stage=failure.stage,
             error=failure.error,
-            message=failure.message,
+            message=printable(failure.message),
         )
 
     def to_json(self) -> dict[str, object]:

@@ -121,6 +121,11 @@ def shown_names(names: Sequence[str]) -> str:
     return ", ".join(map(repr, names[:_NAMES_SHOWN])) + (", …" if len(names) > _NAMES_SHOWN else "")
 
 
+def printable(name: str) -> str:
+    """The name with bytes that are no UTF-8 written as escapes, as tables need it."""
+    return name if name.isascii() else os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
 def _record_problems(listing: Listing) -> Iterator[str]:
     """What makes a list unusable: clips to learn from that have no class, names that are no file of the raw folder."""
     unlabelled = [record for record in listing.records if record.label == UNLABELLED]

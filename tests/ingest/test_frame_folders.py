@@ -1,3 +1,4 @@
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -162,3 +163,16 @@ def test_dumps_are_packed_in_place_of_videos(tiny_options, tmp_path):
     assert flow.counts["ok"] == 23
     row = read_manifest(options.frames_dir, "flow").to_pylist()[0]
     assert (row["num_frames"], len(row["frame_sizes"]), row["bound"]) == (3, 6, 15.0)
+
+
+def test_a_stray_file_whose_name_is_no_text_is_mentioned(tmp_path, tiny_options):
+    for number in range(4):
+        for name in "ab":
+            folder = tmp_path / "raw" / name / f"clip{number}"
+            folder.mkdir(parents=True)
+            (folder / "img_00001.jpg").write_bytes(simplejpeg.encode_jpeg(np.zeros((48, 64, 3), np.uint8)))
+    (tmp_path / "raw" / "a" / "clip0" / os.fsdecode(b"od\xff.txt")).write_text("x")
+    options = tiny_options(dataset="own", raw_dir=tmp_path / "raw")
+    assert extract_dataset(options).counts["ok"] == 8
+    assert extract_dataset(options).already_done == 8
+    assert read_manifest(options.frames_dir)["message"][0].as_py() == "passed over 1 other files: od\\xff.txt"
