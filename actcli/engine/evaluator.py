@@ -1,7 +1,7 @@
 """Evaluate a run: scores of every clip, metrics, and a page to look at."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -248,7 +248,7 @@ def _metrics(
     return {
         **summarise(scores),
         "num_clips": len(scores.keys),
-        "coverage": dict(shards.card.coverage),
+        "coverage": asdict(shards.card.split_coverage[options.split_id][split]),
         "gflops_per_view": profile.macs / 1e9,
         "num_views": views.num_views,
         "gflops": profile.macs * views.num_views / 1e9,
