@@ -98,12 +98,17 @@ def make_config(request: TrainRequest, note: Note = lambda _: None) -> RunConfig
     return RunConfig(
         recipe,
         card.name,
-        request.shards,
+        _everywhere(request.shards),
         split_id=request.split_id,
         init=request.init,
         new_head=request.new_head,
         micro_batch=request.micro_batch,
     )
+
+
+def _everywhere(shards: str) -> str:
+    """The same shards from whatever folder a later command is given in."""
+    return shards if "://" in shards else str(Path(shards).absolute())
 
 
 def split_set_requests(request: TrainRequest) -> list[TrainRequest]:

@@ -90,8 +90,8 @@ def _masnet(weights: StateDict) -> Identity:
 
 
 def _tokshift(weights: StateDict) -> Identity:
-    places = _only(weights, r"(^|\.)position_embeddings$|(^|\.)pos_embed$").shape[1] - 1
-    width = _only(weights, r"(^|\.)cls_token$").shape[2]
+    places = _only(weights, r"(^|\.)position_embeddings$|(^|\.)pos_embed$", "position embeddings").shape[1] - 1
+    width = _only(weights, r"(^|\.)cls_token$", "class token").shape[2]
     side = math.isqrt(places)
     if width not in _WIDTHS or side * side != places:
         raise ActcliError(f"no vision transformer of TokShift has {places} patches of width {width}.")
@@ -99,7 +99,7 @@ def _tokshift(weights: StateDict) -> Identity:
 
 
 def _stmulnet(weights: StateDict) -> Identity:
-    _only(weights, r"^spatial_stream\.conv1\.weight$")
+    _only(weights, r"^spatial_stream\.conv1\.weight$", "spatial stream")
     return Identity(("stmulnet",), {})
 
 
@@ -146,8 +146,8 @@ def _channel_ratio(weights: StateDict) -> float:
     raise ActcliError("the checkpoint has no gated shift of GSF. Is it one of --from gsm or tsm?")
 
 
-def _only(weights: StateDict, pattern: str) -> Tensor:
+def _only(weights: StateDict, pattern: str, what: str) -> Tensor:
     found = [value for name, value in weights.items() if re.search(pattern, name)]
     if len(found) != 1:
-        raise ActcliError(f"the names in the checkpoint are not those of this original code: {pattern} is not there.")
+        raise ActcliError(f"the names in the checkpoint are not those of this original code: it has no {what}.")
     return found[0]

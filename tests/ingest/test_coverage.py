@@ -7,10 +7,11 @@ import av
 import imageio_ffmpeg
 import numpy as np
 import pytest
-from test_decode import encode, noise, ramp, read, solid
 
 from actcli.ingest.decode import DecodeSettings, VideoClip
 from actcli.ingest.failure import ClipFailure
+
+from .test_decode import encode, noise, ramp, read, solid
 
 
 def ffmpeg(*arguments):
