@@ -112,6 +112,32 @@ def test_importing_a_part_leaves_out_what_it_must_not_need(module, absent):
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+def public_functions(body):
+    for node in body:
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+            yield from public_functions(node.body)
+        elif isinstance(node, ast.FunctionDef) and (node.name == "__init__" or not node.name.startswith("_")):
+            yield node
+
+
+def annotations(function):
+    arguments = function.args
+    named = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs, arguments.vararg, arguments.kwarg]
+    return [one.annotation for one in named if one is not None] + [function.returns]
+
+
+@pytest.mark.parametrize("part", ["loaders", "shards"])
+def test_public_signatures_say_what_they_take(part):
+    wrong = [
+        f"{path.name}: {function.name}"
+        for path in sources(part)
+        if not path.name.startswith("_") or path.name == "__init__.py"
+        for function in public_functions(ast.parse(path.read_text()).body)
+        if any(re.search(r"\bAny\b", ast.unparse(one)) for one in annotations(function) if one)
+    ]
+    assert wrong == []
+
+
 def calls(path):
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Call):

@@ -14,7 +14,6 @@ PACKAGES = (
     "av",
     "opencv-contrib-python-headless",
     "simplejpeg",
-    "webdataset",
     "pandas",
     "pyarrow",
     "numpy",

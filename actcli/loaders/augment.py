@@ -93,7 +93,7 @@ class Augmentation:
     """Chance of blanking a random box."""
 
     def __post_init__(self) -> None:
-        """Refuses unknown crops, chances outside 0..1 and magnitudes outside 0..10."""
+        """Refuse unknown crops, chances outside 0..1 and magnitudes outside 0..10."""
         if self.crop not in get_args(CropRule):
             raise ActcliError(f"unknown crop {self.crop!r}. Choose {', '.join(get_args(CropRule))}.")
         chances = [self.flip, self.erasing, self.colour_jitter.probability if self.colour_jitter else 0]
@@ -267,7 +267,7 @@ def erased_box(numbers: tuple[float, ...], height: int, width: int) -> tuple[sli
 
 
 def apply_numpy(clip: Pixels, operations: tuple[Operation, ...]) -> None:
-    """Changes a clip ``[T, H, W, 3]`` in place."""
+    """Change a clip ``[T, H, W, 3]`` in place."""
     num_frames, height, width, channels = clip.shape
     rows = clip.reshape(num_frames * height, width, channels)  # all frames as one tall picture, without copying
     for name, numbers in operations:
@@ -308,7 +308,7 @@ def _sharpen(frame: Pixels, numbers: tuple[float, ...]) -> Any:
 
 
 def _autocontrast(frame: Pixels, numbers: tuple[float, ...]) -> Any:
-    """Stretches each channel to 0..255."""
+    """Stretch each channel to 0..255."""
     low, high = frame.min(axis=(0, 1)).astype(float), frame.max(axis=(0, 1)).astype(float)
     scale = np.where(high > low, 255 / np.maximum(high - low, 1), 1)
     low = np.where(high > low, low, 0)
@@ -316,7 +316,7 @@ def _autocontrast(frame: Pixels, numbers: tuple[float, ...]) -> Any:
 
 
 def _equalise(frame: Pixels, numbers: tuple[float, ...]) -> Any:
-    """Spreads each channel's values evenly."""
+    """Spread each channel's values evenly."""
     return np.dstack([cv2.equalizeHist(np.ascontiguousarray(frame[..., channel])) for channel in range(3)])
 
 

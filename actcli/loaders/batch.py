@@ -29,9 +29,9 @@ class Batch:
 
     @property
     def clips(self) -> Tensor:
-        """The one stream of a single-stream batch, ``[B, V, T, C, H, W]``."""
+        """The clips of a batch of one modality, ``[B, V, T, C, H, W]``."""
         if self.rgb is not None and self.flow is not None:
-            raise ActcliError("this batch has two streams; use batch.rgb and batch.flow.")
+            raise ActcliError("this batch has two modalities; use batch.rgb and batch.flow.")
         clips = self.rgb if self.rgb is not None else self.flow
         assert clips is not None
         return clips
@@ -51,18 +51,18 @@ class Batch:
 
     def pinned(self) -> "Batch":
         """The same batch in page-locked memory, from which a GPU copies while the program goes on."""
-        rgb, flow = (None if stream is None else stream.pin_memory() for stream in (self.rgb, self.flow))
+        rgb, flow = (None if clips is None else clips.pin_memory() for clips in (self.rgb, self.flow))
         return Batch(rgb, flow, self.labels.pin_memory(), self.keys.pin_memory())
 
     def record_stream(self, stream: torch.cuda.Stream) -> None:
-        """Tells torch that ``stream`` uses this memory, which was made on another stream."""
+        """Tell torch that the CUDA stream ``stream`` uses this memory, which was made on another."""
         for tensor in (self.rgb, self.flow, self.labels, self.keys):
             if tensor is not None:
                 tensor.record_stream(stream)
 
     def copy(self) -> "Batch":
         """The same batch in memory of its own."""
-        rgb, flow = (None if stream is None else stream.clone() for stream in (self.rgb, self.flow))
+        rgb, flow = (None if clips is None else clips.clone() for clips in (self.rgb, self.flow))
         return replace(self, rgb=rgb, flow=flow)
 
 
@@ -117,7 +117,7 @@ class MixUp:
     seed: int = 0
 
     def __call__(self, inputs: tuple[Tensor, ...], labels: Tensor, step: int) -> tuple[tuple[Tensor, ...], Tensor]:
-        """Mixes every stream ``[B, T, C, H, W]`` alike; gives the soft targets ``[B, num_classes]``."""
+        """Mix every input ``[B, T, C, H, W]`` alike; gives the soft targets ``[B, num_classes]``."""
         rng = np.random.Generator(np.random.Philox(key=[self.seed, step], counter=[0, 0, 0, 2]))
         weight, use_cutmix = self._draw(rng)
         if use_cutmix:

@@ -1,15 +1,15 @@
 """How fast the loaders are on this machine, and which one to take."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
 from actcli.errors import ActcliError
 from actcli.loaders.batch import Batch
 from actcli.loaders.loader import Loader, open_loader
+from actcli.loaders.plan import Modality
 
 
 @dataclass(frozen=True)
@@ -53,20 +53,29 @@ def bench_loader(
     workers: tuple[int, ...] = (2,),
     seconds: float = 5.0,
     device: torch.device | str | None = None,
-    **setup: Any,
+    modality: Modality = "rgb",
+    num_frames: int = 8,
+    size: int = 224,
+    batch_size: int = 8,
 ) -> LoaderReport:
-    """Measures each backend with each number of workers for ``seconds`` seconds.
+    """Measure each backend with each number of workers for ``seconds`` seconds, with random views.
 
-    ``setup`` goes to ``open_loader``: frames, size, batch size, … Random views unless it says otherwise.
+    The other arguments are those of ``open_loader``.
 
     Raises:
         ActcliError: No backend could be measured.
     """
+
+    def opened(backend: str, count: int) -> Loader:
+        return open_loader(
+            shards, split, num_frames, size, batch_size, count, backend, modality=modality, training=True, device=device
+        )
+
     speeds, skipped = [], {}
     for backend in backends:
         for count in workers:
             try:
-                speeds.append(_measure(shards, split, backend, count, seconds, device, setup))
+                speeds.append(_measure(opened, backend, count, seconds))
             except ActcliError as error:
                 skipped[backend] = str(error)
     if not speeds:
@@ -74,23 +83,13 @@ def bench_loader(
     return LoaderReport(tuple(sorted(speeds, key=lambda speed: -speed.clips_per_second)), skipped)
 
 
-def _measure(
-    shards: str,
-    split: str,
-    backend: str,
-    workers: int,
-    seconds: float,
-    device: torch.device | str | None,
-    setup: dict[str, Any],
-) -> LoaderSpeed:
-    opened = time.perf_counter()
-    with open_loader(
-        shards, split, workers=workers, backend=backend, device=device, **{"training": True} | setup
-    ) as loader:
+def _measure(opened: Callable[[str, int], Loader], backend: str, workers: int, seconds: float) -> LoaderSpeed:
+    begun = time.perf_counter()
+    with opened(backend, workers) as loader:
         batches = _forever(loader)
         next(batches)
         begin, begin_bytes, clips = time.perf_counter(), loader.num_bytes_read, 0
-        first_batch_seconds = begin - opened
+        first_batch_seconds = begin - begun
         while time.perf_counter() - begin < seconds or not clips:
             clips += len(next(batches))
         passed = time.perf_counter() - begin

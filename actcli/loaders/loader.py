@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from numbers import Integral
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, get_args
+from typing import Self, TypedDict, get_args
 
 import torch
 
@@ -21,6 +21,20 @@ from actcli.loaders.views import Size
 from actcli.shards import ShardSet
 
 _STATE_VERSION = 1
+SetupValue = str | int | bool | None
+
+
+class LoaderState(TypedDict):
+    """Where an iteration is, as plain data."""
+
+    version: int
+    """Of this form."""
+    epoch: int
+    """Epoch that is being read."""
+    step: int
+    """Batches of it that were handed out."""
+    setup: dict[str, SetupValue]
+    """Everything that decides what a batch holds."""
 
 
 def open_loader(
@@ -49,38 +63,38 @@ def open_loader(
     device: torch.device | str | None = None,
     shuffle_buffer: int | None = None,
 ) -> "Loader":
-    """Opens a split of a shard set for training or evaluation.
+    """Open a split of a shard set for training or evaluation.
 
     Args:
-        shards: folder or URL of the shards.
+        shards: Folder or URL of the shards.
         split: ``train``, ``val`` or ``test``.
-        num_frames: frames (segments) per clip, T.
-        size: height and width of the clips in pixels.
-        batch_size: clips per batch on this rank.
-        workers: processes that read and decode; 0 does it in this process.
+        num_frames: Frames (segments) per clip, T.
+        size: Height and width of the clips in pixels.
+        batch_size: Clips per batch on this rank.
+        workers: Processes that read and decode; 0 does it in this process.
         backend: ``cpu``, ``dali``, or ``auto``: DALI on a GPU, otherwise the CPU backend.
-        seed: everything random hangs on it.
-        split_id: split set of the dataset, for UCF101 and HMDB51.
-        training: random views and a shuffled epoch; by default when ``split`` is ``train``.
+        seed: Everything random hangs on it.
+        split_id: Split set of the dataset, for UCF101 and HMDB51.
+        training: Random views and a shuffled epoch; by default when ``split`` is ``train``.
         modality: ``rgb``, ``flow`` or ``two_stream``.
-        flow_stack: flow fields per segment; 5 for ``flow`` and 10 for ``two_stream`` unless given.
-        sampling: how frames are chosen, see ``sampling_names``.
-        views: the code base whose resize rule, interpolation, crops and training augmentation are used, such as
+        flow_stack: Flow fields per segment; 5 for ``flow`` and 10 for ``two_stream`` unless given.
+        sampling: How frames are chosen, see ``sampling_names``.
+        views: The code base whose resize rule, interpolation, crops and training augmentation are used, such as
             ``tokshift``; that of ``sampling`` unless given.
-        num_test_clips: test clips per video.
-        num_crops: test crops per clip.
-        scale_size: short side before the test crop; the published one for ``size`` unless given.
-        augmentation: what training changes at random; the published one unless given.
-        rank: number of this process among ``world_size``.
-        world_size: processes that share the epoch.
-        drop_last: leave out clips that do not fill a batch on all ranks; by default in training.
-        device: where the batches go; they stay in host memory unless given.
-        shuffle_buffer: read the tars through from front to back, without an index, and shuffle among that many clips;
+        num_test_clips: Test clips per video.
+        num_crops: Test crops per clip.
+        scale_size: Short side before the test crop; the published one for ``size`` unless given.
+        augmentation: What training changes at random; the published one unless given.
+        rank: Number of this process among ``world_size``.
+        world_size: Processes that share the epoch.
+        drop_last: Leave out clips that do not fill a batch on all ranks; by default in training.
+        device: Where the batches go; they stay in host memory unless given.
+        shuffle_buffer: Read the tars through from front to back, without an index, and shuffle among that many clips;
             by default the index is used, every epoch is shuffled as a whole, and only the frames needed are read. With
             several ranks each of them reads all tars.
 
     Raises:
-        ActcliError: when something asked for does not exist or does not fit together.
+        ActcliError: When something asked for does not exist or does not fit together.
     """
     _check_least(0, workers=workers, seed=seed, rank=rank)
     _check_least(1, num_frames=num_frames, size=size, batch_size=batch_size, world_size=world_size)
@@ -232,7 +246,7 @@ class Loader:
         return self.order.num_steps
 
     def set_epoch(self, epoch: int) -> None:
-        """Chooses the epoch that the next iteration gives; a new one starts at its beginning."""
+        """Choose the epoch that the next iteration gives; a new one starts at its beginning."""
         if epoch != self._progress.epoch:
             self._progress = _Progress(epoch)
             self._resume_step = 0
@@ -267,7 +281,7 @@ class Loader:
             )
         return self._opened
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> LoaderState:
         """Where the iteration is, counted in batches handed out, and the setup it belongs to; plain data."""
         return {
             "version": _STATE_VERSION,
@@ -276,10 +290,11 @@ class Loader:
             "setup": self._setup(),
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes to a place saved by ``state_dict``; the next iteration gives the batches that were left.
+    def load_state_dict(self, state: LoaderState) -> None:
+        """Go to a place saved by ``state_dict``; the next iteration gives the batches that were left.
 
-        Raises ``ActcliError`` when the loader was opened in another way than the one that was saved.
+        Raises:
+            ActcliError: The loader was opened in another way than the one that was saved.
         """
         if state.get("version") != _STATE_VERSION:
             raise ActcliError(f"loader state of version {state.get('version')}; this one reads {_STATE_VERSION}.")
@@ -295,7 +310,7 @@ class Loader:
         self._progress = _Progress(state["epoch"], state["step"])
         self._resume_step = state["step"]
 
-    def _setup(self) -> dict[str, Any]:
+    def _setup(self) -> dict[str, SetupValue]:
         """Everything that decides what a batch holds, as plain data."""
         settings = self.settings
         return {
@@ -319,7 +334,7 @@ class Loader:
         }
 
     def close(self) -> None:
-        """Ends the workers and frees their memory; batches handed out stay valid."""
+        """End the workers and frees their memory; batches handed out stay valid."""
         self._current = None
         if self._opened is not None:
             self._opened.close()

@@ -36,7 +36,7 @@ class Order:
     world_size: int = 1
 
     def __post_init__(self) -> None:
-        """Checks the numbers together."""
+        """Check the numbers together."""
         if self.batch_size < 1 or not 0 <= self.rank < self.world_size:
             raise ActcliError(
                 f"batch size {self.batch_size}, rank {self.rank} of {self.world_size}: "

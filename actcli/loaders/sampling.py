@@ -56,7 +56,8 @@ class Sampling:
     def request(self, num_frames: int, num_segments: int, rng: Rng, stack: int = 1) -> Indices:
         """Frames as the rule asks for them, ``[num_test_clips, num_segments]``; also -1, ``num_frames`` and above.
 
-        Raises ``ActcliError`` where the original code fails.
+        Raises:
+            ActcliError: The original code fails there.
         """
         if num_frames < 1 or num_segments < 1 or stack < 1:
             raise ActcliError(

@@ -9,6 +9,7 @@ from typing import Any, Literal, cast, get_args
 
 from actcli.errors import ActcliError
 from actcli.ingest.card import Extraction, Setting, read_extraction
+from actcli.ingest.records import FlipPolicy
 from actcli.shards.checksum import FileSeal
 
 SHARD_FORMAT = "actcli-shards"
@@ -18,7 +19,6 @@ SHARD_NAME = re.compile(r"\w+-\d{6}\.tar")
 _SPLIT_NAME = re.compile(r"\w+")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
-FlipPolicy = Literal["allowed", "swap", "forbidden"]
 """Whether a mirrored clip keeps its class, takes its partner's class, or must not be made."""
 
 

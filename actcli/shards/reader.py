@@ -243,7 +243,7 @@ def read_whole(root: str, name: str, size: int = MAX_CARD_BYTES) -> bytes:
 
 
 def pause(attempt: int) -> None:
-    """Waits after a failed attempt, the first being 1."""
+    """Wait after a failed attempt, the first being 1."""
     time.sleep(FIRST_WAIT_SECONDS * 2 ** (attempt - 1))
 
 

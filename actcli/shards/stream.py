@@ -1,4 +1,8 @@
-"""Reading shards over a connection: retried range requests, and whole tars read through from front to back."""
+"""Read shards over a connection: retried range requests, and whole tars read through from front to back.
+
+Not on ``webdataset``: its ``tar_file_iterator`` passes over members that are no files without a word, reads a member
+whole before its size can be refused, and takes compressed tars; and it brings torch, which shards do without.
+"""
 
 import io
 import re
@@ -169,7 +173,7 @@ class _TarBytes(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
-        """Fills ``buffer`` with what the current chunk still has."""
+        """Fill ``buffer`` with what the current chunk still has."""
         if not len(self._chunk) and self._next is not None:
             self._chunk = memoryview(self._next.result())
             self._ask()
@@ -179,6 +183,6 @@ class _TarBytes(io.RawIOBase):
         return count
 
     def close(self) -> None:
-        """Lets go of the request that is under way."""
+        """Let go of the request that is under way."""
         self._thread.shutdown(cancel_futures=True)
         super().close()

@@ -1,5 +1,8 @@
 """A code base is one object: its samplings, its views, its augmentation."""
 
+import textwrap
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -15,6 +18,7 @@ from actcli.loaders.originals import (
     original_of,
     register_original,
     sampling_names,
+    tsm,
 )
 from actcli.loaders.sampling import Sampling
 from actcli.loaders.views import Crop, ViewRule, resized_size
@@ -60,6 +64,14 @@ def test_a_code_base_of_ones_own_trains_with_its_augmentation(registry, make_sha
     register_original(TOY)
     with open_loader(make_shards(num_frames=9), sampling="tail", **SMALL) as loader:
         assert {clip.crops for clip in plans(loader)} == {(Crop(16, 0, 64, 64),)}
+
+
+def test_the_example_for_contributors_is_a_sampling(registry, make_shards):
+    text = (Path(__file__).parents[2] / "CONTRIBUTING.md").read_text()
+    begin, end = text.index("      def last_frames"), text.index("- a backend:")
+    exec(textwrap.dedent(text[begin:end]), vars(originals) | {"np": np, "tsm": tsm})
+    with open_loader(make_shards(num_frames=9), training=False, sampling="tail", **SMALL) as loader:
+        assert plans(loader)[0].rgb.frames == [5, 6, 7, 8]
 
 
 def test_a_name_that_is_taken_is_refused(registry):

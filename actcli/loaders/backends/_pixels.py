@@ -1,7 +1,5 @@
 """The operations of ``augment`` in torch, for pixels that are already on a device."""
 
-from typing import Any
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -89,6 +87,6 @@ def _equalise_channel(values: Tensor) -> Tensor:
     if not rest:
         return values
     below = counts.cumsum(0) - counts[: first + 1].sum()
-    table: Any = _round(below.float() * float(np.float32(255.0 / rest)))
+    table: Tensor = _round(below.float() * float(np.float32(255.0 / rest)))
     table[: first + 1] = 0
-    return table[values.int()]  # type: ignore[no-any-return]
+    return table[values.int()]

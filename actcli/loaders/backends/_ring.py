@@ -40,7 +40,7 @@ class BatchRing:
         return self._free.pop()  # the one that was in use last is the likeliest to be in the processor's cache
 
     def give_back(self, slot: int) -> None:
-        """Makes a slot free again."""
+        """Make a slot free again."""
         self._free.append(slot)
 
     def bytes_of(self, slot: int) -> NDArray[np.uint8]:

@@ -18,15 +18,16 @@ class PictureSource:
         self._inline: memoryview | None = None
 
     def begin(self, plan: BatchPlan) -> None:
-        """Gets ready for the pictures of ``plan``."""
+        """Get ready for the pictures of ``plan``."""
         self._inline = None if plan.inline is None else memoryview(plan.inline)
         if self._process != os.getpid():
             self._reader, self._process = RetryingReader(self._root), os.getpid()
 
     def pictures(self, wanted: WantedPictures) -> list[Encoded]:
-        """The bytes of each picture that are wanted.
+        """The bytes of each picture that is wanted.
 
-        Raises ``ActcliError`` where they are not those that were packed.
+        Raises:
+            ActcliError: They are not those that were packed.
         """
         pictures = self._read(wanted.shard, wanted.offsets, wanted.sizes)
         for number, crc in enumerate(wanted.crcs):

@@ -71,7 +71,7 @@ class WorkerPool:
         return len(self._waiting)
 
     def submit(self, slot: int, plan: BatchPlan) -> None:
-        """Has the batch written into ``slot``."""
+        """Have the batch written into ``slot``."""
         worker = self._next_worker
         self._waiting.append((worker, slot, plan))
         if self._processes:
@@ -80,9 +80,10 @@ class WorkerPool:
                 self._connections[worker].send((slot, plan))
 
     def wait(self) -> tuple[int, BatchPlan]:
-        """Waits for the oldest batch: ``(slot, plan)``.
+        """Wait for the oldest batch: ``(slot, plan)``.
 
-        Raises ``ActcliError`` for a broken sample or a dead worker. The slot is free again then.
+        Raises:
+            ActcliError: A clip is broken, or the worker died. The slot is free again then.
         """
         worker, slot, plan = self._waiting.popleft()
         try:
@@ -112,13 +113,13 @@ class WorkerPool:
                 raise ActcliError(_obituary(process, plan))
 
     def drain(self) -> None:
-        """Waits for everything handed in and throws it away."""
+        """Wait for everything handed in and throws it away."""
         while self._waiting:
             with contextlib.suppress(ActcliError, RuntimeError):
                 self._ring.give_back(self.wait()[0])
 
     def close(self) -> None:
-        """Ends the workers. Can be called twice."""
+        """End the workers. Can be called twice."""
         while self._waiting:
             self._ring.give_back(self._waiting.popleft()[1])
         self._stop()

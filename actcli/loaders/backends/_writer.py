@@ -36,9 +36,10 @@ class BatchWriter:
         self._rgb_decoder, self._grey_decoder = JpegDecoder("RGB"), JpegDecoder("GRAY")
 
     def write(self, plan: BatchPlan, memory: Pixels) -> None:
-        """Writes the batch into ``memory``.
+        """Write the batch into ``memory``.
 
-        Raises ``ActcliError`` naming shard and clip when a sample is broken.
+        Raises:
+            ActcliError: A clip is broken; names it and its tar.
         """
         self.source.begin(plan)
         rgb, flow = self.layout.views(memory, len(plan.clips))
@@ -123,7 +124,7 @@ class BatchWriter:
 
 
 def _resize_smoothly(box: Pixels, out: Pixels, mode: str) -> None:
-    """Resizes as Pillow does, which smooths when it shrinks; torch has Pillow's filters, only faster."""
+    """Resize as Pillow does, which smooths when it shrinks; torch has Pillow's filters, only faster."""
     pixels_HWC = torch.from_numpy(box if box.ndim == 3 else box[..., None])
     resized = interpolate(pixels_HWC.movedim(-1, 0)[None], out.shape[:2], mode=mode, antialias=True)
     torch.from_numpy(out if out.ndim == 3 else out[..., None]).copy_(resized[0].movedim(0, -1))

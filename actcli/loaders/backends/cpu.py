@@ -64,14 +64,14 @@ class CpuBackend:
         return plan, batch
 
     def close(self) -> None:
-        """Ends the workers."""
+        """End the workers."""
         self._pool.close()
 
 
 def _copied_ahead(
     batches: Iterator[tuple[BatchPlan, Batch]], device: torch.device
 ) -> Iterator[tuple[BatchPlan, Batch]]:
-    """Copies each batch to the GPU while the one before it is being used."""
+    """Copy each batch to the GPU while the one before it is being used."""
     copying = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
     ready: tuple[BatchPlan, Batch, torch.cuda.Event] | None = None
     for plan, host in batches:

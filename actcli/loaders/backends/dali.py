@@ -1,4 +1,4 @@
-"""Carries out plans with NVIDIA DALI: decoding, crop, resize and flip, on the GPU where there is one.
+"""Carry out plans with NVIDIA DALI: decoding, crop, resize and flip, on the GPU where there is one.
 
 DALI gets the encoded pictures of a batch and, per picture, the boxes and flips of the plan; it never draws anything
 itself. Each picture is decoded once and resized once per crop. What DALI has no operator for, the colour operations,
@@ -81,7 +81,7 @@ class DaliBackend:
         return Batch(None if rgb is None else rgb.movedim(-1, -3), flow, labels, keys)
 
     def close(self) -> None:
-        """Frees the pipelines, at once: a process forked later must not inherit them."""
+        """Free the pipelines, at once: a process forked later must not inherit them."""
         self._pipelines.clear()
         gc.collect()
 
@@ -217,7 +217,7 @@ class _ModalityPipeline:
     # --- Running ------------------------------------------------------------------------------------------------------
 
     def start(self, plans: Iterator[BatchPlan]) -> None:
-        """Begins with new plans; what is left of abandoned ones is thrown away."""
+        """Begin with new plans; what is left of abandoned ones is thrown away."""
         self._plans = iter(())
         with suppress(StopIteration):
             while True:
@@ -245,7 +245,7 @@ class _ModalityPipeline:
         return pictures[torch.from_numpy(places).to(pictures.device)]
 
     def _explain(self, plan: BatchPlan, error: RuntimeError) -> ActcliError:
-        """Finds the picture that DALI could not decode."""
+        """Find the picture that DALI could not decode."""
         if self._video and not self._on_gpu:
             return ActcliError(
                 "DALI decodes H.264 video on a GPU only. Use backend cpu (--loader cpu) for these shards."

@@ -1,4 +1,4 @@
-"""Decodes JPEGs with libjpeg-turbo: the whole picture, or only the region that the crops need."""
+"""Decode JPEGs with libjpeg-turbo: the whole picture, or only the region that the crops need."""
 
 import math
 import os
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from actcli.loaders.views import Crop, Size, stored_box
 from actcli.shards.bounds import MAX_PIXELS
+from actcli.shards.stream import Encoded
 
 try:
     import nvidia.nvimgcodec as nvimgcodec  # comes with DALI
@@ -35,15 +36,15 @@ class Picture(NamedTuple):
     crops: Sequence[Crop]
 
 
-def check_header(data: Any, size: Size | None) -> None:
+def check_header(data: Encoded, size: Size | None) -> None:
     """Refuse a JPEG whose header asks for other memory than the index says, before any is taken.
 
     Args:
-        data: the JPEG.
-        size: what the index says; ``None`` where it says nothing (flow), which leaves the bound of any picture.
+        data: The JPEG.
+        size: What the index says; ``None`` where it says nothing (flow), which leaves the bound of any picture.
 
     Raises:
-        ValueError: it is no JPEG, or is of another size.
+        ValueError: It is no JPEG, or is of another size.
     """
     height, width, *_ = simplejpeg.decode_jpeg_header(data)
     if size is not None and (width, height) != size:
@@ -66,16 +67,16 @@ class JpegDecoder:
         self._process = -1
 
     def decode(
-        self, pictures: Iterable[Any], crops: tuple[Crop, ...], frame_size: Size, size: int, checked: bool
+        self, pictures: Iterable[Encoded], crops: tuple[Crop, ...], frame_size: Size, size: int, checked: bool
     ) -> Iterator[Picture]:
-        """Decodes what ``crops`` need of each picture.
+        """Decode what ``crops`` need of each picture.
 
         Args:
             pictures: JPEGs, as bytes or views.
-            crops: boxes on a frame of ``frame_size``, in pixels.
-            frame_size: that of flow may differ from what is stored; the crops are scaled then.
-            size: pixels that each side of a crop is resized to; much larger pictures are decoded smaller.
-            checked: whether the bytes are known to be those that were packed.
+            crops: Boxes on a frame of ``frame_size``, in pixels.
+            frame_size: That of flow may differ from what is stored; the crops are scaled then.
+            size: Pixels that each side of a crop is resized to; much larger pictures are decoded smaller.
+            checked: Whether the bytes are known to be those that were packed.
 
         Raises:
             ValueError: A JPEG is damaged, or has another size than the index says.
@@ -89,14 +90,14 @@ class JpegDecoder:
             picture = self._decode_region(data, crops, frame_size) if regions else None
             yield picture or self._decode_whole(data, crops, frame_size, reduction)
 
-    def _decode_whole(self, data: Any, crops: tuple[Crop, ...], frame_size: Size, reduction: int) -> Picture:
+    def _decode_whole(self, data: Encoded, crops: tuple[Crop, ...], frame_size: Size, reduction: int) -> Picture:
         pixels = simplejpeg.decode_jpeg(data, self._colour, **_least_size(frame_size, reduction))
         stored = Size(pixels.shape[1], pixels.shape[0])
         if reduction > 1 and stored == _reduced(frame_size, reduction):
             return Picture(pixels, [_divided(crop, reduction) for crop in crops])
         return Picture(pixels, crops_on(stored, crops, frame_size))
 
-    def _decode_region(self, data: Any, crops: tuple[Crop, ...], frame_size: Size) -> Picture | None:
+    def _decode_region(self, data: Encoded, crops: tuple[Crop, ...], frame_size: Size) -> Picture | None:
         """The region, or ``None`` for the rare JPEG that nvImageCodec does not take."""
         stream = nvimgcodec.CodeStream(np.frombuffer(data, np.uint8))
         try:

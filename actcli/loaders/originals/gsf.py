@@ -35,7 +35,7 @@ def _ten_random(num_frames: int, num_segments: int, stack: int, rng: Rng) -> Ind
 
 
 def _sparse_video(num_frames: int, num_segments: int, stack: int, rng: Rng) -> Indices:
-    """Counts from one twice, so that the last frame may not exist. ``_get_val_indices_video``.
+    """Count from one twice, so that the last frame may not exist. ``_get_val_indices_video``.
 
     7 frames, 3 segments -> [2, 4, 6]     . . o . o . o
     """

@@ -46,7 +46,7 @@ def _strided_grid(num_frames: int, num_segments: int, rng: Rng) -> NDArray[np.fl
 
 
 def _fill(samples: NDArray[np.float64], num_frames: int, num_segments: int, rng: Rng) -> NDArray[np.float64]:
-    """Adds random points of ever finer grids until there are enough; an even grid when too many are missing."""
+    """Add random points of ever finer grids until there are enough; an even grid when too many are missing."""
     if not len(samples):
         raise no_answer("ST-MulNet's sampler", num_frames, num_segments)
     if num_segments - len(samples) > _MOST_FILLED:
