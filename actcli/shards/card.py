@@ -5,7 +5,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, get_args
 
 from actcli.errors import ActcliError
 from actcli.ingest.card import Extraction, Setting, read_extraction
@@ -18,8 +18,6 @@ SHARD_FORMAT_VERSION = 3
 SHARD_NAME = re.compile(r"\w+-\d{6}\.tar")
 _SPLIT_NAME = re.compile(r"\w+")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-
-"""Whether a mirrored clip keeps its class, takes its partner's class, or must not be made."""
 
 
 @dataclass(frozen=True)
@@ -149,8 +147,9 @@ class ShardCard:
         except ActcliError:
             raise
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            reason = f"it has no {error}" if isinstance(error, KeyError) else error
             raise ActcliError(
-                f"{origin} is not a card of actcli shards ({error}). Name a folder of shards, or write them into an "
+                f"{origin} is not a card of actcli shards ({reason}). Name a folder of shards, or write them into an "
                 "empty one with: actcli shard"
             ) from error
         if checksum != json.loads(card.to_json())["checksum"]:
@@ -275,10 +274,3 @@ def _check_version(version: int, origin: str) -> None:
             else "Write the shards again with: actcli shard --overwrite"
         )
         raise ActcliError(f"{origin} has format version {version}, this actcli reads {SHARD_FORMAT_VERSION}. {remedy}")
-
-
-def flip_policy(value: str) -> FlipPolicy:
-    """Check a flip policy that comes from a file."""
-    if value not in get_args(FlipPolicy):
-        raise ActcliError(f"flip policy {value!r} is unknown; allowed are: allowed, swap, forbidden.")
-    return cast(FlipPolicy, value)

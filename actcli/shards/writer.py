@@ -20,7 +20,7 @@ import pyarrow as pa
 from actcli.errors import ActcliError
 from actcli.files import folder_lock, written_whole
 from actcli.shards import _folder
-from actcli.shards.card import ShardCard, ShardFile, dali_index_name, flip_policy
+from actcli.shards.card import ShardCard, ShardFile, dali_index_name
 from actcli.shards.checksum import FileSeal
 from actcli.shards.index_file import write_index
 from actcli.shards.journal import JOURNAL_NAME, Journal
@@ -193,7 +193,7 @@ def _card(source: Source, options: ShardOptions, digest: str, tars: Sequence[Sha
     return ShardCard(
         name=described.name,
         classes=tuple(described.classes),
-        flip=flip_policy(described.flip),
+        flip=described.flip,
         flip_swaps=tuple((a, b) for a, b in described.flip_swaps),
         payload="mp4" if options.payload == "video" else "mjpeg",
         modalities=tuple(name for name, present in modalities.items() if present),
