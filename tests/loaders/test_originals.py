@@ -114,6 +114,15 @@ def test_unknown_views_list_the_known_ones(make_shards):
         open_loader(make_shards(), views="segments", **SMALL)
 
 
+@pytest.mark.parametrize("wrong", [3, ["tsm"]])
+def test_what_is_no_name_is_refused_like_an_unknown_one(make_shards, wrong):
+    root = make_shards()
+    with pytest.raises(ActcliError, match="unknown views"):
+        open_loader(root, views=wrong, **SMALL)
+    with pytest.raises(ActcliError, match="unknown sampling"):
+        open_loader(root, sampling=wrong, **SMALL)
+
+
 def test_a_state_of_other_views_is_refused(make_shards):
     root = make_shards()
     with open_loader(root, training=False, **SMALL) as loader:

@@ -46,7 +46,7 @@ def find_original(name: str) -> Original:
     Raises:
         ActcliError: There is none.
     """
-    if name not in _ORIGINALS:
+    if name not in original_names():
         raise ActcliError(f"unknown views {name!r}. Choose one of: {', '.join(original_names())}.")
     return _ORIGINALS[name]
 
@@ -63,7 +63,7 @@ def original_of(sampling: str) -> Original:
     Raises:
         ActcliError: There is no such sampling.
     """
-    if sampling not in _OWNERS:
+    if sampling not in sampling_names():
         raise ActcliError(f"unknown sampling {sampling!r}. Choose one of: {', '.join(sampling_names())}.")
     return _OWNERS[sampling]
 
