@@ -14,6 +14,7 @@ PACKAGES = (
     "av",
     "opencv-contrib-python-headless",
     "simplejpeg",
+    "webdataset",
     "pandas",
     "pyarrow",
     "numpy",

@@ -1,12 +1,14 @@
 """Where the plans of an epoch come from: the index, or tars that are read through from front to back."""
 
 import hashlib
+import random
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import islice
 from typing import Protocol
 
 import numpy as np
+import webdataset
 from numpy.typing import NDArray
 
 from actcli.errors import ActcliError
@@ -112,16 +114,8 @@ class StreamedEpochs:
             return
         rng = np.random.Generator(np.random.Philox(key=[self._settings.seed, epoch], counter=[0, 0, 0, 3]))
         names = [self._names[number] for number in rng.permutation(len(self._names))]
-        buffer: list[StreamedClip] = []
-        for clip in self._wanted(names):
-            if len(buffer) < self._shuffle_buffer:
-                buffer.append(clip)
-                continue
-            place = int(rng.integers(len(buffer)))
-            ready, buffer[place] = buffer[place], clip
-            yield ready
-        for place in rng.permutation(len(buffer)).tolist():
-            yield buffer[place]
+        size, draws = self._shuffle_buffer, random.Random(int(rng.integers(2**63)))
+        yield from webdataset.shuffle(size, initial=size, rng=draws)(self._wanted(names))
 
     def _wanted(self, names: list[str]) -> Iterator[StreamedClip]:
         for clip in stream_clips(self._shards, names):
