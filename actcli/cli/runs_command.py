@@ -4,7 +4,7 @@ import time
 
 import typer
 
-from actcli.cli._console import console, duration, table
+from actcli.cli._console import cell, console, duration, table
 from actcli.cli._options import HERE, WorkspaceOption
 from actcli.cli._workspace import Workspace
 
@@ -23,7 +23,7 @@ def runs_command(workspace: WorkspaceOption = HERE) -> None:
     listing = table("run", "state", "#epochs", "#best top-1", "#age")
     for state in states:
         if isinstance(state, ActcliError):
-            listing.add_row("(unreadable)", str(state))
+            listing.add_row("(unreadable)", cell(str(state)))
             continue
         touched = max(
             path.stat().st_mtime
@@ -31,7 +31,7 @@ def runs_command(workspace: WorkspaceOption = HERE) -> None:
             if path.exists()
         )
         listing.add_row(
-            state.run_dir.name,
+            cell(state.run_dir.name),
             "finished" if state.finished else "unfinished",
             f"{len(state.epochs)}/{state.config.recipe.epochs}",
             "-" if state.best_top1 is None else f"{100 * state.best_top1:.2f}",

@@ -53,6 +53,8 @@ def export_model(weights: Path, path: Path, form: Format = "onnx", size: int | N
     """
     if form not in get_args(Format):
         raise ActcliError(f"form is {form!r}; allowed are: {', '.join(get_args(Format))}.")
+    if path.exists() and path.samefile(weights):
+        raise ActcliError(f"{path} holds the weights themselves. Name another file with --out.")
     model, metadata = load_weights(weights)
     model.eval()
     side = size or metadata.get("size") or model.input_spec.size

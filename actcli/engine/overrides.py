@@ -8,7 +8,7 @@ from typing import Any
 import torch
 import yaml
 
-from actcli.engine.recipes import Recipe
+from actcli.engine.recipes import Recipe, read_yaml
 from actcli.errors import ActcliError
 from actcli.loaders.originals import original_of
 from actcli.models import create_model, list_models
@@ -97,6 +97,6 @@ def _set(plain: dict[str, Any], text: str) -> None:
         if not isinstance(inner, dict):
             raise ActcliError(f"--set {text}: {part} holds no fields of its own, or is off in this recipe.")
     try:
-        inner[last] = yaml.safe_load(value)
+        inner[last] = read_yaml(value)
     except yaml.YAMLError as error:
         raise ActcliError(f"--set {text}: {value!r} is no YAML value.") from error

@@ -13,6 +13,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from actcli.engine.schedules import Schedule
 from actcli.errors import ActcliError
+from actcli.files import open_regular
 from actcli.loaders.augment import Augmentation
 
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
@@ -189,6 +190,33 @@ def _line(text: str, place: Sequence[str | int]) -> str:
     return f"line {line}: " if line else ""
 
 
+class _PlainLoader(yaml.SafeLoader):
+    """YAML without aliases: ten lines of them can stand for more values than any memory holds."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        """Refuse an alias."""
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("aliases (*name) are not allowed; write the value out")
+        return super().compose_node(parent, index)
+
+
+def read_yaml(text: str) -> Any:
+    """The value of a YAML text without aliases; ``yaml.YAMLError`` for anything else."""
+    return yaml.load(text, Loader=_PlainLoader)
+
+
+def read_small_text(path: Path) -> str:
+    """The text of a configuration; a pipe is refused, which would hang.
+
+    Raises:
+        ActcliError: It is no regular file.
+        OSError: It cannot be read.
+        UnicodeDecodeError: It is no text.
+    """
+    with open_regular(path) as file:
+        return file.read().decode()
+
+
 def list_recipes() -> list[Recipe]:
     """All recipes that come with the package, by name."""
     folder = resources.files("actcli.engine") / "recipe_files"
@@ -218,7 +246,7 @@ def load_recipe(name: str) -> Recipe:
     path = Path(name)
     if path.suffix in (".yaml", ".yml"):
         try:
-            text = path.read_text()
+            text = read_small_text(path)
         except (OSError, UnicodeDecodeError) as error:
             raise ActcliError(f"the recipe {path} cannot be read ({error}).") from error
         return _parse(text, path.stem)
@@ -230,7 +258,7 @@ def load_recipe(name: str) -> Recipe:
 
 def _parse(text: str, name: str) -> Recipe:
     try:
-        value = yaml.safe_load(text)
+        value = read_yaml(text)
     except (yaml.YAMLError, RecursionError) as error:
         raise ActcliError(f"recipe {name} is no YAML: {error}") from error
     if not isinstance(value, dict):

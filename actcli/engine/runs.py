@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from actcli import __version__
-from actcli.engine.recipes import Recipe, read_fields
+from actcli.engine.recipes import Recipe, read_fields, read_small_text, read_yaml
 from actcli.engine.reporting import EpochReport
 from actcli.errors import ActcliError
 from actcli.files import written_whole
@@ -65,7 +65,7 @@ class RunConfig:
         """
         path = run_dir / CONFIG_NAME
         try:
-            value: dict[str, Any] = yaml.safe_load(path.read_text())
+            value: dict[str, Any] = read_yaml(read_small_text(path))
             value.pop("actcli")
         except (
             OSError,
@@ -115,9 +115,11 @@ def read_state(run_dir: Path) -> RunState:
     """
     config, path = RunConfig.read(run_dir), run_dir / HISTORY_NAME
     try:
-        lines = path.read_text().splitlines() if path.exists() else []
-        epochs = tuple(EpochReport(**json.loads(line)) for line in lines)
-    except (OSError, ValueError, TypeError, RecursionError) as error:
+        lines = read_small_text(path).splitlines() if path.exists() else []
+        epochs = tuple(read_fields(EpochReport, json.loads(line), str(path)) for line in lines)
+    except ActcliError:
+        raise
+    except (OSError, ValueError, RecursionError) as error:
         raise ActcliError(f"{path} cannot be read ({error}).") from error
     return RunState(run_dir, config, epochs, is_finished(run_dir))
 

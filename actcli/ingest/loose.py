@@ -60,7 +60,7 @@ def find_videos(paths: Iterable[Path]) -> list[Path]:
     """Files as they are named, and the videos below folders, in natural order; a file need not exist."""
     found: list[Path] = []
     for path in paths:
-        if not path.is_dir():
+        if not os.path.isdir(path):  # a name too long for the disk is no folder
             found.append(path)
             continue
         below = [Path(folder) / name for folder, _, names in os.walk(path) for name in names]

@@ -76,11 +76,24 @@ def load_weights(path: str | Path) -> tuple[VideoModel, dict[str, Any]]:
         raise ActcliError(f"{path} was changed since it was written, or is damaged. Restore it, or train it again.")
     try:
         metadata: dict[str, Any] = json.loads(text)
-        return _fill(metadata["model"], tensors), metadata
+        model = _fill(metadata["model"], tensors)
+        _check_facts(metadata, int(model.config["num_classes"]))
+        return model, metadata
     except ActcliError as error:
         raise ActcliError(f"{path} holds a model that cannot be made: {error}") from error
     except (ValueError, KeyError, TypeError, RuntimeError, RecursionError) as error:
         raise ActcliError(f"{path} describes no model of actcli ({error}).") from error
+
+
+def _check_facts(metadata: Mapping[str, Any], num_classes: int) -> None:
+    classes, extraction, size = (metadata.get(name) for name in ("classes", "extraction", "size"))
+    is_list = isinstance(classes, list) and all(isinstance(name, str) for name in classes)
+    if classes is not None and not (is_list and len(classes) == num_classes):
+        raise ValueError(f"classes is no list of {num_classes} names")
+    if extraction is not None and not isinstance(extraction, dict):
+        raise ValueError("extraction is no table of settings")
+    if size is not None and not (isinstance(size, int) and 1 <= size <= 4096):
+        raise ValueError("size is no number of pixels")
 
 
 def _read(path: str | Path) -> tuple[dict[str, str], dict[str, Tensor]]:
