@@ -95,6 +95,11 @@ def import_original(request: ImportRequest) -> Imported:
     _check_target(path)
     classes = list(ShardSet.open(request.classes_from).card.classes) if request.classes_from else None
     model, known = _model(request, classes)
+    if classes and len(classes) != model.config["num_classes"]:
+        raise ActcliError(
+            f"{request.classes_from} has {len(classes)} classes, the model {model.config['num_classes']}. Name "
+            f"shards of the classes that the checkpoint was trained on."
+        )
     report = import_checkpoint(request.checkpoint, request.source, model, request.allow_partial)
     metadata = {
         "classes": classes or known,
