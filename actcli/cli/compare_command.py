@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from actcli.cli._completion import complete_runs
-from actcli.cli._console import console, print_note, table
+from actcli.cli._console import cell, console, print_note, table
 from actcli.cli._options import HERE, WorkspaceOption
 from actcli.cli._workspace import Workspace
 
@@ -35,7 +35,7 @@ def compare_command(
     for part in found:
         shown = [f"{100 * value:.2f}" for value in part.accuracies.values()]
         cost = "-" if part.gflops is None else f"{part.gflops:.1f}"
-        numbers.add_row(part.name, str(len(part.scores.keys)), *shown, cost)
+        numbers.add_row(cell(part.name), str(len(part.scores.keys)), *shown, cost)
     console.print(numbers)
     for part in found:
         console.print(f"{part.name}: {part.protocol}", markup=False)
@@ -54,7 +54,7 @@ def compare_command(
         classes = table("class", "#clips", f"#{first.name}, %", f"#{other.name}, %")
         for row in class_differences(first, other)[:NUM_CLASSES_SHOWN]:
             name = names.get(row.label, str(row.label))
-            classes.add_row(name, str(row.count), f"{100 * row.first:.1f}", f"{100 * row.second:.1f}")
+            classes.add_row(cell(name), str(row.count), f"{100 * row.first:.1f}", f"{100 * row.second:.1f}")
         console.print(classes)
     target = picture or runs / "comparison.png"
     if draw_curves(found, target):

@@ -71,7 +71,7 @@ def predict_command(
     from actcli.engine.protocols import AskedViews
     from actcli.engine.runs import find_run, weights_path
 
-    paths = [line.rstrip("\n") for line in sys.stdin if line.strip()] if videos == ["-"] else videos
+    paths = [line.rstrip("\r\n") for line in sys.stdin if line.strip()] if videos == ["-"] else videos
     chosen = weights or weights_path(find_run(Workspace(workspace).runs, run), checkpoint)
     options = PredictOptions(
         chosen, top, AskedViews(clips=clips, crops=crops), _seconds("--every", every), _seconds("--window", window)
@@ -135,7 +135,7 @@ def _print_table(found: "list[Prediction]") -> None:
     for prediction in found:
         times = [_clock(prediction.start), _clock(prediction.end)] if with_times else []
         if prediction.problem:
-            listing.add_row(cell(prediction.path), *times, f"[red]{cell(prediction.problem)}[/]", "")
+            listing.add_row(cell(prediction.path), *times, cell(prediction.problem), "")
         for number, guess in enumerate(prediction.guesses):
             first = [cell(prediction.path), *times] if number == 0 else [""] * (1 + len(times))
             listing.add_row(*first, cell(guess.class_name), f"{100 * guess.probability:.1f} %")

@@ -120,9 +120,8 @@ def predict(
         )
     videos = find_videos(map(Path, paths))
     if not videos:
-        raise ActcliError(
-            "there is no video in " + ", ".join(map(str, paths)) + ". Name files, or a folder with videos."
-        )
+        where = ", ".join(map(str, paths)) or "what was given"
+        raise ActcliError(f"there is no video in {where}. Name files, or a folder with videos.")
     if metadata.get("extraction") is None:
         note("the weights do not say how their frames were made; taking a short side of 256 pixels")
     clips = [clip for video in videos for clip in _windows(video, options)]
