@@ -22,6 +22,6 @@ def test_several_processes_make_one_run(done, tmp_path):
     assert ended.returncode == 0, ended.stdout + ended.stderr
     (run,) = (tmp_path / "runs").iterdir()
     assert (run / "finished").exists()
-    assert yaml.safe_load((run / "config.yaml").read_text())["shards"] == "shards/tiny"
+    assert yaml.safe_load((run / "config.yaml").read_text())["shards"] == str(tmp_path / "shards" / "tiny")
     assert len((run / "history.jsonl").read_text().splitlines()) == 1
     assert ended.stdout.count("best top-1") == 1
