@@ -449,6 +449,8 @@ class _Training:
         state = load_checkpoint(path)
         try:
             self.progress = _Progress(**state["progress"])
+            # as new reports are, so that the next checkpoint has the very bytes of an undisturbed run's
+            self.progress.history = [vars(EpochReport(**line)) for line in self.progress.history]
             self.plain_model.load_state_dict(state["model"])
             self.optimizer.load_state_dict(state["optimizer"])
             self.fabric.strategy.precision.load_state_dict(state["precision"])

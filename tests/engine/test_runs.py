@@ -105,6 +105,14 @@ def test_a_signal_during_validation_keeps_the_epoch(whole, tmp_path):
     assert read_state(tmp_path).epochs == read_state(whole_dir).epochs
 
 
+def test_the_checkpoint_of_a_run_that_went_on_is_that_of_an_undisturbed_one(whole, tmp_path):
+    config, whole_dir = whole
+    with pytest.raises(Interrupted):
+        run(config, tmp_path, reporter=Stopper((1, 1)))
+    run(RunConfig.read(tmp_path), tmp_path, resume=True)
+    assert (tmp_path / LAST_CHECKPOINT).read_bytes() == (whole_dir / LAST_CHECKPOINT).read_bytes()
+
+
 def test_handlers_are_restored_and_a_second_signal_stops_at_once(whole, tmp_path):
     before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
 
