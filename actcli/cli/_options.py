@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from actcli.cli._completion import complete_datasets
+from actcli.cli._completion import complete_datasets, complete_runs
 from actcli.errors import ActcliError
 
 DATA, MODEL, SCHEDULE, HARDWARE, RUN, TEST = (
@@ -47,6 +47,19 @@ LoaderOption = Annotated[
     LoaderName, typer.Option(help="What decodes; auto: dali on a GPU, otherwise cpu.", rich_help_panel=HARDWARE)
 ]
 SplitIdOption = Annotated[str, typer.Option(help="Split set, for UCF101 and HMDB51: 1, 2 or 3.", rich_help_panel=DATA)]
+
+RunOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Name or folder of a run.", show_default="the newest", autocompletion=complete_runs, rich_help_panel=RUN
+    ),
+]
+CheckpointOption = Annotated[
+    Literal["best", "last"], typer.Option(help="Which weights of the run.", rich_help_panel=RUN)
+]
+WeightsOption = Annotated[
+    Path | None, typer.Option(help="Weights of no run, such as imported ones.", rich_help_panel=RUN)
+]
 
 HERE = Path()
 

@@ -1,11 +1,10 @@
 """``actcli eval``: a run to its scores."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from actcli.cli._completion import complete_runs
 from actcli.cli._console import Progress, console, print_note, table
 from actcli.cli._options import (
     DATA,
@@ -13,10 +12,13 @@ from actcli.cli._options import (
     HERE,
     RUN,
     TEST,
+    CheckpointOption,
     DeviceOption,
     LoaderOption,
     Precision,
+    RunOption,
     ShardsOption,
+    WeightsOption,
     WorkersOption,
     WorkspaceOption,
     num_workers,
@@ -32,21 +34,9 @@ PUBLISHED = "the published test's"
 
 def eval_command(
     ctx: typer.Context,
-    run: Annotated[
-        str | None,
-        typer.Option(
-            help="Name or folder of a run.",
-            show_default="the newest",
-            autocompletion=complete_runs,
-            rich_help_panel=RUN,
-        ),
-    ] = None,
-    checkpoint: Annotated[
-        Literal["best", "last"], typer.Option(help="Which weights of the run.", rich_help_panel=RUN)
-    ] = "best",
-    weights: Annotated[
-        Path | None, typer.Option(help="Weights of no run, such as imported ones.", rich_help_panel=RUN)
-    ] = None,
+    run: RunOption = None,
+    checkpoint: CheckpointOption = "best",
+    weights: WeightsOption = None,
     all_splits: Annotated[
         bool,
         typer.Option("--all-splits", help="The newest run of each split set, and their mean.", rich_help_panel=RUN),

@@ -5,21 +5,17 @@ from typing import Annotated, Literal
 
 import typer
 
-from actcli.cli._completion import complete_runs
 from actcli.cli._console import console, status
-from actcli.cli._options import HERE, WorkspaceOption
+from actcli.cli._options import HERE, CheckpointOption, RunOption, WeightsOption, WorkspaceOption
 from actcli.cli._workspace import Workspace
 
 SUFFIXES = {"onnx": ".onnx", "torch": ".pt2"}
 
 
 def export_command(
-    run: Annotated[
-        str | None,
-        typer.Option(help="Name or folder of a run.", show_default="the newest", autocompletion=complete_runs),
-    ] = None,
-    checkpoint: Annotated[Literal["best", "last"], typer.Option(help="Which weights of the run.")] = "best",
-    weights: Annotated[Path | None, typer.Option(help="Weights of no run, such as imported ones.")] = None,
+    run: RunOption = None,
+    checkpoint: CheckpointOption = "best",
+    weights: WeightsOption = None,
     to: Annotated[Literal["onnx", "torch"], typer.Option(help="onnx, or torch for torch.export.load.")] = "onnx",
     size: Annotated[
         int | None, typer.Option(min=16, help="Side of the frames in pixels.", show_default="that of the training")

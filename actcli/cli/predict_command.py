@@ -2,14 +2,22 @@
 
 import json
 import sys
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from actcli.cli._completion import complete_runs
 from actcli.cli._console import Progress, cell, console, table
-from actcli.cli._options import HERE, RUN, TEST, DeviceOption, WorkersOption, WorkspaceOption, num_workers
+from actcli.cli._options import (
+    HERE,
+    TEST,
+    CheckpointOption,
+    DeviceOption,
+    RunOption,
+    WeightsOption,
+    WorkersOption,
+    WorkspaceOption,
+    num_workers,
+)
 from actcli.cli._workspace import Workspace
 from actcli.errors import ActcliError
 
@@ -19,21 +27,9 @@ if TYPE_CHECKING:
 
 def predict_command(
     videos: Annotated[list[str], typer.Argument(help="Videos, folders of videos, or - for names from standard input.")],
-    run: Annotated[
-        str | None,
-        typer.Option(
-            help="Name or folder of a run.",
-            show_default="the newest",
-            autocompletion=complete_runs,
-            rich_help_panel=RUN,
-        ),
-    ] = None,
-    checkpoint: Annotated[
-        Literal["best", "last"], typer.Option(help="Which weights of the run.", rich_help_panel=RUN)
-    ] = "best",
-    weights: Annotated[
-        Path | None, typer.Option(help="Weights of no run, such as imported ones.", rich_help_panel=RUN)
-    ] = None,
+    run: RunOption = None,
+    checkpoint: CheckpointOption = "best",
+    weights: WeightsOption = None,
     workspace: WorkspaceOption = HERE,
     top: Annotated[int, typer.Option(min=1, help="Classes to name.", rich_help_panel=TEST)] = 5,
     every: Annotated[

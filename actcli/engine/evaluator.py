@@ -13,16 +13,15 @@ from actcli.engine.protocols import AskedViews, TestViews, choose_views
 from actcli.engine.recipes import Precision, Protocol, read_fields
 from actcli.engine.report import write_report
 from actcli.engine.results import METRICS_NAME, SCORES_NAME, plain_numbers, write_metrics, write_scores
-from actcli.engine.runs import RunConfig, find_run, list_runs, read_state, weights_path
+from actcli.engine.runs import RunConfig, list_runs, read_state, weights_path
 from actcli.engine.scoring import score_split
-from actcli.engine.splits import open_test
+from actcli.engine.splits import VIEWS_PER_STEP, open_test
 from actcli.errors import ActcliError
 from actcli.files import check_writable
 from actcli.models import VideoModel, load_weights, profile_model
 from actcli.shards import ShardSet
 
 REPORT_NAME = "report.html"
-_VIEWS_PER_STEP = 16
 
 Note = Callable[[str], None]
 
@@ -153,7 +152,7 @@ def evaluate(
         hardware,
         fabric,
         num_frames=model.num_frames,
-        batch_size=options.batch_size or max(1, _VIEWS_PER_STEP // views.num_views),
+        batch_size=options.batch_size or max(1, VIEWS_PER_STEP // views.num_views),
     )
     model = model.to(fabric.device).to(memory_format=torch.channels_last)
     told = progress if fabric.is_global_zero else None
@@ -275,16 +274,3 @@ def _run_facts(run_dir: Path) -> dict[str, Any]:
         "epochs": state.config.recipe.epochs,
         "changes": list(state.config.changes),
     }
-
-
-__all__ = [
-    "EvalOptions",
-    "Evaluation",
-    "RunChoice",
-    "evaluate",
-    "find_run",
-    "newest_per_split_set",
-    "options_for_run",
-    "published_views",
-    "write_evaluation",
-]

@@ -14,7 +14,7 @@ from actcli.engine.evaluator import published_views
 from actcli.engine.hardware import Hardware, launch
 from actcli.engine.protocols import AskedViews
 from actcli.engine.scoring import score_split
-from actcli.engine.splits import open_test
+from actcli.engine.splits import VIEWS_PER_STEP, open_test
 from actcli.errors import ActcliError
 from actcli.ingest.loose import SPLIT, FrameSettings, LooseClip, extract_loose, find_videos, video_seconds
 from actcli.ingest.outcome import ClipOutcome
@@ -22,7 +22,6 @@ from actcli.models import VideoModel, load_weights
 from actcli.shards import ShardOptions, ShardSet, write_shards
 
 _CLIP_TIMEOUT_SECONDS = 600.0
-_VIEWS_PER_STEP = 16
 
 Note = Callable[[str], None]
 
@@ -221,7 +220,7 @@ def _scores(
         replace(hardware, workers=0),
         fabric,
         num_frames=model.num_frames,
-        batch_size=max(1, _VIEWS_PER_STEP // views.num_views),
+        batch_size=max(1, VIEWS_PER_STEP // views.num_views),
     )
     model = model.to(fabric.device).to(memory_format=torch.channels_last)
     with loader:

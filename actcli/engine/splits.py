@@ -13,6 +13,9 @@ from actcli.loaders.plan import Modality
 from actcli.models import InputSpec
 from actcli.shards import ShardSet
 
+VIEWS_PER_STEP = 16
+"""Views that a test looks at together, unless a batch size is given."""
+
 
 def open_training(
     shards: ShardSet, split_id: str, recipe: Recipe, spec: InputSpec, hardware: Hardware, fabric: Fabric
