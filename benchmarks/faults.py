@@ -5,25 +5,26 @@
 Each command runs once undisturbed, and then ``--kills`` times on a copy of the same workspace: SIGKILL to the process
 after a time drawn evenly from the length of the undisturbed run (its workers end with it), then the command again
 (``train`` with ``--resume`` where the run had begun), which has to succeed. Clips are made, the network is
-small and on the CPU.
+small and on the CPU. Each command starts in a process that has imported its libraries, so that kills meet its work.
 ``--write`` keeps the counts in ``results/faults.json``, command by command.
 """
 
 import argparse
 import hashlib
 import json
+import multiprocessing
 import os
 import platform
 import random
 import shutil
 import signal
-import subprocess
-import sys
 import tempfile
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from actcli.cli import app
 from actcli.ingest import make_synthetic
 
 RESULTS = Path(__file__).parent / "results" / "faults.json"
@@ -34,6 +35,8 @@ COMMANDS = {
     "train": f"train --model tsm {_SMALL} --run-dir run --checkpoint-minutes 0.01",
     "eval": "eval --run run --crops 3 --clips 2 --workers 0 --device cpu",
 }
+FORKSERVER = multiprocessing.get_context("forkserver")
+LIBRARIES = ["actcli.cli", "actcli.engine.training", "actcli.engine.evaluator", "actcli.ingest", "actcli.shards.video"]
 RESUME = "train --run-dir run --resume --workers 0 --device cpu --checkpoint-minutes 0.01"
 RESULT_OF = {
     "extract": ("frames", ("extract.jsonl", ".actcli-lock")),
@@ -58,16 +61,28 @@ class Outcome:
     """Length of the undisturbed run."""
 
 
-def actcli(command: str, workspace: Path) -> "subprocess.Popen[bytes]":
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    code = [sys.executable, "-c", "from actcli.cli import main; main()", *command.split()]
-    log = (workspace / "log").open("ab")
-    return subprocess.Popen(code, cwd=workspace, env=environment, stdout=log, stderr=log, start_new_session=True)
+def started(command: str, workspace: Path) -> multiprocessing.process.BaseProcess:
+    """A command that runs, in a session of its own."""
+    process = FORKSERVER.Process(target=obey, args=(command, workspace))
+    process.start()
+    return process
+
+
+def obey(command: str, workspace: Path) -> None:
+    """What the process of a command does."""
+    os.setsid()
+    os.chdir(workspace)
+    log = os.open("log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    app(command.split(), prog_name="actcli")
 
 
 def finished(command: str, workspace: Path) -> None:
     """Give a command that has to succeed."""
-    if actcli(command, workspace).wait():
+    process = started(command, workspace)
+    process.join()
+    if process.exitcode:
         raise SystemExit(f"{command} failed in {workspace}:\n{(workspace / 'log').read_text()[-2000:]}")
 
 
@@ -94,6 +109,15 @@ def continued(name: str, workspace: Path) -> None:
     finished(command, workspace)
 
 
+def kill_session(process: multiprocessing.process.BaseProcess) -> None:
+    """SIGKILL to a process and, where it has its own session by now, to its workers."""
+    assert process.pid is not None
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.kill()
+    process.join()
+
+
 def kills_of(name: str, template: Path, whole: Path, num_kills: int, seed: int) -> Outcome:
     """Kill one command many times; ``template`` is the workspace before it, ``whole`` one to run it undisturbed in."""
     begin = time.monotonic()
@@ -105,13 +129,12 @@ def kills_of(name: str, template: Path, whole: Path, num_kills: int, seed: int) 
     for number in range(num_kills):
         workspace = template.with_name(f"{name}-{number}")
         shutil.copytree(template, workspace, symlinks=True)
-        process = actcli(COMMANDS[name], workspace)
-        time.sleep(rng.uniform(0, seconds))
-        killed += process.poll() is None
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        if process.returncode:
+        process = started(COMMANDS[name], workspace)
+        process.join(rng.uniform(0, seconds))
+        if process.exitcode is None:
+            killed += 1
+            kill_session(process)
+        if process.exitcode:
             continued(name, workspace)
         is_equal = result(name, workspace) == expected
         equal += is_equal
@@ -128,9 +151,12 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--write", action="store_true")
     arguments = parser.parse_args()
+    os.environ["OMP_NUM_THREADS"] = "1"
+    FORKSERVER.set_forkserver_preload(LIBRARIES)
     root = Path(tempfile.mkdtemp(prefix="actcli-faults-"))
     template = root / "before-extract"
     make_synthetic(template / "raw" / "tiny", num_clips=48, size=(64, 48), num_frames=8)
+    finished("--version", template)  # by now the server of processes has imported the libraries
     outcomes: dict[str, Outcome] = {}
     for name in COMMANDS:
         whole = root / f"after-{name}"

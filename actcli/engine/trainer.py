@@ -15,10 +15,10 @@ from typing import Any
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
-from torch.utils.tensorboard import SummaryWriter
 
 from actcli.engine.checkpoints import load_checkpoint, save_checkpoint
 from actcli.engine.clock import StepClock
+from actcli.engine.curves import Curves
 from actcli.engine.hardware import Hardware, available_memory, launch
 from actcli.engine.initial import build_model
 from actcli.engine.inputs import model_inputs, seed_step
@@ -134,7 +134,7 @@ class _Training:
             self._restore()
         elif resume:
             self._note(f"{run_dir} has no checkpoint; the training begins at its first step")
-        self.writer: SummaryWriter | None = None
+        self.curves: Curves | None = None
         self.saved_at = time.monotonic()
         self.unseen: list[_Unseen] = []
         self.clock = StepClock()
@@ -146,8 +146,8 @@ class _Training:
     def __exit__(self, *_: object) -> None:
         self.train_loader.close()
         self.val_loader.close()
-        if self.writer:
-            self.writer.close()
+        if self.curves:
+            self.curves.close()
 
     @property
     def disk_bytes(self) -> int:
@@ -163,7 +163,7 @@ class _Training:
         self.config.write(self.run_dir)
         if not self._complete():
             (self.run_dir / FINISHED_NAME).unlink(missing_ok=True)
-        self.writer = self._open_writer()
+        self.curves = self._open_curves()
 
     def run(self) -> list[EpochReport]:
         """All epochs that are left."""
@@ -326,11 +326,13 @@ class _Training:
                 None if pace is None else num_steps * pace,
             )
         )
-        if self.writer and self._at_update():
-            at = progress.epoch * num_steps + progress.step
-            self.writer.add_scalar("train/loss", loss, at)
-            self.writer.add_scalar("train/clips_per_second", clock.clips_per_second, at)
-            self.writer.add_scalar("train/share_of_time_waiting_for_data", clock.waiting, at)
+        if self.curves and self._at_update():
+            points = {
+                "train/loss": loss,
+                "train/clips_per_second": clock.clips_per_second,
+                "train/share_of_time_waiting_for_data": clock.waiting,
+            }
+            self.curves.add(progress.epoch * num_steps + progress.step, points)
 
     def _close_epoch(self) -> EpochReport:
         progress, recipe = self.progress, self.recipe
@@ -371,10 +373,9 @@ class _Training:
 
     def _write_epoch(self, report: EpochReport) -> None:
         write_history(self.run_dir, [EpochReport(**line) for line in self.progress.history])
-        if self.writer:
-            for name, value in report.__dict__.items():
-                if name != "epoch" and value is not None:
-                    self.writer.add_scalar(f"epoch/{name}", value, report.epoch)
+        if self.curves:
+            points = {f"epoch/{name}": value for name, value in report.__dict__.items() if value is not None}
+            self.curves.add(report.epoch, points)
         self._save_weights(LAST_WEIGHTS)
         top1 = report.val_top1
         if top1 is not None and (top1 > self.progress.best_top1 or not (self.run_dir / BEST_WEIGHTS).exists()):
@@ -424,9 +425,9 @@ class _Training:
         )
         return train_loader, val_loader
 
-    def _open_writer(self) -> SummaryWriter:
+    def _open_curves(self) -> Curves:
         steps_done = self.progress.epoch * len(self.train_loader) + self.progress.step
-        return SummaryWriter(str(self.run_dir / "tensorboard"), purge_step=steps_done)
+        return Curves(self.run_dir / "tensorboard", first_step=steps_done + 1)
 
     def _save(self) -> None:
         self._look()
