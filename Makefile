@@ -12,7 +12,7 @@ demo: $(VENV)/.installed
 	@echo 'To have actcli on the PATH of this shell: source $(BIN)/activate'
 
 test: $(VENV)/.installed-test
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 lint: $(VENV)/.installed-lint
 	$(BIN)/ruff check .

@@ -16,6 +16,8 @@ _WORKSPACE = 1.2
 _COPIES = 4
 """Weights, gradients, momentum, and one copy while a checkpoint is written."""
 _BYTES = 4
+_COUNTED_CLIPS = 2
+"""Batch norms refuse a single clip where only one position is left of a small picture."""
 
 
 @dataclass(frozen=True)
@@ -46,8 +48,8 @@ def step_memory(name: str, size: int, **options: Any) -> StepMemory:
     """
     with torch.device("meta"):
         model = create_model(name, **options).train().to(memory_format=torch.channels_last)
-        inputs = example_inputs(model, size=size)
-        labels = torch.zeros(1, dtype=torch.long)
+        inputs = example_inputs(model, batch_size=_COUNTED_CLIPS, size=size)
+        labels = torch.zeros(_COUNTED_CLIPS, dtype=torch.long)
     weights = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
     kept: dict[int, Tensor] = {}
 
@@ -59,7 +61,7 @@ def step_memory(name: str, size: int, **options: Any) -> StepMemory:
         model.training_loss(inputs, labels, nn.CrossEntropyLoss())
     activations = sum(tensor.untyped_storage().nbytes() for at, tensor in kept.items() if at not in weights)
     num_weights = sum(parameter.numel() for parameter in model.parameters())
-    return StepMemory(_COPIES * _BYTES * num_weights, max(1, int(_WORKSPACE * activations)))
+    return StepMemory(_COPIES * _BYTES * num_weights, max(1, int(_WORKSPACE * activations / _COUNTED_CLIPS)))
 
 
 def micro_batch_size(batch_size: int, fitting: int) -> int:

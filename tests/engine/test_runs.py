@@ -360,6 +360,10 @@ def test_memory_grows_with_clips_and_pixels():
     assert small.fixed == large.fixed
 
 
+def test_memory_is_counted_for_pictures_of_which_one_position_is_left():
+    assert step_memory("masnet", 32, num_classes=6, num_frames=8).per_clip > 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -77,7 +77,7 @@ def test_one_ray_node_with_a_killed_worker_gives_the_very_files_too(nodes, whole
     killed = []
 
     def kill(state):
-        if state.done >= 3 and not killed:
+        if state.done >= 1 and not killed:
             pids = [int(pid) for pid in os.listdir("/proc") if pid.isdecimal() and is_ray_worker(pid)]
             for pid in pids:
                 os.kill(pid, signal.SIGKILL)
