@@ -15,6 +15,7 @@ from actcli.engine.memory import micro_batch_size, step_memory
 from actcli.engine.overrides import override_recipe, settle_pretrained
 from actcli.engine.recipes import find_recipe, load_recipe
 from actcli.engine.reporting import EpochReport, Reporter
+from actcli.engine.run_files import run_bytes
 from actcli.engine.runs import (
     CONFIG_NAME,
     RunConfig,
@@ -283,7 +284,7 @@ def plan_training(config: RunConfig, hardware: Hardware) -> TrainingPlan:
         micro_batch=micro_batch,
         memory_bytes=memory.of(micro_batch),
         free_bytes=free,
-        disk_bytes=6 * 4 * profile.parameters,
+        disk_bytes=run_bytes(profile.parameters),
         clip_seconds=_clip_seconds(device, min(_TIMED_CLIPS, micro_batch), recipe.model, recipe.size, **options),
     )
 

@@ -22,6 +22,7 @@ from safetensors.torch import save_file
 from engine.helpers import HARDWARE, Reporter
 from actcli.engine.evaluator import RunChoice, evaluate, options_for_run
 from actcli.engine.hardware import launch
+from actcli.engine.preparation import prepare
 from actcli.engine.protocols import AskedViews
 from actcli.engine.runs import RunConfig
 from actcli.engine.signals import StopWish
@@ -32,23 +33,26 @@ run_dir = Path(sys.argv[1])
 config = RunConfig.read(run_dir)
 fabric = launch(HARDWARE, "32-true")
 
-class Stopped(trainer._Training):
-    def _report_step(self):
+class Stopped(trainer.Training):
+    def _report_step(self, place):
         if (self.progress.epoch, self.progress.step) == (1, 3):
             raise KeyboardInterrupt
 
 try:
     often = replace(HARDWARE, checkpoint_minutes=0)
-    with Stopped(config, run_dir, often, fabric, Reporter(), False, StopWish()) as training:
+    prepared = prepare(config, often, fabric, print)
+    with Stopped(prepared, run_dir, often, Reporter(), StopWish()) as training:
         training.open_run() if fabric.is_global_zero else None
         training.run()
 except KeyboardInterrupt:
     fabric.barrier()
-with trainer._Training(config, run_dir, HARDWARE, fabric, Reporter(), True, StopWish()) as training:
+prepared = prepare(config, HARDWARE, fabric, print)
+with trainer.Training(prepared, run_dir, HARDWARE, Reporter(), StopWish()) as training:
+    training.restore()
     assert (training.progress.epoch, training.progress.step) == (1, 2)
     training.open_run() if fabric.is_global_zero else None
     training.run()
-    weights = {name: value.contiguous() for name, value in training.plain_model.named_parameters()}
+    weights = {name: value.contiguous() for name, value in training.step.plain_model.named_parameters()}
     save_file(weights, run_dir / f"rank{fabric.global_rank}.safetensors")
 fabric.barrier()
 options = options_for_run(RunChoice(run_dir), out_dir=run_dir / "scores", views=AskedViews(size=32), batch_size=1)

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from actcli.engine import trainer
+from actcli.engine import preparation, trainer
 from actcli.engine.checkpoints import load_checkpoint
 from actcli.engine.hardware import Hardware
 from actcli.engine.initial import build_model
@@ -343,7 +343,7 @@ def test_a_batch_that_is_cut_updates_like_the_whole(tiny_shards, tmp_path):
 def test_little_memory_cuts_the_batch_and_the_run_remembers(tiny_shards, tmp_path, monkeypatch):
     config = tiny_config(tiny_shards, epochs=1)
     memory = step_memory("tsm", 32, num_classes=6, num_frames=2, **RESNET)
-    monkeypatch.setattr(trainer, "available_memory", lambda device: int(memory.of(2) / 0.75) + 1)
+    monkeypatch.setattr(preparation, "available_memory", lambda device: int(memory.of(2) / 0.75) + 1)
     run(config, tmp_path)
     assert RunConfig.read(tmp_path).micro_batch == 2
 

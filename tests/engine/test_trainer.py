@@ -6,6 +6,8 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch.nn import Conv2d
+from torch.nn.modules.module import register_module_forward_hook
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from actcli.engine.hardware import Hardware, launch
@@ -203,8 +205,17 @@ def test_mixed_clips_train_and_mix_alike_for_the_same_seed(tiny_shards, tmp_path
     assert first.train_loss != plain.train_loss
 
 
-def test_mixed_precision_trains(tiny_shards, tmp_path):
+def test_mixed_precision_multiplies_in_half_precision_and_trains(tiny_shards, tmp_path):
+    kinds = set()
+
+    def hook(module, inputs, output):
+        if isinstance(module, Conv2d) and output.device.type != "meta":
+            kinds.add((module.training, output.dtype))
+
+    handle = register_module_forward_hook(hook)
     history = run(tiny_config(tiny_shards, epochs=1, precision="bf16-mixed"), tmp_path)
+    handle.remove()
+    assert kinds == {(True, torch.bfloat16), (False, torch.bfloat16)}
     assert history[0].train_loss == pytest.approx(1.79, abs=0.5)
     assert all(value.dtype != torch.bfloat16 for value in weights_of(tmp_path).values())
 
