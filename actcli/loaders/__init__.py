@@ -2,7 +2,18 @@
 
 from actcli.loaders.augment import Augmentation, ColourJitter
 from actcli.loaders.batch import Batch, MixUp, Normalise
+from actcli.loaders.epochs import Reading
 from actcli.loaders.loader import Loader, open_loader
 from actcli.loaders.originals import sampling_names
 
-__all__ = ["Augmentation", "Batch", "ColourJitter", "Loader", "MixUp", "Normalise", "open_loader", "sampling_names"]
+__all__ = [
+    "Augmentation",
+    "Batch",
+    "ColourJitter",
+    "Loader",
+    "MixUp",
+    "Normalise",
+    "Reading",
+    "open_loader",
+    "sampling_names",
+]

@@ -3,19 +3,48 @@
 import hashlib
 import random
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Protocol
+from pathlib import Path
+from typing import Literal, Protocol, get_args
 
 import numpy as np
 import webdataset
 from numpy.typing import NDArray
 
 from actcli.errors import ActcliError
+from actcli.loaders.ahead import Demand, Range, RangeReader, ThreadedReader, picture_ranges, read_ahead
+from actcli.loaders.blocks import (
+    LARGEST_BLOCK,
+    MIXED_BYTES,
+    SMALLEST_BLOCK,
+    BlockOrder,
+    Extent,
+    Mixing,
+    Parts,
+    block_order,
+)
 from actcli.loaders.order import Order
 from actcli.loaders.plan import BatchPlan, ClipPlan, Modality, Planner, ViewSettings, WantedPictures
 from actcli.shards import ShardIndex, ShardSet
-from actcli.shards.stream import StreamedClip, stream_clips
+from actcli.shards.cache import CachedReader, ChunkCache
+from actcli.shards.reader import is_local
+from actcli.shards.stream import RetryingReader, StreamedClip, stream_clips
+
+ReadingOrder = Literal["auto", "index", "blocks"]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How tars are read through the index."""
+
+    order: ReadingOrder = "auto"
+    """``index`` shuffles an epoch as a whole and reads the frames that are needed; ``blocks`` reads clips whole, in
+    large consecutive ranges that are shuffled and mixed (training only). ``auto``: blocks behind a URL."""
+    cache_dir: str | None = None
+    """Folder that keeps what was read from a URL; it may serve several runs at the same time."""
+    cache_bytes: int = 100 << 30
+    """Size of that folder; what was not used for longest goes first."""
 
 
 class Epochs(Protocol):
@@ -36,20 +65,97 @@ class Epochs(Protocol):
 class IndexedEpochs:
     """The plans of an epoch, by random access through the index."""
 
-    def __init__(self, shards: ShardSet, split: str, split_id: str, settings: ViewSettings) -> None:
+    def __init__(
+        self, shards: ShardSet, split: str, split_id: str, settings: ViewSettings, reader: RangeReader | None = None
+    ) -> None:
+        """With a ``reader`` the pictures are read ahead by it; otherwise by whatever carries out the plans."""
         index = shards.index(split, split_id)
         self._rows = _usable_rows(index, settings.modality, split)
         self.num_clips = len(self._rows)
         self.num_without_flow = len(index.keys) - len(self._rows)
         keys = hashlib.sha256(index.keys[self._rows].tobytes()).hexdigest()
         self.identity = f"{shards.card.source_digest[:16]} {keys[:16]}"
-        self._index, self._planner = index, Planner(shards.card, settings)
+        self._index, self._planner, self._reader = index, Planner(shards.card, settings), reader
 
     def epoch(self, order: Order, epoch: int, first_step: int) -> Iterator[BatchPlan]:
         """The batches from ``first_step`` on."""
-        for places, positions in order.batches(epoch, first_step):
-            clips = map(self._index.clip, self._rows[places].tolist())
-            yield self._planner.batch(clips, positions, epoch)
+        batches = order.batches(epoch, first_step)
+        plans = (self._plan(self._rows[places], positions, epoch) for places, positions in batches)
+        return plans if self._reader is None else read_ahead(map(picture_ranges, plans), self._reader)
+
+    def _plan(self, rows: NDArray[np.int64], positions: NDArray[np.int64], epoch: int) -> BatchPlan:
+        return self._planner.batch(map(self._index.clip, rows.tolist()), positions, epoch)
+
+
+class BlockedEpochs(IndexedEpochs):
+    """The plans of an epoch in block order: large consecutive ranges, each read by one rank and once."""
+
+    def __init__(
+        self, shards: ShardSet, split: str, split_id: str, settings: ViewSettings, reader: RangeReader
+    ) -> None:
+        super().__init__(shards, split, split_id, settings, reader)
+        self._settings, self._ahead = settings, reader
+        extent = _extent(self._index, self._rows, settings.modality)
+        by_place = np.lexsort((extent.begins, extent.shards))
+        self._rows, self._extent = self._rows[by_place], extent.of(by_place)
+        self.identity += f", in blocks of {SMALLEST_BLOCK}, {LARGEST_BLOCK} and {MIXED_BYTES} bytes"
+
+    def epoch(self, order: Order, epoch: int, first_step: int) -> Iterator[BatchPlan]:
+        """The batches from ``first_step`` on; what was used before is not read again."""
+        mixing = Mixing.of(order.batch_size * order.world_size)
+        blocks = block_order(self._extent, mixing, self._settings.seed, epoch)
+        steps = [positions for _, positions in order.batches(epoch, first_step)]
+        return read_ahead(self._demands(blocks, steps, epoch), self._ahead)
+
+    def _demands(self, blocks: BlockOrder, steps: list[NDArray[np.int64]], epoch: int) -> Iterator[Demand]:
+        parts = Parts.of(self._extent, blocks, np.concatenate(steps) if steps else np.zeros(0, np.int64))
+        left, names = parts.uses.copy(), self._index.shard_names
+        for positions in steps:
+            plan = self._plan(self._rows[blocks.rows[positions]], positions, epoch)
+            numbers = blocks.parts[positions]
+            np.subtract.at(left, numbers, 1)
+            ranges = {
+                part: Range(names[parts.shards[part]], int(parts.begins[part]), int(parts.ends[part]))
+                for part in numbers.tolist()
+            }
+            done_with = frozenset(ranges[part] for part in ranges if not left[part])
+            yield Demand(plan, tuple(ranges.values()), done_with)
+
+
+def open_indexed(
+    shards: ShardSet, split: str, split_id: str, settings: ViewSettings, reading: Reading
+) -> IndexedEpochs:
+    """The plans of a split, in the order that ``reading`` asks for."""
+    if reading.order not in get_args(ReadingOrder):
+        known = ", ".join(get_args(ReadingOrder))
+        raise ActcliError(f"unknown order {reading.order!r}. As order, choose {known}.")
+    remote = not is_local(shards.root)
+    if reading.cache_dir is not None and not remote:
+        raise ActcliError(f"{shards.root} is a local folder, which needs no cache. Leave out cache_dir (--cache-dir).")
+    if settings.training and (reading.order == "blocks" or (reading.order == "auto" and remote)):
+        return BlockedEpochs(shards, split, split_id, settings, _reader(shards, reading))
+    return IndexedEpochs(shards, split, split_id, settings, _reader(shards, reading) if remote else None)
+
+
+def _reader(shards: ShardSet, reading: Reading) -> RangeReader:
+    """What reads the tars of ``shards`` from several threads."""
+    if reading.cache_dir is None:
+        return ThreadedReader(lambda: RetryingReader(shards.root))
+    cache = ChunkCache(Path(reading.cache_dir), reading.cache_bytes)
+    return ThreadedReader(lambda: CachedReader(RetryingReader(shards.root), shards.card, cache))
+
+
+def _extent(index: ShardIndex, rows: NDArray[np.int64], modality: Modality) -> Extent:
+    """Where the payloads of ``modality`` lie."""
+    shards, begins = index.shard_ids[rows].astype(np.int64), index.offsets[rows]
+    ends = begins + index.payload_bytes[rows]
+    if modality != "rgb" and index.flow is not None:
+        flow_begins = index.flow.offsets[rows]
+        flow_ends = flow_begins + index.flow.payload_bytes()[rows]
+        if modality == "flow":
+            return Extent(shards, flow_begins, flow_ends)
+        return Extent(shards, np.minimum(begins, flow_begins), np.maximum(ends, flow_ends))
+    return Extent(shards, begins, ends)
 
 
 def _usable_rows(index: ShardIndex, modality: Modality, split: str) -> NDArray[np.int64]:

@@ -13,7 +13,7 @@ from actcli.errors import ActcliError
 from actcli.loaders.augment import Augmentation
 from actcli.loaders.backends import Backend, choose_backend, open_backend
 from actcli.loaders.batch import Batch
-from actcli.loaders.epochs import Epochs, IndexedEpochs, StreamedEpochs
+from actcli.loaders.epochs import Epochs, Reading, StreamedEpochs, open_indexed
 from actcli.loaders.order import Order
 from actcli.loaders.originals import find_original, find_sampling, original_of
 from actcli.loaders.plan import Modality, ViewSettings
@@ -61,6 +61,7 @@ def open_loader(
     world_size: int = 1,
     drop_last: bool | None = None,
     device: torch.device | str | None = None,
+    reading: Reading | None = None,
     shuffle_buffer: int | None = None,
 ) -> "Loader":
     """Open a split of a shard set for training or evaluation.
@@ -89,6 +90,7 @@ def open_loader(
         world_size: Processes that share the epoch.
         drop_last: Leave out clips that do not fill a batch on all ranks; by default in training.
         device: Where the batches go; they stay in host memory unless given.
+        reading: In which order training reads the tars, and what it keeps of those that are far away.
         shuffle_buffer: Read the tars through from front to back, without an index, and shuffle among that many clips;
             by default the index is used, every epoch is shuffled as a whole, and only the frames needed are read. With
             several ranks each of them reads all tars.
@@ -130,7 +132,7 @@ def open_loader(
     drop_last = training if drop_last is None else drop_last
     epochs: Epochs
     if shuffle_buffer is None:
-        epochs = IndexedEpochs(opened, split, split_id, settings)
+        epochs = open_indexed(opened, split, split_id, settings, reading or Reading())
     elif world_size > 1 and modality != "rgb":
         raise ActcliError(
             f"a stream does not know beforehand which clips have flow, so {world_size} ranks would not make the same "

@@ -66,11 +66,15 @@ class BatchPlan(NamedTuple):
 
     clips: tuple[ClipPlan, ...]
     inline: bytes | None = None
-    """The pictures themselves, where tars are streamed; offsets count from its beginning then."""
+    """The pictures themselves, where they were read before; offsets count from its beginning then."""
+    num_bytes_before: int | None = None
+    """Bytes that were read for it then, where that is known."""
 
     @property
     def num_bytes(self) -> int:
         """Bytes that this batch reads from the shards."""
+        if self.num_bytes_before is not None:
+            return self.num_bytes_before
         return sum(sum(wanted.sizes) for clip in self.clips for wanted in (clip.rgb, clip.flow) if wanted is not None)
 
 

@@ -31,6 +31,11 @@ class FrameTable:
         place = slice(self.starts[row], self.starts[row + 1])
         return self.sizes[place], self.crcs[place]
 
+    def payload_bytes(self) -> Array:
+        """int64 ``[num_clips]``: bytes of all JPEGs of each clip."""
+        ends = np.concatenate([[0], np.cumsum(self.sizes, dtype=np.int64)])
+        return ends[self.starts[1:]] - ends[self.starts[:-1]]  # type: ignore[no-any-return]
+
 
 @dataclass(frozen=True)
 class ShardIndex:

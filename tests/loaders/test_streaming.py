@@ -1,7 +1,5 @@
 """Shards behind a URL: range requests through the index, tars read through without it, connections that fail."""
 
-import http.server
-import re
 import socket
 import threading
 from contextlib import contextmanager, suppress
@@ -9,89 +7,16 @@ from contextlib import contextmanager, suppress
 import numpy as np
 import pytest
 import torch
+from range_server import served
 
+import actcli.loaders.ahead as ahead
 import actcli.shards.reader as reader
 import actcli.shards.stream as stream
 from actcli.errors import ActcliError
-from actcli.loaders import open_loader
+from actcli.loaders import Reading, open_loader
 from actcli.shards import ShardSet
 
 SMALL = {"num_frames": 4, "size": 40, "scale_size": 40, "batch_size": 2, "workers": 0}
-
-
-class RangeServer(http.server.ThreadingHTTPServer):
-    """Serves a folder with range requests; ``fail`` says which are cut off, ``together`` is a barrier for tars."""
-
-    daemon_threads = True
-
-    def __init__(self, folder):
-        self.folder, self.requests, self.fail = folder, [], lambda name, number: False
-        self.together = None
-        self.num_asked = 0
-        self.refuse, self.knows_ranges = lambda name, number: 0, True
-        super().__init__(("127.0.0.1", 0), RangeHandler)
-
-    @property
-    def url(self):
-        return f"http://127.0.0.1:{self.server_port}"
-
-
-class RangeHandler(http.server.BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-
-    def do_HEAD(self):
-        self.respond(body=False)
-
-    def do_GET(self):
-        self.respond(body=True)
-
-    def respond(self, body):
-        name = self.path.lstrip("/")
-        path = self.server.folder / name
-        if not path.is_file():
-            self.send_error(404)
-            return
-        self.server.num_asked += 1
-        status = self.server.refuse(name, self.server.num_asked)
-        if status:
-            self.send_error(status)
-            return
-        data, wanted = path.read_bytes(), self.headers.get("Range") if self.server.knows_ranges else None
-        begin, end = 0, len(data)
-        if wanted:
-            first, last = re.fullmatch(r"bytes=(\d+)-(\d*)", wanted).groups()
-            begin, end = int(first), min(int(last) + 1, len(data)) if last else len(data)
-        if body:
-            self.server.requests.append((name, begin, end))
-            if self.server.together and name.endswith(".tar"):
-                self.server.together.wait()
-        self.send_response(206 if wanted else 200)
-        self.send_header("Accept-Ranges", "bytes")
-        self.send_header("Content-Length", str(end - begin))
-        if wanted:
-            self.send_header("Content-Range", f"bytes {begin}-{end - 1}/{len(data)}")
-        self.end_headers()
-        if body and self.server.fail(name, len(self.server.requests)):
-            self.wfile.write(data[begin : (begin + end) // 2])
-            self.close_connection = True
-        elif body:
-            self.wfile.write(data[begin:end])
-
-    def log_message(self, *_):
-        pass
-
-
-@contextmanager
-def served(folder):
-    server = RangeServer(folder)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield server
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
 @pytest.fixture(autouse=True)
@@ -114,7 +39,8 @@ def same(one, other):
 def test_a_url_gives_the_batches_of_the_folder(make_shards, workers):
     root = make_shards(num_clips=6)
     with served(root) as server:
-        assert same(batches(server.url, workers=workers), batches(root))
+        reading = Reading("index")
+        assert same(batches(server.url, workers=workers, reading=reading), batches(root))
 
 
 def test_a_file_url_gives_the_batches_of_the_folder(make_shards):
@@ -122,7 +48,8 @@ def test_a_file_url_gives_the_batches_of_the_folder(make_shards):
     assert same(batches(root.as_uri()), batches(root))
 
 
-def test_only_the_frames_that_are_needed_are_requested(make_shards):
+def test_only_the_frames_that_are_needed_are_requested(make_shards, monkeypatch):
+    monkeypatch.setattr(ahead, "LARGEST_GAP", 0)
     root = make_shards(num_clips=4, num_frames=40)
     with served(root) as server:
         with open_loader(server.url, training=False, **SMALL) as loader:
@@ -137,7 +64,7 @@ def test_a_lost_connection_is_tried_again(make_shards):
     root = make_shards(num_clips=6)
     with served(root) as server:
         server.fail = lambda name, number: name.endswith(".tar") and number % 5 == 0
-        assert same(batches(server.url), batches(root))
+        assert same(batches(server.url, reading=Reading("index")), batches(root))
 
 
 def test_a_connection_that_stays_lost_names_shard_and_clip(make_shards):
@@ -218,7 +145,7 @@ def test_the_frames_of_a_clip_are_requested_at_the_same_time(make_shards):
     root = make_shards(num_clips=4, num_frames=12)
     with served(root) as server:
         server.together = threading.Barrier(SMALL["num_frames"], timeout=20)
-        assert same(batches(server.url), batches(root))
+        assert same(batches(server.url, reading=Reading("index")), batches(root))
         assert not server.together.broken
 
 
@@ -227,7 +154,7 @@ def test_card_and_index_are_asked_for_again_too(make_shards):
     with served(root) as server:
         server.fail = lambda name, number: number in (1, 3)
         server.refuse = lambda name, number: 503 if number in (2, 6) else 0
-        assert same(batches(server.url), batches(root))
+        assert same(batches(server.url, reading=Reading("index")), batches(root))
 
 
 def test_a_server_that_refuses_is_quoted(make_shards):

@@ -1,0 +1,81 @@
+"""A server of one folder on this machine that knows range requests, and fails as it is told to."""
+
+import http.server
+import re
+import threading
+from contextlib import contextmanager
+
+
+class RangeServer(http.server.ThreadingHTTPServer):
+    """Serves a folder with range requests; ``fail`` says which are cut off, ``together`` is a barrier for tars."""
+
+    daemon_threads = True
+
+    def __init__(self, folder):
+        self.folder, self.requests, self.fail = folder, [], lambda name, number: False
+        self.together = None
+        self.num_asked = 0
+        self.refuse, self.knows_ranges = lambda name, number: 0, True
+        super().__init__(("127.0.0.1", 0), RangeHandler)
+
+    @property
+    def url(self):
+        return f"http://127.0.0.1:{self.server_port}"
+
+
+class RangeHandler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_HEAD(self):
+        self.respond(body=False)
+
+    def do_GET(self):
+        self.respond(body=True)
+
+    def respond(self, body):
+        name = self.path.lstrip("/")
+        path = self.server.folder / name
+        if not path.is_file():
+            self.send_error(404)
+            return
+        self.server.num_asked += 1
+        status = self.server.refuse(name, self.server.num_asked)
+        if status:
+            self.send_error(status)
+            return
+        data, wanted = path.read_bytes(), self.headers.get("Range") if self.server.knows_ranges else None
+        begin, end = 0, len(data)
+        if wanted:
+            first, last = re.fullmatch(r"bytes=(\d+)-(\d*)", wanted).groups()
+            begin, end = int(first), min(int(last) + 1, len(data)) if last else len(data)
+        if body:
+            self.server.requests.append((name, begin, end))
+            if self.server.together and name.endswith(".tar"):
+                self.server.together.wait()
+        self.send_response(206 if wanted else 200)
+        self.send_header("Accept-Ranges", "bytes")
+        self.send_header("Content-Length", str(end - begin))
+        if wanted:
+            self.send_header("Content-Range", f"bytes {begin}-{end - 1}/{len(data)}")
+        self.end_headers()
+        if body and self.server.fail(name, len(self.server.requests)):
+            self.wfile.write(data[begin : (begin + end) // 2])
+            self.close_connection = True
+        elif body:
+            self.wfile.write(data[begin:end])
+
+    def log_message(self, *_):
+        pass
+
+
+@contextmanager
+def served(folder):
+    server = RangeServer(folder)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
