@@ -46,6 +46,17 @@ DeviceOption = Annotated[Device, typer.Option(help="Where the model runs.", rich
 LoaderOption = Annotated[
     LoaderName, typer.Option(help="What decodes; auto: dali on a GPU, otherwise cpu.", rich_help_panel=HARDWARE)
 ]
+CacheDirOption = Annotated[
+    Path | None,
+    typer.Option(help="Keep what is read of shards behind a URL in this folder.", rich_help_panel=HARDWARE),
+]
+CacheBytesOption = Annotated[
+    int,
+    typer.Option(
+        min=1, help="Size of --cache-dir; what was not used for longest goes first.", rich_help_panel=HARDWARE
+    ),
+]
+CACHE_BYTES = 100 << 30
 SplitIdOption = Annotated[str, typer.Option(help="Split set, for UCF101 and HMDB51: 1, 2 or 3.", rich_help_panel=DATA)]
 
 RunOption = Annotated[

@@ -7,11 +7,14 @@ import typer
 
 from actcli.cli._console import Progress, console, print_note, table
 from actcli.cli._options import (
+    CACHE_BYTES,
     DATA,
     HARDWARE,
     HERE,
     RUN,
     TEST,
+    CacheBytesOption,
+    CacheDirOption,
     CheckpointOption,
     DeviceOption,
     LoaderOption,
@@ -87,6 +90,8 @@ def eval_command(
     precision: Annotated[Precision, typer.Option(help="Arithmetic.", rich_help_panel=HARDWARE)] = "32-true",
     workers: WorkersOption = None,
     loader: LoaderOption = "auto",
+    cache_dir: CacheDirOption = None,
+    cache_bytes: CacheBytesOption = CACHE_BYTES,
     device: DeviceOption = "auto",
 ) -> None:
     """Evaluate a run: scores.parquet, metrics.json and report.html in <run>/eval/.
@@ -99,7 +104,8 @@ def eval_command(
     from actcli.engine.runs import find_run
 
     _check_choice(ctx, weights, all_splits)
-    hardware = Hardware(device, 1, num_workers(workers), loader)
+    cached = str(cache_dir) if cache_dir else None
+    hardware = Hardware(device, 1, num_workers(workers), loader, cache_dir=cached, cache_bytes=cache_bytes)
     space = Workspace(workspace)
     asked: dict[str, Any] = {
         "views": AskedViews(clips, crops, size, scale_size, sampling),

@@ -2,19 +2,22 @@
 
 from pathlib import Path
 from shlex import quote
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from actcli.cli._completion import complete_models, complete_recipes
 from actcli.cli._console import Progress, console, duration, print_note, table
 from actcli.cli._options import (
+    CACHE_BYTES,
     DATA,
     HARDWARE,
     HERE,
     MODEL,
     RUN,
     SCHEDULE,
+    CacheBytesOption,
+    CacheDirOption,
     DatasetOption,
     DeviceOption,
     LoaderOption,
@@ -35,11 +38,12 @@ if TYPE_CHECKING:
 
 CONTINUE_WITH = {
     "resume", "run_dir", "workspace", "workers", "loader", "device", "devices", "checkpoint_minutes",
-    "epochs", "dry_run",
+    "cache_dir", "cache_bytes", "epochs", "dry_run",
 }  # fmt: skip
 """Flags that make sense for a run that goes on; everything else comes from the run."""
 
 RECIPE = "the recipe's"
+ReadingOrder = Literal["auto", "index", "blocks"]
 
 
 def train_command(
@@ -47,6 +51,15 @@ def train_command(
     dataset: DatasetOption = None,
     shards_dir: ShardsOption = None,
     split_id: SplitIdOption = "1",
+    order: Annotated[
+        ReadingOrder | None,
+        typer.Option(
+            help="index: shuffle the whole epoch and read the frames it needs. blocks: shuffle and mix large ranges of "
+            "the tars, for shards that are far away.",
+            show_default="blocks behind a URL, else index",
+            rich_help_panel=DATA,
+        ),
+    ] = None,
     all_splits: Annotated[
         bool, typer.Option("--all-splits", help="Train on every split set and print the mean.", rich_help_panel=DATA)
     ] = False,
@@ -149,6 +162,8 @@ def train_command(
     ] = None,
     workers: WorkersOption = None,
     loader: LoaderOption = "auto",
+    cache_dir: CacheDirOption = None,
+    cache_bytes: CacheBytesOption = CACHE_BYTES,
     run_dir: Annotated[
         Path | None, typer.Option(help="Folder of the run.", show_default="runs/<date>-…", rich_help_panel=RUN)
     ] = None,
@@ -185,7 +200,8 @@ def train_command(
         split_set_requests,
     )
 
-    hardware = Hardware(device, devices, num_workers(workers), loader, checkpoint_minutes)
+    cached = str(cache_dir) if cache_dir else None
+    hardware = Hardware(device, devices, num_workers(workers), loader, checkpoint_minutes, cached, cache_bytes)
     space = Workspace(workspace)
     others = _other_flags(ctx)
     if resume and others and run_dir is not None and (run_dir / "config.yaml").exists():
@@ -209,6 +225,7 @@ def train_command(
             "learning_rate": learning_rate,
             "weight_decay": weight_decay,
             "sampling": sampling,
+            "order": order,
             "pretrained": pretrained,
             "precision": precision,
             "seed": seed,

@@ -12,6 +12,7 @@ from lightning_fabric import Fabric
 
 from actcli.engine.recipes import Precision
 from actcli.errors import ActcliError
+from actcli.loaders.epochs import CACHE_BYTES
 
 _CGROUP = Path("/sys/fs/cgroup")
 
@@ -30,6 +31,10 @@ class Hardware:
     """``cpu``, ``dali`` or ``auto``."""
     checkpoint_minutes: float = 10.0
     """Minutes between checkpoints inside an epoch; one is written after each epoch anyway."""
+    cache_dir: str | None = None
+    """Folder that keeps what was read of shards behind a URL."""
+    cache_bytes: int = CACHE_BYTES
+    """Size of that folder."""
 
     def __post_init__(self) -> None:
         """Refuse what no machine has."""

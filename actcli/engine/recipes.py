@@ -15,6 +15,7 @@ from actcli.engine.schedules import Schedule
 from actcli.errors import ActcliError
 from actcli.files import open_regular
 from actcli.loaders.augment import Augmentation
+from actcli.loaders.epochs import ReadingOrder
 
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 Kind = TypeVar("Kind")
@@ -63,6 +64,9 @@ class Recipe:
     """Frames (segments) per clip."""
     size: Pixels | None = None
     """Side of the crop in pixels; the model's own unless given."""
+    order: ReadingOrder = "auto"
+    """How training goes through the tars: ``index`` shuffles an epoch as a whole and reads the frames it needs,
+    ``blocks`` shuffles and mixes large consecutive ranges; ``auto``: blocks behind a URL."""
     sampling: str = "segments"
     """How frames are chosen, see ``actcli.loaders.sampling_names``."""
     pretrained: str | None = "imagenet"

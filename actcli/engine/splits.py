@@ -8,7 +8,7 @@ from actcli.engine.hardware import Hardware
 from actcli.engine.protocols import TestViews
 from actcli.engine.recipes import Recipe
 from actcli.errors import ActcliError
-from actcli.loaders import Loader, open_loader
+from actcli.loaders import Loader, Reading, open_loader
 from actcli.loaders.plan import Modality
 from actcli.models import InputSpec
 from actcli.shards import ShardSet
@@ -41,6 +41,7 @@ def open_training(
         rank=fabric.global_rank,
         world_size=fabric.world_size,
         device=fabric.device if fabric.device.type == "cuda" else None,
+        reading=Reading(recipe.order, hardware.cache_dir, hardware.cache_bytes),
     )
 
 
@@ -74,6 +75,7 @@ def open_test(
         num_test_clips=views.clips,
         num_crops=views.crops,
         scale_size=views.scale_size,
+        reading=Reading("index", hardware.cache_dir, hardware.cache_bytes),
         rank=fabric.global_rank,
         world_size=fabric.world_size,
         device=fabric.device if fabric.device.type == "cuda" else None,

@@ -32,6 +32,8 @@ from actcli.shards.reader import is_local
 from actcli.shards.stream import RetryingReader, StreamedClip, stream_clips
 
 ReadingOrder = Literal["auto", "index", "blocks"]
+CACHE_BYTES = 100 << 30
+"""Size of a cache unless another is given."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ class Reading:
     large consecutive ranges that are shuffled and mixed (training only). ``auto``: blocks behind a URL."""
     cache_dir: str | None = None
     """Folder that keeps what was read from a URL; it may serve several runs at the same time."""
-    cache_bytes: int = 100 << 30
+    cache_bytes: int = CACHE_BYTES
     """Size of that folder; what was not used for longest goes first."""
 
 
