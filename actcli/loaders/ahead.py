@@ -6,7 +6,7 @@ at a time.
 """
 
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -51,16 +51,16 @@ class Demand:
     """The batch."""
     ranges: tuple[Range, ...]
     """What has to be read, each range once."""
-    done_with: frozenset[Range]
-    """Those that no later batch needs."""
+    kept: frozenset[Range] = frozenset()
+    """Those that batches need which are not asked for yet."""
 
 
 def picture_ranges(plan: BatchPlan) -> Demand:
-    """The ranges that hold the pictures of a batch and little else; no other batch shares them."""
+    """The ranges that hold the pictures of a batch and little else."""
     ranges: list[Range] = []
     for _, wanted in _wanted(plan.clips):
         ranges += _merged(wanted)
-    return Demand(plan, tuple(dict.fromkeys(ranges)), frozenset(ranges))
+    return Demand(plan, tuple(dict.fromkeys(ranges)))
 
 
 def _merged(wanted: WantedPictures) -> Iterator[Range]:
@@ -92,19 +92,23 @@ class _Reads:
     reader: RangeReader
     threads: ThreadPoolExecutor
     under_way: dict[Range, Future[Encoded]] = field(default_factory=dict)
+    waiting_for: Counter[Range] = field(default_factory=Counter)
 
     def ask(self, demand: Demand) -> int:
         """Ask for what is not under way; the bytes of it."""
         new = [one for one in demand.ranges if one not in self.under_way]
         for one in new:
             self.under_way[one] = self.threads.submit(self.reader.read, one.shard, one.begin, one.end - one.begin)
+        self.waiting_for.update(demand.ranges)
         return sum(one.end - one.begin for one in new)
 
     def deliver(self, demand: Demand, num_bytes: int) -> BatchPlan:
         """The batch with its pictures, once they are there."""
         found = {one: self._wait(one, demand.plan) for one in demand.ranges}
-        for one in demand.done_with:
-            del self.under_way[one]
+        self.waiting_for.subtract(demand.ranges)
+        for one in demand.ranges:
+            if not self.waiting_for[one] and one not in demand.kept:
+                del self.under_way[one], self.waiting_for[one]
         return _with_pictures(demand.plan, found, num_bytes)
 
     def _wait(self, one: Range, plan: BatchPlan) -> Encoded:

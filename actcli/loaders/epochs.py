@@ -120,8 +120,8 @@ class BlockedEpochs(IndexedEpochs):
                 part: Range(names[parts.shards[part]], int(parts.begins[part]), int(parts.ends[part]))
                 for part in numbers.tolist()
             }
-            done_with = frozenset(ranges[part] for part in ranges if not left[part])
-            yield Demand(plan, tuple(ranges.values()), done_with)
+            kept = frozenset(one for part, one in ranges.items() if left[part])
+            yield Demand(plan, tuple(ranges.values()), kept)
 
 
 def open_indexed(

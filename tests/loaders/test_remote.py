@@ -17,6 +17,8 @@ import actcli.shards.cache as cache
 import actcli.shards.reader as reader
 from actcli.errors import ActcliError
 from actcli.loaders import Reading, open_loader
+from actcli.loaders.ahead import Demand, Range, read_ahead
+from actcli.loaders.plan import BatchPlan
 from actcli.shards import ShardSet
 from actcli.shards.cache import CachedReader, ChunkCache
 from actcli.shards.stream import RetryingReader
@@ -142,6 +144,25 @@ def test_reading_ahead_ends_with_the_loader(make_shards):
 def busy(thread):
     thread.join(5)
     return thread.is_alive()
+
+
+def test_what_several_batches_need_is_read_once_and_let_go_after_the_last():
+    def demand(*ranges, kept=()):
+        return Demand(BatchPlan(()), ranges, frozenset(kept))
+
+    class Counting:
+        def __init__(self):
+            self.asked = []
+
+        def read(self, shard_name, offset, size):
+            self.asked.append(offset)
+            return bytes(size)
+
+    counting = Counting()
+    a, b = Range("a", 0, 10), Range("a", 20, 30)
+    demands = [demand(a, kept=[a]), demand(a, b), demand(b), demand(a)]
+    assert [plan.num_bytes for plan in read_ahead(demands, counting)] == [10, 10, 0, 0]
+    assert sorted(counting.asked) == [0, 20]
 
 
 def test_a_changed_byte_in_a_block_is_noticed(make_shards):

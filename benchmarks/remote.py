@@ -1,0 +1,223 @@
+"""Shards behind a server, beside the same shards on the local disk, in one run.
+
+    python benchmarks/remote.py [--rounds 3] [--seconds 8] [--write]     # results/remote.json
+
+A server of ranges on this machine (a process of its own) waits 5, 30 or 100 ms before it answers a request, and gives
+each connection no more than a bandwidth where one is named. Every contender takes 8 segments of 224 pixels in batches
+of 8 with two workers and training augmentation, and they take turns for several rounds; a ratio is the median of the
+ratios to the local disk within each round. The server runs on the same cores as the loader, so ratios of a machine with
+few cores are too low rather than too high. Shuffle quality is that of the order alone, counted, not timed.
+"""
+
+import argparse
+import asyncio
+import json
+import multiprocessing
+import os
+import platform
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from _shards import SHAPES, make_shards
+from aiohttp import web
+
+from actcli.loaders import Reading, open_loader
+from actcli.loaders.blocks import Extent, Mixing, Parts, block_order
+from actcli.shards import ShardSet
+
+RESULTS = Path(__file__).parent / "results" / "remote.json"
+SETUP = {"num_frames": 8, "size": 224, "batch_size": 8, "workers": 2}
+PIECE = 256 << 10
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One way to read."""
+
+    name: str
+    """In the table."""
+    latency_ms: int | None
+    """Of the server; None: the local disk."""
+    order: str
+    """Of reading; ``stream`` takes the tars from front to back."""
+    megabytes_per_second: int | None = None
+    """Of each connection."""
+    cached: bool = False
+    """Whether a cache that an earlier epoch filled is used."""
+
+
+LOCAL = Contender("local disk, index", None, "index")
+CONTENDERS = (
+    LOCAL,
+    *(Contender(f"{ms} ms, {order}", ms, order) for ms in (5, 30, 100) for order in ("index", "blocks")),
+    Contender("30 ms, stream", 30, "stream"),
+    Contender("30 ms, 100 MB/s a connection, index", 30, "index", 100),
+    Contender("30 ms, 100 MB/s a connection, blocks", 30, "blocks", 100),
+    Contender("30 ms, index, second epoch from the cache", 30, "index", cached=True),
+    Contender("30 ms, blocks, second epoch from the cache", 30, "blocks", cached=True),
+)
+
+
+def serve(root: Path, latency_ms: int, megabytes_per_second: int | None, port: "multiprocessing.Queue[int]") -> None:
+    """Serve ``root`` until killed; the port goes into the queue."""
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        await asyncio.sleep(latency_ms / 1000)
+        path = root / request.match_info["name"]
+        size = path.stat().st_size
+        wanted = request.http_range
+        begin, end = wanted.start or 0, min(size if wanted.stop is None else wanted.stop, size)
+        response = web.StreamResponse(status=206 if request.headers.get("Range") else 200)
+        response.headers["Accept-Ranges"] = "bytes"
+        response.headers["Content-Range"] = f"bytes {begin}-{end - 1}/{size}"
+        response.content_length = end - begin
+        await response.prepare(request)
+        if request.method == "HEAD":
+            return response
+        began, sent = time.monotonic(), 0
+        with path.open("rb") as file:
+            file.seek(begin)
+            while sent < end - begin:
+                piece = file.read(min(PIECE, end - begin - sent))
+                await response.write(piece)
+                sent += len(piece)
+                if megabytes_per_second:
+                    await asyncio.sleep(max(0.0, began + sent / megabytes_per_second / 1e6 - time.monotonic()))
+        return response
+
+    async def run() -> None:
+        app = web.Application()
+        app.router.add_route("*", "/{name}", answer)
+        runner = web.AppRunner(app, access_log=None)
+        await runner.setup()
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        port.put(runner.addresses[0][1])
+        await asyncio.Event().wait()
+
+    asyncio.run(run())
+
+
+@contextmanager
+def served(root: Path, contender: Contender) -> Iterator[str]:
+    """Where a contender reads."""
+    if contender.latency_ms is None:
+        yield str(root)
+        return
+    context = multiprocessing.get_context("spawn")
+    port: multiprocessing.Queue[int] = context.Queue()
+    arguments = (root, contender.latency_ms, contender.megabytes_per_second, port)
+    server = context.Process(target=serve, args=arguments, daemon=True)
+    server.start()
+    try:
+        yield f"http://127.0.0.1:{port.get(timeout=60)}"
+    finally:
+        server.kill()
+        server.join()
+
+
+def clips_per_second(root: Path, contender: Contender, seconds: float, scratch: Path) -> tuple[float, float]:
+    """Speed after a few batches, and megabytes read a clip."""
+    cache = str(scratch / contender.name.replace(" ", "-").replace("/", "-")) if contender.cached else None
+    how = {"shuffle_buffer": 64} if contender.order == "stream" else {"reading": Reading(contender.order, cache)}
+    with served(root, contender) as url, open_loader(url, **SETUP, **how) as loader:
+        if contender.cached:
+            fill(url, cache)
+        num_clips, begin, read = 0, 0.0, 0
+        for epoch in range(1, 100):
+            loader.set_epoch(epoch)
+            for number, batch in enumerate(loader):
+                if epoch == 1 and number == 16:
+                    begin, read, num_clips = time.perf_counter(), loader.num_bytes_read, 0
+                num_clips += len(batch)
+                if begin and time.perf_counter() - begin > seconds:
+                    rate = num_clips / (time.perf_counter() - begin)
+                    return rate, (loader.num_bytes_read - read) / num_clips / 1e6
+    raise AssertionError("unreachable")
+
+
+def fill(url: str, cache: str | None) -> None:
+    """Read every chunk once, as a first epoch does."""
+    from actcli.loaders.epochs import _reader
+
+    shards = ShardSet.open(url)
+    reader = _reader(shards, Reading("index", cache))
+    for tar in shards.card.shards:
+        reader.read(tar.name, 0, tar.bytes)
+
+
+def simulate(num_ranks: int = 64, num_clips: int = 168_913) -> dict[str, object]:
+    """Something-Something v2's training split on 64 ranks, as plain integers: bytes, balance, shuffle quality."""
+    rng = np.random.default_rng(0)
+    sizes = rng.integers(300_000, 1_300_000, num_clips)
+    per_tar = 320
+    shards = np.arange(num_clips) // per_tar
+    ends = np.concatenate([np.cumsum(part + 1536) for part in np.split(sizes, range(per_tar, num_clips, per_tar))])
+    extent = Extent(shards, ends - sizes, ends)
+    order = block_order(extent, Mixing.of(8 * num_ranks), seed=0, epoch=0)
+    read, requests = [], 0
+    for rank in range(num_ranks):
+        parts = Parts.of(extent, order, np.arange(rank, num_clips, num_ranks))
+        read.append(int((parts.ends - parts.begins).sum()))
+        requests += int((parts.uses > 0).sum())
+    places = np.empty(num_clips, np.int64)
+    places[order.rows] = np.arange(num_clips)
+    apart = np.abs(np.diff(places))
+    whole = np.abs(np.diff(rng.permutation(num_clips)))
+    return {
+        "ranks": num_ranks,
+        "clips": num_clips,
+        "bytes_read_of_bytes_stored": sum(read) / int(sizes.sum()),
+        "smallest_and_largest_share_of_a_rank": [min(read) * num_ranks / sum(read), max(read) * num_ranks / sum(read)],
+        "megabytes_a_request": round(sum(read) / requests / 1e6, 1),
+        "neighbours_apart_median": int(np.median(apart)),
+        "neighbours_apart_median_of_a_whole_shuffle": int(np.median(whole)),
+        "neighbours_in_one_global_batch": float((apart < 8 * num_ranks).mean()),
+        "neighbours_in_one_global_batch_of_a_whole_shuffle": float((whole < 8 * num_ranks).mean()),
+    }
+
+
+def main() -> None:
+    """Measure, print, and keep."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=8)
+    parser.add_argument("--write", action="store_true")
+    arguments = parser.parse_args()
+    load = os.getloadavg()[0]
+    simulated = simulate()
+    print(json.dumps(simulated, indent=1), flush=True)
+    rates: dict[str, list[float]] = {one.name: [] for one in CONTENDERS}
+    megabytes: dict[str, float] = {}
+    with tempfile.TemporaryDirectory() as scratch:
+        root = Path(scratch) / "shards"
+        make_shards(root, replace(SHAPES["sthv2"], num_clips=1024))
+        for _ in range(arguments.rounds):
+            for one in CONTENDERS:
+                rate, megabytes[one.name] = clips_per_second(root, one, arguments.seconds, Path(scratch))
+                rates[one.name].append(rate)
+                print(f"{one.name:45} {rate:7.0f} clips/s {megabytes[one.name]:6.2f} MB a clip", flush=True)
+    rows = [
+        {
+            "name": name,
+            "clips_per_second": round(statistics.median(found), 1),
+            "of_local": round(statistics.median(a / b for a, b in zip(found, rates[LOCAL.name], strict=True)), 3),
+            "megabytes_a_clip": round(megabytes[name], 3),
+        }
+        for name, found in rates.items()
+    ]
+    print(json.dumps(rows, indent=1))
+    if arguments.write:
+        machine = {"cores": os.cpu_count(), "load_average_before": round(load, 1), "python": platform.python_version()}
+        value = {"setup": SETUP, "rounds": arguments.rounds, **machine, "speed": rows, "simulated": simulated}
+        RESULTS.write_text(json.dumps(value, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
