@@ -10,6 +10,7 @@ from typer.core import TyperGroup
 
 from actcli import __version__
 from actcli.cli._console import print_error
+from actcli.cli._options import TYPED
 from actcli.errors import ActcliError
 
 COMMANDS = (
@@ -59,6 +60,11 @@ class ActcliGroup(TyperGroup):
         except KeyboardInterrupt as stopped:
             print_error(str(stopped) or f"stopped. {_after_stopping(ctx.invoked_subcommand)}")
             raise typer.Exit(128 + getattr(stopped, "signal_number", signal.SIGINT)) from None
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Keep what was typed, for results that say how they were made."""
+        ctx.meta[TYPED] = list(args)
+        return super().parse_args(ctx, args)
 
     def list_commands(self, ctx: Any) -> list[str]:
         """Commands in the order in which they are used."""

@@ -1,5 +1,6 @@
 """Options that several commands share."""
 
+import shlex
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -73,6 +74,13 @@ WeightsOption = Annotated[
 ]
 
 HERE = Path()
+TYPED = "actcli.typed"
+"""Where click's context keeps the words of the command line."""
+
+
+def typed_command(ctx: typer.Context) -> str:
+    """The command as it was typed, quoted for a shell."""
+    return shlex.join(["actcli", *ctx.meta.get(TYPED, ())])
 
 
 def check_choice(flag: str, value: str, *allowed: str) -> None:

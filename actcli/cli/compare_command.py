@@ -7,13 +7,14 @@ import typer
 
 from actcli.cli._completion import complete_runs
 from actcli.cli._console import cell, console, print_note, table
-from actcli.cli._options import HERE, WorkspaceOption
+from actcli.cli._options import HERE, WorkspaceOption, typed_command
 from actcli.cli._workspace import Workspace
 
 NUM_CLASSES_SHOWN = 10
 
 
 def compare_command(
+    ctx: typer.Context,
     parts: Annotated[
         list[str],
         typer.Argument(
@@ -24,9 +25,11 @@ def compare_command(
     picture: Annotated[
         Path | None, typer.Option(help="Where the learning curves go.", show_default="runs/comparison.png")
     ] = None,
+    page: Annotated[Path | None, typer.Option(help="Where the page goes.", show_default="runs/comparison.html")] = None,
 ) -> None:
     """Compare evaluations of the same clips: accuracies, McNemar's test against the first, classes that differ."""
     from actcli.engine.comparison import class_differences, contestants, draw_curves, paired_test
+    from actcli.engine.comparison_page import write_comparison
     from actcli.engine.results import class_names
 
     runs = Workspace(workspace).runs
@@ -59,3 +62,5 @@ def compare_command(
     target = picture or runs / "comparison.png"
     if draw_curves(found, target):
         console.print(f"learning curves: {target}", markup=False)
+    write_comparison(page or runs / "comparison.html", found, typed_command(ctx))
+    console.print(f"page: {page or runs / 'comparison.html'}", markup=False)

@@ -25,6 +25,7 @@ from actcli.cli._options import (
     WorkersOption,
     WorkspaceOption,
     num_workers,
+    typed_command,
 )
 from actcli.cli._workspace import Workspace
 
@@ -113,6 +114,7 @@ def eval_command(
         "batch_size": batch_size,
         "keep_views": views,
         "precision": precision,
+        "command": typed_command(ctx),
     }
     if weights is not None:
         shards = shards_dir or str(space.shard_dataset(None))

@@ -30,6 +30,8 @@ class Contestant:
     """Scores of every clip, in key order."""
     protocol: str
     """The test in words."""
+    left_out: str
+    """Clips that were left out, in words."""
     gflops: float | None
     """Cost of all views of a clip."""
     epochs: tuple[EpochReport, ...]
@@ -181,6 +183,7 @@ def _contestant(runs: Path, name: str) -> Contestant:
         folder=folder,
         scores=read_scores(folder).sorted(),
         protocol=str(metrics.get("protocol", "unknown")),
+        left_out=str(metrics.get("left_out") or ""),
         gflops=metrics.get("gflops"),
         epochs=epochs,
     )

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from actcli.engine.hardware import Hardware, launch
-from actcli.engine.metrics import Scores, summarise
+from actcli.engine.metrics import Scores, calibration, class_results, summarise
 from actcli.engine.protocols import AskedViews, TestViews, choose_views
 from actcli.engine.recipes import Precision, Protocol, read_fields
 from actcli.engine.report import write_report
@@ -52,6 +52,8 @@ class EvalOptions:
     """Write the logits of each view as well."""
     run_dir: Path | None = None
     """The run that the weights are from, for what the results say about it."""
+    command: str = ""
+    """What was typed, for the page that says how it was made."""
 
 
 @dataclass(frozen=True)
@@ -184,16 +186,22 @@ def published_views(
 def write_evaluation(
     out_dir: Path, scores: Scores, metrics: dict[str, Any], shards: ShardSet, split: str, split_id: str
 ) -> None:
-    """Write ``scores.parquet``, ``metrics.json`` and ``report.html``.
+    """Write ``scores.parquet``, ``metrics.json`` (with calibration and results by class) and ``report.html``.
 
     Raises:
         ActcliError: The folder cannot be written to.
     """
+    classes = shards.card.classes
+    details = {
+        "calibration": asdict(calibration(scores)),
+        "classes": [asdict(result) for result in class_results(scores, classes)],
+    }
+    metrics = {**metrics, **plain_numbers(details)}
     try:
         out_dir.mkdir(parents=True, exist_ok=True)
         names = shards.clip_names(split, split_id)
         clips = dict(zip(shards.index(split, split_id).keys.tolist(), names, strict=True))
-        write_scores(out_dir / SCORES_NAME, scores, shards.card.classes, clips)
+        write_scores(out_dir / SCORES_NAME, scores, classes, clips)
         write_metrics(out_dir / METRICS_NAME, metrics)
         write_report(out_dir / REPORT_NAME, scores, metrics, shards, split, split_id)
     except OSError as error:
@@ -259,6 +267,7 @@ def _metrics(
         "split_id": options.split_id,
         "model": model.config["name"],
         "weights": options.weights.name,
+        "command": options.command,
         "trained": metadata.get("source"),
         "run": None if options.run_dir is None else _run_facts(options.run_dir),
     }

@@ -1,11 +1,13 @@
 """Scores of a split and the numbers made from them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.special import softmax
 from torchmetrics.functional.classification import multiclass_accuracy, multiclass_confusion_matrix
 
 
@@ -27,6 +29,47 @@ class Scores:
         order = np.argsort(self.keys, kind="stable")
         views = None if self.view_logits is None else self.view_logits[order]
         return Scores(self.keys[order], self.labels[order], self.logits[order], views)
+
+
+@dataclass(frozen=True)
+class ClassResult:
+    """How well one class is recognised."""
+
+    name: str
+    """The class."""
+    num_clips: int
+    """Its clips."""
+    top1: float
+    """Share of them that were recognised, 0..1."""
+    most_taken_for: str | None
+    """The class that its other clips are guessed to be most often; None where all were recognised."""
+
+
+@dataclass(frozen=True)
+class CalibrationBin:
+    """The clips whose best guess has a probability in ``(low, high]``."""
+
+    low: float
+    high: float
+    num_clips: int
+    """How many there are."""
+    confidence: float
+    """Mean probability of the best guess; NaN without clips."""
+    accuracy: float
+    """Share of right guesses; NaN without clips."""
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Whether guesses of probability p are right in a share p of the cases."""
+
+    error: float
+    """Expected calibration error, 0..1: the mean over clips of |confidence − accuracy| of their bins; NaN without
+    labels. Source: Guo et al., "On calibration of modern neural networks", 2017."""
+    num_clips: int
+    """Clips with a label."""
+    bins: tuple[CalibrationBin, ...]
+    """Of equal width."""
 
 
 def top_k_accuracy(scores: NDArray[Any], labels: NDArray[Any], k: int) -> float:
@@ -79,3 +122,43 @@ def summarise(scores: Scores) -> dict[str, float]:
         "top5": top_k_accuracy(scores.logits, scores.labels, min(5, scores.logits.shape[1])),
         "mean_class_accuracy": float(np.nanmean(per_class)) if (~np.isnan(per_class)).any() else float("nan"),
     }
+
+
+def class_results(scores: Scores, classes: Sequence[str]) -> list[ClassResult]:
+    """Every class that has clips, in the order of the labels."""
+    confusion = confusion_matrix(scores.logits, scores.labels)
+    accuracies, wrong = class_accuracies(confusion), confusion.copy()
+    np.fill_diagonal(wrong, 0)
+    return [
+        ClassResult(
+            name=classes[label],
+            num_clips=int(confusion[label].sum()),
+            top1=float(accuracies[label]),
+            most_taken_for=classes[wrong[label].argmax()] if wrong[label].any() else None,
+        )
+        for label in np.flatnonzero(confusion.sum(1)).tolist()
+    ]
+
+
+def calibration(scores: Scores, num_bins: int = 15) -> Calibration:
+    """Reliability of the probabilities, over the clips that have a label."""
+    labelled = scores.labels >= 0
+    probabilities = softmax(scores.logits[labelled].astype(np.float64), axis=1)
+    confidence = probabilities.max(1, initial=0)
+    right = probabilities.argmax(1) == scores.labels[labelled]
+    edges = np.linspace(0, 1, num_bins + 1)
+    places = np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, num_bins - 1)
+    bins = tuple(
+        _calibration_bin(edges[number], edges[number + 1], confidence[places == number], right[places == number])
+        for number in range(num_bins)
+    )
+    shares = [one.num_clips / len(right) * abs(one.confidence - one.accuracy) for one in bins if one.num_clips]
+    return Calibration(float(sum(shares)) if shares else float("nan"), len(right), bins)
+
+
+def _calibration_bin(
+    low: float, high: float, confidence: NDArray[np.float64], right: NDArray[np.bool_]
+) -> CalibrationBin:
+    if not len(right):
+        return CalibrationBin(float(low), float(high), 0, float("nan"), float("nan"))
+    return CalibrationBin(float(low), float(high), len(right), float(confidence.mean()), float(right.mean()))

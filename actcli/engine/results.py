@@ -110,6 +110,8 @@ def plain_numbers(value: Any) -> Any:
     """Numbers with six decimals; one that does not exist becomes None."""
     if isinstance(value, dict):
         return {key: plain_numbers(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain_numbers(item) for item in value]
     if not isinstance(value, float):
         return value
     return round(value, _DECIMALS) if math.isfinite(value) else None

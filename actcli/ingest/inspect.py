@@ -1,46 +1,30 @@
 """One HTML page about an extracted dataset: balance, lengths, pictures, failures, leaks between splits."""
 
-import base64
 import itertools
-import math
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 
-import cv2
-import jinja2
 import numpy as np
 import pandas as pd
-import simplejpeg
-from numpy.typing import NDArray
+from markupsafe import Markup
 
 from actcli.errors import ActcliError
 from actcli.files import write_text_whole
 from actcli.ingest.card import DatasetCard
-from actcli.ingest.flow import dequantise, flow_to_colour
 from actcli.ingest.lookalikes import joined, lookalikes, read_bits, sampled_frames
-from actcli.ingest.manifest import (
-    Layout,
-    ManifestRow,
-    Modality,
-    manifest_rows,
-    modality_file,
-    payload_path,
-    read_manifest,
-)
+from actcli.ingest.manifest import ManifestRow, Modality, manifest_rows, read_manifest
 from actcli.ingest.split import SplitRule
+from actcli.ingest.thumbnails import MAX_CLASSES, class_sheets, clip_films, jpegs_at
+from actcli.pages import charts, render_page
 
 _UCF_GROUP = re.compile(r"v_(?P<class_name>\w+?)_g(?P<group>\d+)_c\d+", re.IGNORECASE)
-_SHOWN_CLIPS = 24
-_SHOWN_FRAMES = 6
 _SHOWN_ROWS = 500
 _SHOWN_SIZES = 20
-_THUMBNAIL_HEIGHT = 96
-_HISTOGRAM_BINS = 40
+_SHOWN_NAMES = 3
 
 
 @dataclass(frozen=True)
@@ -68,16 +52,6 @@ class Conflict:
 
 
 @dataclass(frozen=True)
-class _Pictures:
-    """Strips of frames of one clip."""
-
-    source_id: str
-    class_name: str
-    strips: list[list[str]]
-    """A strip for each modality, of pictures as data URLs."""
-
-
-@dataclass(frozen=True)
 class _ClassRow:
     """Clips of one class: by split, and those that were lost."""
 
@@ -98,24 +72,38 @@ class _Balance:
 
 
 @dataclass(frozen=True)
-class _Bin:
-    """How many clips have ``first`` to ``last`` frames."""
+class _SplitCoverage:
+    """What became of the clips that the official list names for one split."""
 
-    count: int
-    first: int
-    last: int
+    split_set: str
+    split: str
+    listed: int
+    ok: int
+    failed: int
+    missing: int
 
 
 @dataclass(frozen=True)
-class _Histogram:
-    """Lengths of clips in frames."""
+class _Reason:
+    """Clips that were lost in the same way."""
 
-    bins: list[_Bin]
-    minimum: int
-    median: int
-    maximum: int
-    largest: int
-    """Clips of the fullest bin, at least 1."""
+    status: str
+    stage: str
+    error: str
+    num_clips: int
+    message: str
+    """Of the first of them."""
+    clips: tuple[str, ...]
+    """The first few."""
+
+
+@dataclass(frozen=True)
+class _Chart:
+    """A picture with its words."""
+
+    title: str
+    words: str
+    picture: Markup
 
 
 @dataclass(frozen=True)
@@ -166,15 +154,21 @@ def inspect_dataset(
     clips = _table(kept)
     leaks = (*find_leaks(clips, card), *_find_lookalikes(frames_dir, card, kept, progress))
     conflicts = tuple(find_conflicts(clips))
-    page = _template().render(
+    page = render_page(
+        "inspect",
         card=card,
         modality=modality,
         status=Counter(row.status for row in rows) | {"listed": len(rows), "partial": sum(row.partial for row in kept)},
         totals={"frames": sum(row.num_frames for row in kept), "bytes": sum(row.bytes for row in kept)},
         balance=_class_balance(rows, card),
-        lengths=_histogram([row.num_frames for row in kept]),
+        num_more_classes=max(0, len(card.classes) - MAX_CLASSES),
+        coverage=_coverage(rows, card),
+        charts=list(_charts(kept, modality)),
         sizes=_sizes(kept),
-        pictures=list(_pictures(frames_dir, card, rows)),
+        sheets=list(class_sheets(frames_dir, card, kept)),
+        films=list(clip_films(frames_dir, card, kept)),
+        reasons=_reasons(failed),
+        compared=_compared(card),
         failures=failed[:_SHOWN_ROWS],
         num_failed=len(failed),
         leaks=leaks[:_SHOWN_ROWS],
@@ -200,6 +194,12 @@ def _check_target(out_html: Path) -> None:
         ) from None
     if out_html.is_dir() or not os.access(out_html.parent, os.W_OK | os.X_OK):
         raise ActcliError(f"{out_html} cannot be written; choose another place with --out.")
+
+
+def _compared(card: DatasetCard) -> str:
+    """What was looked for on both sides of a split, in words."""
+    looked = ["the same frames", *(["nearly the same pictures"] if "rgb" in card.extraction else [])]
+    return " or ".join([*looked, *(["the same recording"] if _recordings(card) else [])])
 
 
 def find_leaks(kept: pd.DataFrame, card: DatasetCard) -> Iterator[Leak]:
@@ -269,11 +269,6 @@ def _ucf_group(source_id: str) -> str | None:
     return f"{match['class_name'].lower()} {match['group']}" if match else None
 
 
-def _template() -> jinja2.Template:
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    return environment.from_string(files("actcli.ingest").joinpath("inspect.html.j2").read_text("utf-8"))
-
-
 def _class_balance(rows: Sequence[ManifestRow], card: DatasetCard) -> _Balance:
     """Clips by class and split of the first split set, kept clips only, and how many were lost."""
     split_set = next(iter(card.split_sets))
@@ -282,21 +277,53 @@ def _class_balance(rows: Sequence[ManifestRow], card: DatasetCard) -> _Balance:
     lost = Counter(row.label for row in rows if not row.is_ok)
     classes = [
         _ClassRow(name, {split: kept[label, split] for split in splits}, lost[label])
-        for label, name in enumerate(card.classes)
+        for label, name in enumerate(card.classes[:MAX_CLASSES])
     ]
     return _Balance(split_set, splits, classes, max([sum(row.counts.values()) for row in classes] + [1]))
 
 
-def _histogram(lengths: Sequence[int]) -> _Histogram:
-    if not lengths:
-        return _Histogram([], 0, 0, 0, 1)
-    low, high = min(lengths), max(lengths)
-    counts, edges = np.histogram(lengths, bins=min(_HISTOGRAM_BINS, high - low + 1), range=(low, high + 1))
-    bins = [
-        _Bin(int(count), math.ceil(begin), math.ceil(end) - 1)
-        for count, begin, end in zip(counts, edges[:-1], edges[1:], strict=True)
+def _coverage(rows: Sequence[ManifestRow], card: DatasetCard) -> list[_SplitCoverage]:
+    """A row for each split of each split set."""
+    counts = Counter((name, row.splits.get(name), row.status) for row in rows for name in card.split_sets)
+    found = []
+    for split_set, splits in card.split_sets.items():
+        for split in splits:
+            ok, failed, missing = (counts[split_set, split, status] for status in ("ok", "failed", "missing"))
+            found.append(_SplitCoverage(split_set, split, ok + failed + missing, ok, failed, missing))
+    return found
+
+
+def _reasons(lost: Sequence[ManifestRow]) -> list[_Reason]:
+    """Failed and missing clips by what happened to them, most frequent first."""
+    groups: dict[tuple[str, str, str], list[ManifestRow]] = {}
+    for row in lost:
+        groups.setdefault((row.status, row.stage, row.error), []).append(row)
+    reasons = [
+        _Reason(*what, len(members), members[0].message, tuple(row.source_id for row in members[:_SHOWN_NAMES]))
+        for what, members in groups.items()
     ]
-    return _Histogram(bins, low, int(np.median(lengths)), high, max(int(counts.max()), 1))
+    return sorted(reasons, key=lambda reason: -reason.num_clips)[:_SHOWN_ROWS]
+
+
+def _charts(kept: Sequence[ManifestRow], modality: Modality) -> Iterator[_Chart]:
+    """How long clips are, how large their pictures and how fast."""
+    if not kept:
+        return
+    lengths = np.array([row.num_frames for row in kept])
+    unit = "frames" if modality == "rgb" else "flow fields"
+    words = f"{lengths.min()} to {lengths.max()}, median {int(np.median(lengths))}."
+    yield _Chart(f"Length in {unit}", words, charts.histogram(lengths, unit))
+    rates = np.array([row.fps for row in kept])
+    known = rates > 0
+    if known.any():
+        seconds = lengths[known] / rates[known]
+        words = f"{seconds.min():.1f} to {seconds.max():.1f} s, median {np.median(seconds):.1f} s."
+        yield _Chart("Length in seconds", words, charts.histogram(seconds, "seconds"))
+        words = f"{rates[known].min():.4g} to {rates[known].max():.4g}; unknown for {int((~known).sum())} clips."
+        yield _Chart("Frames a second", words, charts.histogram(np.round(rates[known], 2), "frames a second"))
+    ratios = np.array([row.width / row.height for row in kept if row.height])
+    words = f"{ratios.min():.2f} to {ratios.max():.2f} (width / height)."
+    yield _Chart("Shape", words, charts.histogram(np.round(ratios, 3), "width / height"))
 
 
 def _sizes(kept: Sequence[ManifestRow]) -> list[_Size]:
@@ -306,70 +333,5 @@ def _sizes(kept: Sequence[ManifestRow]) -> list[_Size]:
     return [_Size(*size, count) for size, count in ordered[:_SHOWN_SIZES]]
 
 
-def _pictures(frames_dir: Path, card: DatasetCard, rows: list[ManifestRow]) -> Iterator[_Pictures]:
-    """Strips of frames of clips spread over the classes; flow, where there is any, below."""
-    first: dict[int, ManifestRow] = {}
-    for row in rows:
-        if row.is_ok and row.label >= 0:
-            first.setdefault(row.label, row)
-    labelled = [first[label] for label in sorted(first)]
-    step = max(1, -(-len(labelled) // _SHOWN_CLIPS))
-    flows = _flow_rows(frames_dir, card)
-    for row in labelled[::step]:
-        strips = []
-        if "rgb" in card.extraction:
-            strips.append([_data_url(image) for image in _rgb_strip(frames_dir, card, row)])
-        if flow := flows.get(row.key):
-            strips.append([_data_url(image) for image in _flow_strip(frames_dir, card, flow)])
-        yield _Pictures(row.source_id, row.class_name, strips)
-
-
-def _flow_rows(frames_dir: Path, card: DatasetCard) -> dict[str, ManifestRow]:
-    if "flow" not in card.extraction or not modality_file(frames_dir, "manifest", "flow", ".parquet").is_file():
-        return {}
-    return {row.key: row for row in manifest_rows(read_manifest(frames_dir, "flow")) if row.is_ok}
-
-
-def _rgb_strip(frames_dir: Path, card: DatasetCard, row: ManifestRow) -> Iterator[NDArray[np.uint8]]:
-    jpegs = _read_jpegs(frames_dir, card, row, "rgb")
-    for index in np.linspace(0, len(jpegs) - 1, min(_SHOWN_FRAMES, len(jpegs))).round().astype(int):
-        yield simplejpeg.decode_jpeg(jpegs[index], "RGB")
-
-
-def _flow_strip(frames_dir: Path, card: DatasetCard, row: ManifestRow) -> Iterator[NDArray[np.uint8]]:
-    jpegs = _read_jpegs(frames_dir, card, row, "flow")
-    count = len(jpegs) // 2
-    for index in np.linspace(0, count - 1, min(_SHOWN_FRAMES, count)).round().astype(int):
-        x, y = (simplejpeg.decode_jpeg(jpegs[2 * index + axis], "GRAY")[..., 0] for axis in (0, 1))
-        yield flow_to_colour(dequantise(x, y, row.bound))
-
-
-def _read_jpegs(frames_dir: Path, card: DatasetCard, row: ManifestRow, modality: Modality) -> list[bytes]:
-    return list(_jpegs_at(frames_dir, card, row, modality, range(len(row.frame_sizes))))
-
-
 def _sampled_jpegs(frames_dir: Path, card: DatasetCard, row: ManifestRow) -> Iterator[bytes]:
-    return _jpegs_at(frames_dir, card, row, "rgb", sampled_frames(row.num_frames))
-
-
-def _jpegs_at(
-    frames_dir: Path, card: DatasetCard, row: ManifestRow, modality: Modality, indices: Iterable[int]
-) -> Iterator[bytes]:
-    layout: Layout = "folders" if card.extraction[modality].settings["layout"] == "folders" else "mjpeg"
-    path = payload_path(frames_dir, row.key, modality, layout)
-    if layout == "folders":
-        names = sorted(path.iterdir(), key=lambda file: (file.stem[-5:], file.stem))  # x and y of a field together
-        yield from (names[index].read_bytes() for index in indices)
-        return
-    ends = np.cumsum(row.frame_sizes)
-    with path.open("rb") as file:
-        for index in indices:
-            file.seek(int(ends[index] - row.frame_sizes[index]))
-            yield file.read(int(row.frame_sizes[index]))
-
-
-def _data_url(image: NDArray[np.uint8]) -> str:
-    width = max(1, round(image.shape[1] * _THUMBNAIL_HEIGHT / image.shape[0]))
-    small = cv2.resize(image, (width, _THUMBNAIL_HEIGHT), interpolation=cv2.INTER_AREA)
-    jpeg = simplejpeg.encode_jpeg(np.ascontiguousarray(small), 80)
-    return "data:image/jpeg;base64," + base64.b64encode(jpeg).decode("ascii")
+    return jpegs_at(frames_dir, card, row, "rgb", sampled_frames(row.num_frames))

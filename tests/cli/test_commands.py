@@ -75,7 +75,11 @@ def test_eval_takes_the_newest_run_and_writes_scores_metrics_and_a_page(done):
     metrics = json.loads((done.evaluation / "metrics.json").read_text())
     assert (metrics["num_clips"], metrics["num_views"], metrics["model"]) == (6, 6, "tsm")
     assert len(read_scores(done.evaluation).keys) == 6
-    assert (done.evaluation / "report.html").exists()
+    assert [one["num_clips"] for one in metrics["classes"]] == [1] * 6
+    assert sum(one["num_clips"] for one in metrics["calibration"]["bins"]) == 6
+    page = (done.evaluation / "report.html").read_text()
+    assert metrics["command"] in page
+    assert metrics["command"].startswith("actcli eval --crops 3 --clips 2")
 
 
 def test_eval_keeps_views_where_it_is_told_to(done, actcli, tmp_path):
@@ -154,6 +158,9 @@ def test_compare_shows_both_runs_the_test_and_the_curves(done, second_run, actcl
     assert f"second against {done.run.name}" in result.output
     assert "95 % interval" in result.output
     assert (done.root / "runs" / "comparison.png").read_bytes().startswith(b"\x89PNG")
+    page = (done.root / "runs" / "comparison.html").read_text()
+    assert f"second against {done.run.name}" in page
+    assert f"actcli compare {done.run.name} second" in page
 
 
 def test_ensemble_of_other_splits_is_refused(done, second_run, actcli, tmp_path):

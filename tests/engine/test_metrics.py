@@ -4,8 +4,18 @@ import math
 
 import numpy as np
 import pytest
+import torch
+from torchmetrics.functional.classification import multiclass_calibration_error
 
-from actcli.engine.metrics import Scores, class_accuracies, confusion_matrix, summarise, top_k_accuracy
+from actcli.engine.metrics import (
+    Scores,
+    calibration,
+    class_accuracies,
+    class_results,
+    confusion_matrix,
+    summarise,
+    top_k_accuracy,
+)
 
 LOGITS = np.array(
     [[3, 2, 1, 0, -1, -2], [0, 5, 4, 3, 2, 1], [9, 8, 7, 6, 5, 4], [0, 0, 0, 0, 0, 1]],
@@ -79,3 +89,28 @@ def test_a_dataset_of_one_class_has_an_accuracy_too():
     scores = Scores(np.arange(3), np.zeros(3, int), np.ones((3, 1), np.float32))
     assert summarise(scores)["top1"] == 1.0
     assert confusion_matrix(scores.logits, scores.labels).tolist() == [[3]]
+
+
+def test_the_calibration_error_is_that_of_torchmetrics():
+    rng = np.random.default_rng(0)
+    logits, labels = rng.normal(0, 2, (500, 7)), rng.integers(0, 7, 500)
+    expected = multiclass_calibration_error(torch.tensor(logits), torch.tensor(labels), 7, n_bins=15)
+    assert calibration(scores(logits, labels)).error == pytest.approx(float(expected), abs=1e-6)
+
+
+def test_every_labelled_clip_is_in_one_bin_of_its_confidence():
+    found = calibration(scores(LOGITS, [0, -1, 0, 5]), num_bins=10)
+    assert (found.num_clips, sum(one.num_clips for one in found.bins)) == (3, 3)
+    assert all(one.low < one.confidence <= one.high for one in found.bins if one.num_clips)
+
+
+def test_calibration_without_labels_does_not_exist():
+    assert math.isnan(calibration(scores(LOGITS, [-1] * 4)).error)
+
+
+def test_results_by_class_leave_out_classes_without_clips_and_name_what_they_are_taken_for():
+    found = [
+        (row.name, row.num_clips, row.top1, row.most_taken_for)
+        for row in class_results(scores(LOGITS, LABELS), "abcdef")
+    ]
+    assert found == [("a", 1, 1.0, None), ("c", 1, 0.0, "b"), ("f", 2, 0.5, "a")]

@@ -1,12 +1,13 @@
 import re
 import shutil
+from dataclasses import replace
 from fractions import Fraction
 
 import av
 import pytest
 
 from actcli.errors import ActcliError
-from actcli.ingest import SplitRule, extract_dataset
+from actcli.ingest import DatasetCard, SplitRule, extract_dataset
 from actcli.ingest.inspect import inspect_dataset
 
 
@@ -23,7 +24,7 @@ def test_page_tells_counts_classes_and_flow(tiny_options, tmp_path):
     page = report.path.read_text("utf-8")
     assert (report.num_clips, report.num_failed, report.leaks) == (24, 0, ())
     assert "6 classes" in page and "moving left" in page and "8 to 8, median 8" in page
-    assert page.count("data:image/jpeg;base64,") == 6 * (6 + 6)
+    assert page.count("url(data:image/webp;base64,") == 6 * (1 + 2)  # contact sheet, frames and flow of each class
     assert "64 × 48" in page
     assert "None: no two clips of different splits" in page
 
@@ -32,8 +33,34 @@ def test_page_needs_nothing_from_elsewhere(tiny_options, tmp_path):
     options = tiny_options()
     extract_dataset(options)
     page = inspect_dataset(options.frames_dir, tmp_path / "page.html").path.read_text("utf-8")
-    assert not re.search(r"(src|href)=\"(?!data:)", page)
-    assert "url(" not in page
+    assert not re.search(r"(src|href)=\"(?!data:|#)", page)
+    assert not re.search(r"url\((?!data:|#)", page)
+
+
+def test_lost_clips_are_counted_by_split_and_by_reason(raw_copy, tiny_options, tmp_path):
+    for number in range(3):
+        (raw_copy / f"train/growing/broken{number}.mp4").write_bytes(b"")
+    options = tiny_options(raw_dir=raw_copy)
+    extract_dataset(options)
+    text = words(inspect_dataset(options.frames_dir, tmp_path / "page.html").path)
+    assert "train 21 18 3 0 85.7 %" in text
+    assert re.search(r"3 failed \w+ \w+ train/growing/broken0.mp4, train/growing/broken1.mp4", text)
+
+
+def words(path):
+    """The text of a page between its tags."""
+    return " ".join(re.sub(r"<[^>]*>", " ", path.read_text("utf-8")).split())
+
+
+def test_a_page_of_many_classes_stays_small(tiny_options, tmp_path):
+    options = tiny_options()
+    extract_dataset(options)
+    card = DatasetCard.read(options.frames_dir)
+    many = tuple(f"class {number}" for number in range(3000))
+    replace(card, classes=(*card.classes, *many)).write(options.frames_dir)
+    page = inspect_dataset(options.frames_dir, tmp_path / "page.html").path.read_text("utf-8")
+    assert "and 2\u202f006 more classes" in page
+    assert "class 2999" not in page
 
 
 def test_equal_clips_in_train_and_val_are_a_leak(raw_copy, tiny_options, tmp_path):
@@ -73,8 +100,8 @@ def test_names_are_escaped(raw_copy, tiny_options, tmp_path):
     options = tiny_options(raw_dir=raw_copy)
     extract_dataset(options)
     page = inspect_dataset(options.frames_dir, tmp_path / "page.html").path.read_text("utf-8")
-    assert "<script" not in page
-    assert page.count("&lt;script&gt;alert(1)&lt;&amp;&#34;&#39;.mp4") == 2
+    assert "<script>alert" not in page
+    assert page.count("&lt;script&gt;alert(1)&lt;&amp;&#34;&#39;.mp4") == 3  # a leak, a reason, a failed clip
 
 
 def test_layout_folders_is_shown_too(tiny_options, tmp_path):
@@ -82,7 +109,7 @@ def test_layout_folders_is_shown_too(tiny_options, tmp_path):
     extract_dataset(options)
     extract_dataset(tiny_options(layout="folders", modality="flow"))
     page = inspect_dataset(options.frames_dir, tmp_path / "page.html").path.read_text("utf-8")
-    assert page.count("data:image/jpeg;base64,") == 6 * (6 + 6)
+    assert page.count("url(data:image/webp;base64,") == 6 * (1 + 2)
 
 
 def test_without_an_extraction_the_error_says_what_to_run(tmp_path):

@@ -1,0 +1,137 @@
+"""Pictures of extracted clips, for the page about a dataset."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import simplejpeg
+
+from actcli.ingest.card import DatasetCard
+from actcli.ingest.flow import dequantise, flow_to_colour
+from actcli.ingest.manifest import (
+    Layout,
+    ManifestRow,
+    Modality,
+    manifest_rows,
+    modality_file,
+    payload_path,
+    read_manifest,
+)
+from actcli.pages import MAX_PICTURES, FilmStrip, contact_sheet, film_strip
+from actcli.pages.strips import Picture
+
+MAX_CLASSES = 1000
+"""Classes with a contact sheet."""
+_MAX_FILMS = 24
+_MAX_TILES = 2400  # of all contact sheets together, which bounds the page
+_MIN_TILES_OF_CLASS, _MAX_TILES_OF_CLASS = 2, 6
+_MIN_DECODED = 96  # pixels; libjpeg shrinks while it decodes
+
+
+@dataclass(frozen=True)
+class ClipFilms:
+    """Film strips of one clip."""
+
+    source_id: str
+    class_name: str
+    films: tuple[FilmStrip, ...]
+    """A strip for each modality."""
+
+
+@dataclass(frozen=True)
+class ClassSheet:
+    """Middle frames of some clips of a class."""
+
+    class_name: str
+    num_clips: int
+    """Clips of the class that were extracted."""
+    sheet: FilmStrip
+
+
+def clip_films(frames_dir: Path, card: DatasetCard, kept: Sequence[ManifestRow]) -> Iterator[ClipFilms]:
+    """The first clip of each class, or of every n-th where there are many; flow, where there is any, below."""
+    first: dict[int, ManifestRow] = {}
+    for row in kept:
+        if row.label >= 0:
+            first.setdefault(row.label, row)
+    labelled = [first[label] for label in sorted(first)]
+    flows = _flow_rows(frames_dir, card)
+    for row in labelled[:: max(1, -(-len(labelled) // _MAX_FILMS))]:
+        strips = []
+        if "rgb" in card.extraction:
+            strips.append(film_strip(list(_rgb_pictures(frames_dir, card, row, _spread(row.num_frames)))))
+        if flow := flows.get(row.key):
+            strips.append(film_strip(list(_flow_pictures(frames_dir, card, flow))))
+        yield ClipFilms(row.source_id, row.class_name, tuple(strip for strip in strips if strip))
+
+
+def class_sheets(frames_dir: Path, card: DatasetCard, kept: Sequence[ManifestRow]) -> Iterator[ClassSheet]:
+    """A contact sheet for each class that has clips; fewer clips of each where there are many classes."""
+    if "rgb" not in card.extraction:
+        return
+    members: dict[int, list[ManifestRow]] = {}
+    for row in kept:
+        members.setdefault(row.label, []).append(row)
+    labels = [label for label in sorted(members) if label >= 0][:MAX_CLASSES]
+    most = int(np.clip(_MAX_TILES // max(len(labels), 1), _MIN_TILES_OF_CLASS, _MAX_TILES_OF_CLASS))
+    for label in labels:
+        rows = members[label]
+        places = np.linspace(0, len(rows) - 1, min(most, len(rows))).round().astype(int).tolist()
+        pictures = [
+            picture
+            for place in places
+            for picture in _rgb_pictures(frames_dir, card, rows[place], [rows[place].num_frames // 2])
+        ]
+        if sheet := contact_sheet(pictures):
+            yield ClassSheet(card.classes[label], len(rows), sheet)
+
+
+def jpegs_at(
+    frames_dir: Path, card: DatasetCard, row: ManifestRow, modality: Modality, indices: Iterable[int]
+) -> Iterator[bytes]:
+    """Some JPEGs of a clip, 0-based, ascending."""
+    layout: Layout = "folders" if card.extraction[modality].settings["layout"] == "folders" else "mjpeg"
+    path = payload_path(frames_dir, row.key, modality, layout)
+    if layout == "folders":
+        names = sorted(path.iterdir(), key=lambda file: (file.stem[-5:], file.stem))  # x and y of a field together
+        yield from (names[index].read_bytes() for index in indices)
+        return
+    ends = np.cumsum(row.frame_sizes)
+    with path.open("rb") as file:
+        for index in indices:
+            file.seek(int(ends[index] - row.frame_sizes[index]))
+            yield file.read(int(row.frame_sizes[index]))
+
+
+def _flow_rows(frames_dir: Path, card: DatasetCard) -> dict[str, ManifestRow]:
+    if "flow" not in card.extraction or not modality_file(frames_dir, "manifest", "flow", ".parquet").is_file():
+        return {}
+    return {row.key: row for row in manifest_rows(read_manifest(frames_dir, "flow")) if row.is_ok}
+
+
+def _rgb_pictures(frames_dir: Path, card: DatasetCard, row: ManifestRow, frames: Sequence[int]) -> Iterator[Picture]:
+    """Frames of a clip; none where its file is gone or damaged since it was written."""
+    try:
+        for jpeg in jpegs_at(frames_dir, card, row, "rgb", frames):
+            yield simplejpeg.decode_jpeg(jpeg, "RGB", min_height=_MIN_DECODED, min_width=_MIN_DECODED)
+    except (OSError, ValueError, IndexError):
+        return
+
+
+def _flow_pictures(frames_dir: Path, card: DatasetCard, row: ManifestRow) -> Iterator[Picture]:
+    """Fields of a clip as colours: x and y of a field are two grey JPEGs."""
+    places = [2 * place + axis for place in _spread(row.num_frames) for axis in (0, 1)]
+    try:
+        greys = [
+            simplejpeg.decode_jpeg(jpeg, "GRAY")[..., 0] for jpeg in jpegs_at(frames_dir, card, row, "flow", places)
+        ]
+    except (OSError, ValueError, IndexError):
+        return
+    for x, y in zip(greys[::2], greys[1::2], strict=True):
+        yield flow_to_colour(dequantise(x, y, row.bound))
+
+
+def _spread(num_frames: int) -> list[int]:
+    """``MAX_PICTURES`` frames at equal distances from the first to the last: 22 -> [0, 3, 6, 9, 12, 15, 18, 21]."""
+    return [round(place) for place in np.linspace(0, num_frames - 1, min(MAX_PICTURES, num_frames))]
