@@ -2,12 +2,15 @@
 
 import shlex
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from actcli.cli._completion import complete_datasets, complete_runs
 from actcli.errors import ActcliError
+
+if TYPE_CHECKING:
+    from actcli.shards import Subset
 
 DATA, MODEL, SCHEDULE, HARDWARE, RUN, TEST = (
     "Data",
@@ -58,6 +61,39 @@ CacheBytesOption = Annotated[
     ),
 ]
 CACHE_BYTES = 100 << 30
+ShardsOptions = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--shards-dir",
+        help="Folder or URL of the dataset's shards; several folders are joined, their classes by name.",
+        show_default="shards/<dataset>",
+        rich_help_panel=DATA,
+    ),
+]
+ClassesOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--classes",
+        help="Only this class (give it again for more), or a file with a class a line.",
+        metavar="NAME|FILE",
+        show_default="all",
+        rich_help_panel=DATA,
+    ),
+]
+FractionOption = Annotated[
+    float,
+    typer.Option(help="Share of the clips of each class; in training, of the training split.", rich_help_panel=DATA),
+]
+MaxClipsOption = Annotated[
+    int | None,
+    typer.Option(min=1, help="At most so many clips of each class.", show_default="all", rich_help_panel=DATA),
+]
+ExcludeOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--exclude-keys", help="File with a key or clip name a line; these are left out.", rich_help_panel=DATA
+    ),
+]
 SplitIdOption = Annotated[str, typer.Option(help="Split set, for UCF101 and HMDB51: 1, 2 or 3.", rich_help_panel=DATA)]
 
 RunOption = Annotated[
@@ -76,6 +112,14 @@ WeightsOption = Annotated[
 HERE = Path()
 TYPED = "actcli.typed"
 """Where click's context keeps the words of the command line."""
+
+
+def make_subset(classes: list[str] | None, fraction: float, most: int | None, exclude: Path | None) -> "Subset":
+    """What the four options leave of a dataset."""
+    from actcli.shards import Subset, read_keys
+
+    names = [name for word in classes or () for name in (read_keys(Path(word)) if Path(word).is_file() else (word,))]
+    return Subset(tuple(dict.fromkeys(names)), fraction, most, read_keys(exclude) if exclude else ())
 
 
 def typed_command(ctx: typer.Context) -> str:

@@ -22,20 +22,21 @@ def ensemble_command(
     """Fuse saved scores: the weighted mean of class probabilities, joined on the clip's key."""
     from actcli.engine.comparison import find_evaluation
     from actcli.engine.ensemble import fuse
-    from actcli.engine.evaluator import write_evaluation
-    from actcli.engine.metrics import summarise
+    from actcli.engine.evaluator import scored_shards, write_evaluation
+    from actcli.engine.metrics import details, summarise
     from actcli.engine.results import plain_numbers, read_metrics
-    from actcli.shards import ShardSet
 
     names, numbers = _split_weights(parts, weights or [])
     folders = [find_evaluation(Workspace(workspace).runs, name) for name in names]
     fused = fuse(folders, numbers)
     metrics = [read_metrics(folder) for folder in folders]
     _check_dataset(folders, metrics)
+    shards = scored_shards(metrics[0])
     shares = numbers or [1.0] * len(folders)
     result = {
         **metrics[0],
         **summarise(fused),
+        **details(fused, shards.card.classes),
         "model": " + ".join(part["model"] for part in metrics),
         "weights": " + ".join(part["weights"] for part in metrics),
         "trained": " + ".join(str(part["trained"]) for part in metrics),
@@ -48,9 +49,7 @@ def ensemble_command(
         "parameters": sum(part["parameters"] for part in metrics),
     }
     target = out_dir or Workspace(workspace).runs / "ensembles" / _folder_name(folders, shares)
-    write_evaluation(
-        target, fused, plain_numbers(result), ShardSet.open(result["shards"]), result["split"], result["split_id"]
-    )
+    write_evaluation(target, fused, plain_numbers(result), shards, result["split"], result["split_id"])
     numbers_table = table("evaluation", "#weight", "#top-1", "#top-5", "#mean class")
     for folder, share, part in zip([*map(str, folders), "fused"], [*shares, None], [*metrics, result], strict=True):
         accuracies = [f"{100 * part[name]:.2f}" for name in ("top1", "top5", "mean_class_accuracy")]

@@ -16,14 +16,19 @@ from actcli.cli._options import (
     CacheBytesOption,
     CacheDirOption,
     CheckpointOption,
+    ClassesOption,
     DeviceOption,
+    ExcludeOption,
+    FractionOption,
     LoaderOption,
+    MaxClipsOption,
     Precision,
     RunOption,
-    ShardsOption,
+    ShardsOptions,
     WeightsOption,
     WorkersOption,
     WorkspaceOption,
+    make_subset,
     num_workers,
     typed_command,
 )
@@ -74,7 +79,11 @@ def eval_command(
         typer.Option("--sampling", help="How frames are chosen.", show_default=PUBLISHED, rich_help_panel=TEST),
     ] = None,
     views: Annotated[bool, typer.Option("--views", help="Keep the scores of each view.", rich_help_panel=TEST)] = False,
-    shards_dir: ShardsOption = None,
+    shards_dir: ShardsOptions = None,
+    classes: ClassesOption = None,
+    fraction: FractionOption = 1.0,
+    max_clips_per_class: MaxClipsOption = None,
+    exclude_keys: ExcludeOption = None,
     split: Annotated[
         str | None, typer.Option(help="Split to evaluate.", show_default="val, else test", rich_help_panel=DATA)
     ] = None,
@@ -107,6 +116,7 @@ def eval_command(
     _check_choice(ctx, weights, all_splits)
     cached = str(cache_dir) if cache_dir else None
     hardware = Hardware(device, 1, num_workers(workers), loader, cache_dir=cached, cache_bytes=cache_bytes)
+    subset = make_subset(classes, fraction, max_clips_per_class, exclude_keys)
     space = Workspace(workspace)
     asked: dict[str, Any] = {
         "views": AskedViews(clips, crops, size, scale_size, sampling),
@@ -117,21 +127,22 @@ def eval_command(
         "command": typed_command(ctx),
     }
     if weights is not None:
-        shards = shards_dir or str(space.shard_dataset(None))
+        first, *others = shards_dir or [str(space.shard_dataset(None))]
         results = weights.with_suffix("") / "eval"
-        _evaluate(EvalOptions(weights, shards, results, out_dir, split_id=split_id or "1", **asked), hardware)
+        asked |= {"joined": tuple(others), "subset": subset, "split_id": split_id or "1"}
+        _evaluate(EvalOptions(weights, first, results, out_dir, **asked), hardware)
         return
     if all_splits:
         found = {}
         for folder in newest_per_split_set(space.runs):
-            options = options_for_run(RunChoice(folder, checkpoint, shards_dir), **asked)
+            options = options_for_run(RunChoice(folder, checkpoint, tuple(shards_dir or ()), subset), **asked)
             found[options.split_id] = _evaluate(options, hardware)
         _print_split_sets(found)
         return
     chosen = find_run(space.runs, str(run_dir) if run_dir else run)
     if run is None and run_dir is None:
         console.print(f"evaluating the newest run, {chosen.name}", markup=False)
-    choice = RunChoice(chosen, checkpoint, shards_dir, split_id)
+    choice = RunChoice(chosen, checkpoint, tuple(shards_dir or ()), subset, split_id)
     _evaluate(options_for_run(choice, out_dir=out_dir, **asked), hardware)
 
 
@@ -169,6 +180,8 @@ def _evaluate(options: "EvalOptions", hardware: "Hardware") -> float:
     console.print(f"test: {metrics['protocol']}", markup=False)
     if metrics["num_without_flow"]:
         print_note(f"{metrics['num_without_flow']} clips have no flow and were left out")
+    if metrics["left_out"]:
+        print_note(f"left out: {metrics['left_out']}")
     console.print(f"report: {result.out_dir / 'report.html'}", markup=False)
     return float(metrics["top1"])
 

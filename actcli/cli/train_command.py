@@ -18,14 +18,19 @@ from actcli.cli._options import (
     SCHEDULE,
     CacheBytesOption,
     CacheDirOption,
+    ClassesOption,
     DatasetOption,
     DeviceOption,
+    ExcludeOption,
+    FractionOption,
     LoaderOption,
+    MaxClipsOption,
     Precision,
-    ShardsOption,
+    ShardsOptions,
     SplitIdOption,
     WorkersOption,
     WorkspaceOption,
+    make_subset,
     num_workers,
 )
 from actcli.cli._workspace import Workspace
@@ -49,7 +54,11 @@ ReadingOrder = Literal["auto", "index", "blocks"]
 def train_command(
     ctx: typer.Context,
     dataset: DatasetOption = None,
-    shards_dir: ShardsOption = None,
+    shards_dir: ShardsOptions = None,
+    classes: ClassesOption = None,
+    fraction: FractionOption = 1.0,
+    max_clips_per_class: MaxClipsOption = None,
+    exclude_keys: ExcludeOption = None,
     split_id: SplitIdOption = "1",
     order: Annotated[
         ReadingOrder | None,
@@ -203,17 +212,20 @@ def train_command(
     cached = str(cache_dir) if cache_dir else None
     hardware = Hardware(device, devices, num_workers(workers), loader, checkpoint_minutes, cached, cache_bytes)
     space = Workspace(workspace)
-    others = _other_flags(ctx)
-    if resume and others and run_dir is not None and (run_dir / "config.yaml").exists():
+    flags = _other_flags(ctx)
+    if resume and flags and run_dir is not None and (run_dir / "config.yaml").exists():
         raise ActcliError(
-            f"a run is continued with the settings in its config.yaml; leave out {', '.join(others)}, or start a "
+            f"a run is continued with the settings in its config.yaml; leave out {', '.join(flags)}, or start a "
             f"new run. Only --epochs can change."
         )
-    if resume and not others:
+    if resume and not flags:
         _train(continued_run(run_dir, epochs) if run_dir else newest_run(space.runs, epochs), hardware, dry_run)
         return
+    first, *others = shards_dir or [str(space.shard_dataset(dataset))]
     request = TrainRequest(
-        shards=shards_dir or str(space.shard_dataset(dataset)),
+        shards=first,
+        joined=others,
+        subset=make_subset(classes, fraction, max_clips_per_class, exclude_keys),
         model=model,
         recipe=recipe,
         changes={
@@ -276,6 +288,8 @@ def _train(run: "Run", hardware: "Hardware", dry_run: bool) -> float | None:
         f"of {recipe.batch_size}, in {run.run_dir}",
         markup=False,
     )
+    if left_out := run.config.open_shards().left_out("train", run.config.split_id):
+        print_note(f"left out: {left_out}")
     if dry_run:
         _print_plan(run, hardware)
         return None

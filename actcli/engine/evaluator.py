@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from actcli.engine.hardware import Hardware, launch
-from actcli.engine.metrics import Scores, calibration, class_results, summarise
+from actcli.engine.metrics import Scores, details, summarise
 from actcli.engine.protocols import AskedViews, TestViews, choose_views
 from actcli.engine.recipes import Precision, Protocol, read_fields
 from actcli.engine.report import write_report
@@ -19,7 +19,7 @@ from actcli.engine.splits import VIEWS_PER_STEP, open_test
 from actcli.errors import ActcliError
 from actcli.files import check_writable
 from actcli.models import VideoModel, load_weights, profile_model
-from actcli.shards import ShardSet
+from actcli.shards import WHOLE, Selection, ShardSet, Subset, select_shards
 
 REPORT_NAME = "report.html"
 
@@ -50,6 +50,10 @@ class EvalOptions:
     """Arithmetic."""
     keep_views: bool = False
     """Write the logits of each view as well."""
+    joined: tuple[str, ...] = ()
+    """Further folders of shards, whose classes are joined by name."""
+    subset: Subset = WHOLE
+    """Which clips of the split to score."""
     run_dir: Path | None = None
     """The run that the weights are from, for what the results say about it."""
     command: str = ""
@@ -76,8 +80,10 @@ class RunChoice:
     """Folder of the run."""
     checkpoint: str = "best"
     """``best`` or ``last`` weights."""
-    shards: str | None = None
+    shards: tuple[str, ...] = ()
     """Shards; those of the training unless given."""
+    subset: Subset = WHOLE
+    """Which clips; those that the validations of the training took, unless it or ``shards`` says otherwise."""
     split_id: str | None = None
     """Split set; that of the training unless given."""
 
@@ -91,9 +97,13 @@ def options_for_run(choice: RunChoice, **asked: Any) -> EvalOptions:
     if choice.checkpoint not in ("best", "last"):
         raise ActcliError(f"checkpoint is {choice.checkpoint!r}; allowed are: best, last.")
     config = RunConfig.read(choice.run_dir)
+    first, *others = choice.shards or (config.shards, *config.joined)
+    of_run = choice.subset == WHOLE and not choice.shards
     return EvalOptions(
         weights=weights_path(choice.run_dir, choice.checkpoint),
-        shards=choice.shards or config.shards,
+        shards=first,
+        joined=tuple(others),
+        subset=config.subset.of_tests() if of_run else choice.subset,
         results_dir=choice.run_dir / "eval",
         split_id=choice.split_id or config.split_id,
         run_dir=choice.run_dir,
@@ -139,9 +149,9 @@ def evaluate(
         ActcliError: Classes of weights and dataset differ, the views do not exist, or nothing can be written.
     """
     fabric = launch(hardware, options.precision)
-    shards = ShardSet.open(options.shards)
-    split = options.split or shards.card.evaluation_split(options.split_id)
     model, metadata = load_weights(options.weights)
+    shards = _open_shards(options, metadata, note)
+    split = options.split or shards.card.evaluation_split(options.split_id)
     _check_classes(options, metadata, shards)
     views = published_views(options.views, model, metadata, note)
     out_dir = options.out_dir or options.results_dir / _folder_name(options, split, views, shards)
@@ -169,6 +179,27 @@ def evaluate(
     return Evaluation(metrics, out_dir, views)
 
 
+def _open_shards(options: EvalOptions, metadata: dict[str, Any], note: Note) -> ShardSet:
+    """The clips to score, their labels counted as the model counts them where it knows more classes."""
+    roots, own = (options.shards, *options.joined), metadata.get("classes")
+    shards = select_shards(roots, options.subset)
+    if own is None or not set(shards.card.classes) < set(own):
+        return shards
+    note(f"the clips are of {len(shards.card.classes)} of the {len(own)} classes that the model tells apart")
+    return select_shards(roots, options.subset, labelled_as=own)
+
+
+def scored_shards(metrics: dict[str, Any]) -> ShardSet:
+    """The shards of an evaluation, as its ``metrics.json`` tells: the same clips with the same labels.
+
+    Raises:
+        ActcliError: They are not there any more, or hold other clips.
+    """
+    chosen = metrics.get("selection") or {}
+    subset = read_fields(Subset, chosen.get("subset") or {}, "the selection in metrics.json")
+    return select_shards((metrics["shards"], *chosen.get("joined", ())), subset, chosen.get("labelled_as", ()))
+
+
 def published_views(
     asked: AskedViews, model: VideoModel, metadata: dict[str, Any], note: Note = lambda _: None
 ) -> TestViews:
@@ -186,22 +217,16 @@ def published_views(
 def write_evaluation(
     out_dir: Path, scores: Scores, metrics: dict[str, Any], shards: ShardSet, split: str, split_id: str
 ) -> None:
-    """Write ``scores.parquet``, ``metrics.json`` (with calibration and results by class) and ``report.html``.
+    """Write ``scores.parquet``, ``metrics.json`` and ``report.html``.
 
     Raises:
         ActcliError: The folder cannot be written to.
     """
-    classes = shards.card.classes
-    details = {
-        "calibration": asdict(calibration(scores)),
-        "classes": [asdict(result) for result in class_results(scores, classes)],
-    }
-    metrics = {**metrics, **plain_numbers(details)}
     try:
         out_dir.mkdir(parents=True, exist_ok=True)
         names = shards.clip_names(split, split_id)
         clips = dict(zip(shards.index(split, split_id).keys.tolist(), names, strict=True))
-        write_scores(out_dir / SCORES_NAME, scores, classes, clips)
+        write_scores(out_dir / SCORES_NAME, scores, shards.card.classes, clips)
         write_metrics(out_dir / METRICS_NAME, metrics)
         write_report(out_dir / REPORT_NAME, scores, metrics, shards, split, split_id)
     except OSError as error:
@@ -213,11 +238,19 @@ def _folder_name(options: EvalOptions, split: str, views: TestViews, shards: Sha
     parts = [split, views.name(), options.split_id]
     if options.run_dir is not None:
         parts.append(options.weights.stem)
-    if options.run_dir is None or options.shards != RunConfig.read(options.run_dir).shards:
+    if options.run_dir is None or not _is_as_validated(options):
         parts.append(f"on-{shards.card.name}-{shards.card.source_digest[:8]}")
     if options.precision != "32-true":
         parts.append(options.precision)
     return "-".join(parts)
+
+
+def _is_as_validated(options: EvalOptions) -> bool:
+    """Whether the clips are those of the run's own validations."""
+    assert options.run_dir is not None
+    config = RunConfig.read(options.run_dir)
+    own = (config.shards, config.joined, config.subset.of_tests())
+    return (options.shards, options.joined, options.subset) == own
 
 
 def _say_state(metrics: dict[str, Any], note: Note) -> None:
@@ -254,6 +287,7 @@ def _metrics(
     profile = profile_model(**model.config, size=views.size)
     return {
         **summarise(scores),
+        **details(scores, shards.card.classes),
         "num_clips": len(scores.keys),
         "coverage": asdict(shards.card.split_coverage[options.split_id][split]),
         "gflops_per_view": profile.macs / 1e9,
@@ -263,6 +297,12 @@ def _metrics(
         "protocol": views.in_words(model.num_frames),
         "dataset": shards.card.name,
         "shards": options.shards,
+        "selection": {
+            "joined": options.joined,
+            "subset": asdict(options.subset),
+            "labelled_as": shards.card.classes if isinstance(shards, Selection) else (),
+        },
+        "left_out": shards.left_out(split, options.split_id),
         "split": split,
         "split_id": options.split_id,
         "model": model.config["name"],

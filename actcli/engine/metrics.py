@@ -1,7 +1,7 @@
 """Scores of a split and the numbers made from them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -154,6 +154,14 @@ def calibration(scores: Scores, num_bins: int = 15) -> Calibration:
     )
     shares = [one.num_clips / len(right) * abs(one.confidence - one.accuracy) for one in bins if one.num_clips]
     return Calibration(float(sum(shares)) if shares else float("nan"), len(right), bins)
+
+
+def details(scores: Scores, classes: Sequence[str]) -> dict[str, Any]:
+    """Calibration and the result of each class, as plain data."""
+    return {
+        "calibration": asdict(calibration(scores)),
+        "classes": [asdict(result) for result in class_results(scores, classes)],
+    }
 
 
 def _calibration_bin(

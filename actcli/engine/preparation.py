@@ -41,7 +41,7 @@ def prepare(config: RunConfig, hardware: Hardware, fabric: Fabric, note: Note) -
     Raises:
         ActcliError: Something does not fit together.
     """
-    shards = ShardSet.open(config.shards)
+    shards = config.open_shards()
     model = build_model(config, shards.card.classes, note)
     config = _settle_passes(config, model, fabric, note)
     train_loader, val_loader = _open_loaders(config, model, shards, hardware, fabric, note)
@@ -81,9 +81,10 @@ def _open_loaders(
     )
     share = recipe.batch_size // fabric.world_size
     train_loader = open_training(shards, split_id, recipe, spec, hardware, fabric)
+    tested = config.open_shards(tests=True)
     val_loader = open_test(
-        shards,
-        shards.card.evaluation_split(split_id),
+        tested,
+        tested.card.evaluation_split(split_id),
         split_id,
         views,
         spec,

@@ -14,6 +14,7 @@ from actcli.engine.recipes import Recipe, read_fields, read_small_text, read_yam
 from actcli.engine.reporting import EpochReport
 from actcli.errors import ActcliError
 from actcli.files import written_whole
+from actcli.shards import WHOLE, ShardSet, Subset, select_shards
 
 CONFIG_NAME = "config.yaml"
 LAST_CHECKPOINT = "checkpoints/last.ckpt"
@@ -42,6 +43,10 @@ class RunConfig:
     micro_batch: int | None = None
     """Clips per forward and backward pass, on each process; a batch that does not fit into memory is cut into passes.
     Chosen by the memory at hand unless given, and kept for good, since batch norm sees it."""
+    joined: tuple[str, ...] = ()
+    """Further folders of shards, whose classes are joined by name."""
+    subset: Subset = WHOLE
+    """Which clips are trained on; a validation leaves out the same classes and keys, but no share of the clips."""
     changes: tuple[str, ...] = ()
     """What was changed when the run was continued, in words."""
 
@@ -49,10 +54,18 @@ class RunConfig:
         """What the user decided: without what the machine and later continuations added."""
         return replace(self, micro_batch=None, changes=())
 
+    def open_shards(self, *, tests: bool = False) -> ShardSet:
+        """The clips that are trained on, or tested on."""
+        return select_shards((self.shards, *self.joined), self.subset.of_tests() if tests else self.subset)
+
     def write(self, run_dir: Path) -> None:
         """Write ``config.yaml``."""
         run_dir.mkdir(parents=True, exist_ok=True)
-        value = {**asdict(self), "recipe": self.recipe.to_dict(), "changes": list(self.changes), "actcli": __version__}
+        subset = {
+            name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self.subset).items()
+        }
+        lists = {"joined": list(self.joined), "changes": list(self.changes), "subset": subset}
+        value = {**asdict(self), "recipe": self.recipe.to_dict(), **lists, "actcli": __version__}
         with written_whole(run_dir / CONFIG_NAME) as partial:
             partial.write_text(yaml.safe_dump(value, sort_keys=False, allow_unicode=True))
 

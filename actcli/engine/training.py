@@ -30,7 +30,7 @@ from actcli.engine.trainer import train
 from actcli.errors import ActcliError
 from actcli.models import create_model, profile_model
 from actcli.models.profile import example_inputs
-from actcli.shards import ShardSet
+from actcli.shards import WHOLE, ShardSet, Subset, select_shards
 
 Note = Callable[[str], None]
 _TIMED_CLIPS = 2
@@ -56,6 +56,10 @@ class TrainRequest:
     """With ``init``: start a new classifier."""
     split_id: str = "1"
     """Split set."""
+    joined: Sequence[str] = ()
+    """Further folders of shards, whose classes are joined by name."""
+    subset: Subset = WHOLE
+    """Which clips to train on."""
     micro_batch: int | None = None
     """Clips per forward and backward pass; by the memory at hand unless given."""
 
@@ -82,7 +86,7 @@ def make_config(request: TrainRequest, note: Note = lambda _: None) -> RunConfig
     Raises:
         ActcliError: There is no such model, recipe or file, or a number is wrong.
     """
-    shards = ShardSet.open(request.shards)
+    shards = select_shards((request.shards, *request.joined), request.subset)
     card = shards.card
     if request.recipe is None and request.model is None:
         raise ActcliError("say which model to train: actcli train --model tsm. All of them: actcli models")
@@ -90,7 +94,7 @@ def make_config(request: TrainRequest, note: Note = lambda _: None) -> RunConfig
         raise ActcliError("new_head (--new-head) replaces the classifier of weights; give them with init (--init).")
     if request.micro_batch is not None and request.micro_batch < 1:
         raise ActcliError(f"micro_batch is {request.micro_batch}; it has to be at least 1.")
-    recipe = load_recipe(request.recipe) if request.recipe else find_recipe(str(request.model), card.name)
+    recipe = load_recipe(request.recipe) if request.recipe else find_recipe(str(request.model), card.name.split("+")[0])
     if request.model is not None and recipe.model != request.model:
         raise ActcliError(f"recipe {recipe.name} is for {recipe.model}, not {request.model}; leave out the model.")
     recipe = override_recipe(recipe, request.changes, request.settings)
@@ -104,6 +108,8 @@ def make_config(request: TrainRequest, note: Note = lambda _: None) -> RunConfig
         init=request.init,
         new_head=request.new_head,
         micro_batch=request.micro_batch,
+        joined=tuple(map(_everywhere, request.joined)),
+        subset=request.subset,
     )
 
 
@@ -262,8 +268,12 @@ def plan_training(config: RunConfig, hardware: Hardware) -> TrainingPlan:
         ActcliError: There is no such split set, or its training clips do not fill one batch.
     """
     recipe = config.recipe
-    card = ShardSet.open(config.shards).card
-    splits = card.splits(config.split_id)
+    card = config.open_shards().card
+    splits = card.splits(config.split_id) | {
+        split: count
+        for split, count in config.open_shards(tests=True).card.splits(config.split_id).items()
+        if split != "train"
+    }
     if splits.get("train", 0) < recipe.batch_size:
         raise ActcliError(
             f"{splits.get('train', 0)} training clips do not fill one batch of {recipe.batch_size}. Lower batch_size "

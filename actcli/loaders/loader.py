@@ -18,7 +18,7 @@ from actcli.loaders.order import Order
 from actcli.loaders.originals import find_original, find_sampling, original_of
 from actcli.loaders.plan import Modality, ViewSettings
 from actcli.loaders.views import Size
-from actcli.shards import ShardSet
+from actcli.shards import WHOLE, Selection, ShardSet, Subset, select_shards
 
 _STATE_VERSION = 1
 SetupValue = str | int | bool | None
@@ -38,7 +38,7 @@ class LoaderState(TypedDict):
 
 
 def open_loader(
-    shards: str | Path | ShardSet,
+    shards: str | Path | ShardSet | Sequence[str | Path],
     split: str = "train",
     num_frames: int = 8,
     size: int = 224,
@@ -63,11 +63,12 @@ def open_loader(
     device: torch.device | str | None = None,
     reading: Reading | None = None,
     shuffle_buffer: int | None = None,
+    subset: Subset = WHOLE,
 ) -> "Loader":
     """Open a split of a shard set for training or evaluation.
 
     Args:
-        shards: Folder or URL of the shards.
+        shards: Folder or URL of the shards; several folders are joined, their classes by name.
         split: ``train``, ``val`` or ``test``.
         num_frames: Frames (segments) per clip, T.
         size: Height and width of the clips in pixels.
@@ -94,6 +95,7 @@ def open_loader(
         shuffle_buffer: Read the tars through from front to back, without an index, and shuffle among that many clips;
             by default the index is used, every epoch is shuffled as a whole, and only the frames needed are read. With
             several ranks each of them reads all tars.
+        subset: Which clips of the split to take.
 
     Raises:
         ActcliError: When something asked for does not exist or does not fit together.
@@ -107,7 +109,11 @@ def open_loader(
         raise ActcliError(f"augmentation is {augmentation!r}; it must be an actcli.loaders.Augmentation, or left out.")
     place = _find_device(device)
     backend = choose_backend(backend, place)
-    opened = shards if isinstance(shards, ShardSet) else ShardSet.open(str(shards))
+    opened = _open_shards(shards, subset)
+    if shuffle_buffer is not None and isinstance(opened, Selection):
+        raise ActcliError(
+            "a stream reads all clips of one folder; leave shuffle_buffer out to take some, or join folders."
+        )
     training = split == "train" if training is None else training
     if training and (num_test_clips, num_crops) != (1, 1):
         raise ActcliError(
@@ -142,6 +148,14 @@ def open_loader(
         epochs = StreamedEpochs(opened, split, split_id, settings, shuffle_buffer)
     order = Order(epochs.num_clips, batch_size, training, drop_last, seed, rank, world_size)
     return Loader(opened, epochs, settings, order, workers, backend, place)
+
+
+def _open_shards(shards: str | Path | ShardSet | Sequence[str | Path], subset: Subset) -> ShardSet:
+    if not isinstance(shards, ShardSet):
+        return select_shards([shards] if isinstance(shards, str | Path) else shards, subset)
+    if subset != WHOLE:
+        raise ActcliError("these shards are open already; give subset to select_shards, or the folder to open_loader.")
+    return shards
 
 
 def _check_least(least: int, **numbers: int | None) -> None:

@@ -5,13 +5,16 @@ from actcli.shards.forecast import ShardForecast, forecast_shards
 from actcli.shards.index import ShardIndex
 from actcli.shards.options import ShardOptions
 from actcli.shards.reader import ShardReader, ShardSet
+from actcli.shards.selection import WHOLE, Selection, Subset, read_keys, select_shards
 from actcli.shards.verify import Finding, verify_shards
 from actcli.shards.writer import ShardSummary, write_shards
 
 __all__ = [
     "SHARD_FORMAT_VERSION",
+    "WHOLE",
     "Coverage",
     "Finding",
+    "Selection",
     "ShardCard",
     "ShardFile",
     "ShardForecast",
@@ -20,7 +23,10 @@ __all__ = [
     "ShardReader",
     "ShardSet",
     "ShardSummary",
+    "Subset",
     "forecast_shards",
+    "read_keys",
+    "select_shards",
     "verify_shards",
     "write_shards",
 ]

@@ -79,6 +79,10 @@ class ShardSet:
         origin, source = self._index_file(split, split_id)
         return read_clip_names(source, origin, self.card.split_sets[split_id][split])
 
+    def left_out(self, split: str, split_id: str = "1") -> str:
+        """Which clips of a split are not seen, in words; empty where all are."""
+        return ""
+
     def _index_file(self, split: str, split_id: str) -> tuple[str, str | BinaryIO]:
         """Path or URL of an index, and what to read it from, once it is the one that the card names."""
         name = self.card.index_name(split, split_id)

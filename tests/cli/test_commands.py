@@ -389,3 +389,38 @@ def test_bench_loader_recommends_a_loader(done, actcli):
     result = actcli(f"bench loader --frames 2 --size 32 --batch-size 4 --workers 1 --device cpu {done.space}")
     assert result.exit_code == 0, result.output
     assert "clips/s" in result.output
+
+
+def test_a_run_on_some_classes_says_everywhere_what_was_left_out(done, actcli, tmp_path):
+    (tmp_path / "shards").symlink_to(done.root / "shards")
+    (tmp_path / "names").write_text("growing\nshrinking\n")
+    space = f"--workspace {tmp_path}"
+    train = actcli(f"train --model tsm {TINY} --classes {tmp_path}/names --fraction 0.7 {space}")
+    assert train.exit_code == 0, train.output
+    said = "left out: 12 of 18 clips of train (only 2 classes ('growing', 'shrinking'), 70 % of each class)"
+    assert said in train.output
+    [run] = (tmp_path / "runs").iterdir()
+    assert yaml.safe_load((run / "config.yaml").read_text())["subset"]["classes"] == ["growing", "shrinking"]
+    result = actcli(f"eval --workers 0 --device cpu {space}")
+    assert result.exit_code == 0, result.output
+    [folder] = (run / "eval").iterdir()
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert metrics["num_clips"] == 2
+    assert metrics["left_out"] == "4 of 6 clips of val (only 2 classes ('growing', 'shrinking'))"
+    assert "4 of 6 clips of val (only 2 classes" in (folder / "report.html").read_text()
+
+
+def test_a_model_of_all_classes_is_tested_on_some_with_its_own_labels(done, actcli):
+    result = actcli(f"eval --run {done.run.name} --classes growing --workers 0 {done.space}")
+    assert result.exit_code == 0, result.output
+    assert "the clips are of 1 of the 6 classes" in result.output
+    [folder] = [path for path in (done.run / "eval").iterdir() if "-on-tiny-" in path.name]
+    label = ShardSet.open(done.root / "shards" / "tiny").card.classes.index("growing")
+    assert read_scores(folder).labels.tolist() == [label]
+    assert read_scores(folder).logits.shape == (1, 6)
+
+
+def test_a_class_that_is_not_there_is_refused_before_training(done, actcli):
+    result = actcli(f"train --model tsm {TINY} --classes growning {done.space}")
+    assert result.exit_code == 1
+    assert "tiny has no class 'growning'; did you mean 'growing'?" in result.output
