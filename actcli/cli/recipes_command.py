@@ -1,5 +1,7 @@
 """``actcli recipes``: the published trainings."""
 
+from pathlib import Path
+from shlex import quote
 from typing import Annotated
 
 import typer
@@ -7,19 +9,17 @@ import typer
 from actcli.cli._completion import complete_recipes
 from actcli.cli._console import console, table
 
+group = typer.Typer(invoke_without_command=True, help="List the recipes, show one, or copy one to edit.")
 
-def recipes_command(
-    name: Annotated[
-        str | None, typer.Argument(help="Show one recipe in full, as YAML.", autocompletion=complete_recipes)
-    ] = None,
-) -> None:
-    """List the recipes; each holds every number of a published training. Name one to see them, and their source."""
-    import yaml
+NameArgument = Annotated[str, typer.Argument(help="Name of a recipe.", autocompletion=complete_recipes)]
 
-    from actcli.engine.recipes import list_recipes, load_recipe
 
-    if name is not None:
-        console.print(yaml.safe_dump(load_recipe(name).to_dict(), sort_keys=False), markup=False)
+@group.callback()
+def recipes(ctx: typer.Context) -> None:
+    """List the recipes; each holds every number of a published training."""
+    from actcli.engine.recipes import list_recipes
+
+    if ctx.invoked_subcommand is not None:
         return
     listing = table("recipe", "default for", "#epochs", "#batch", "#rate", "#views")
     for recipe in list_recipes():
@@ -32,3 +32,24 @@ def recipes_command(
             f"{recipe.test.clips}x{recipe.test.crops}",
         )
     console.print(listing)
+    console.print("all numbers of one: actcli recipes show NAME. To edit: actcli recipes copy NAME FILE.yaml")
+
+
+@group.command("show")
+def show_command(name: NameArgument) -> None:
+    """Show every number of a recipe, as YAML, and its source."""
+    from actcli.engine.recipes import load_recipe, recipe_text
+
+    console.print(recipe_text(load_recipe(name)), markup=False, end="")
+
+
+@group.command("copy")
+def copy_command(
+    name: NameArgument,
+    file: Annotated[Path, typer.Argument(help="New file; its name ends with .yaml")],
+) -> None:
+    """Copy a recipe to a file, to be edited and used with: actcli train --recipe FILE."""
+    from actcli.engine.recipes import copy_recipe
+
+    copy_recipe(name, file)
+    console.print(f"{file} holds every number of {name}. next: actcli train --recipe {quote(str(file))}", markup=False)

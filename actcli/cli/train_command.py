@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from actcli.cli._completion import complete_models, complete_recipes
-from actcli.cli._console import Progress, console, duration, print_note, table
+from actcli.cli._console import console, print_note, table
 from actcli.cli._options import (
     CACHE_BYTES,
     DATA,
@@ -33,17 +33,17 @@ from actcli.cli._options import (
     make_subset,
     num_workers,
 )
+from actcli.cli._training import TerminalReporter
 from actcli.cli._workspace import Workspace
 from actcli.errors import ActcliError
 
 if TYPE_CHECKING:
     from actcli.engine.hardware import Hardware
-    from actcli.engine.reporting import EpochReport, StepReport
     from actcli.engine.training import Run
 
 CONTINUE_WITH = {
     "resume", "run_dir", "workspace", "workers", "loader", "device", "devices", "checkpoint_minutes",
-    "cache_dir", "cache_bytes", "epochs", "dry_run",
+    "cache_dir", "cache_bytes", "epochs", "micro_batch", "dry_run",
 }  # fmt: skip
 """Flags that make sense for a run that goes on; everything else comes from the run."""
 
@@ -115,6 +115,12 @@ def train_command(
     new_head: Annotated[
         bool, typer.Option("--new-head", help="With --init: start a new classifier.", rich_help_panel=MODEL)
     ] = False,
+    freeze: Annotated[
+        Literal["backbone"] | None,
+        typer.Option(
+            help="backbone: train the classifier only (linear probe).", show_default="nothing", rich_help_panel=MODEL
+        ),
+    ] = None,
     recipe: Annotated[
         str | None,
         typer.Option(
@@ -138,8 +144,56 @@ def train_command(
     learning_rate: Annotated[
         float | None, typer.Option(help="Base learning rate.", show_default=RECIPE, rich_help_panel=SCHEDULE)
     ] = None,
+    scale_lr: Annotated[
+        Literal["linear", "sqrt"] | None,
+        typer.Option(
+            help="Scale the base learning rate with the clips of an update, relative to the recipe's.",
+            show_default="not scaled",
+            rich_help_panel=SCHEDULE,
+        ),
+    ] = None,
+    schedule: Annotated[
+        Literal["step", "cosine", "polynomial", "constant"] | None,
+        typer.Option(
+            help="Shape of the learning rate after the warm-up.", show_default=RECIPE, rich_help_panel=SCHEDULE
+        ),
+    ] = None,
+    schedule_per: Annotated[
+        Literal["epoch", "step"] | None,
+        typer.Option(help="What the learning rate changes with.", show_default=RECIPE, rich_help_panel=SCHEDULE),
+    ] = None,
+    warmup_epochs: Annotated[
+        int | None,
+        typer.Option(
+            min=0, help="Epochs that lead up to the base rate.", show_default=RECIPE, rich_help_panel=SCHEDULE
+        ),
+    ] = None,
+    optimizer: Annotated[
+        Literal["sgd", "adamw"] | None,
+        typer.Option(help="Optimiser.", show_default=RECIPE, rich_help_panel=SCHEDULE),
+    ] = None,
     weight_decay: Annotated[
         float | None, typer.Option(help="Weight decay.", show_default=RECIPE, rich_help_panel=SCHEDULE)
+    ] = None,
+    layer_decay: Annotated[
+        float | None,
+        typer.Option(
+            help="Transformers: each layer learns so many times as fast as the one above it (0.75).",
+            show_default="all alike",
+            rich_help_panel=SCHEDULE,
+        ),
+    ] = None,
+    clip_norm: Annotated[
+        float | None,
+        typer.Option(help="Scale gradients down to this total norm.", show_default=RECIPE, rich_help_panel=SCHEDULE),
+    ] = None,
+    ema: Annotated[
+        float | None,
+        typer.Option(
+            help="Keep a moving average of the weights with this decay per update (0.999); it is what is validated.",
+            show_default="none",
+            rich_help_panel=SCHEDULE,
+        ),
     ] = None,
     seed: Annotated[
         int | None, typer.Option(help="Seed of everything random.", show_default="0", rich_help_panel=SCHEDULE)
@@ -160,6 +214,17 @@ def train_command(
     precision: Annotated[
         Precision | None, typer.Option(help="Arithmetic.", show_default=RECIPE, rich_help_panel=HARDWARE)
     ] = None,
+    compile: Annotated[
+        bool, typer.Option("--compile", help="Run the step through torch.compile.", rich_help_panel=HARDWARE)
+    ] = False,
+    find_batch_size: Annotated[
+        bool,
+        typer.Option(
+            "--find-batch-size",
+            help="Take the largest batch whose clips fit at once (see --scale-lr).",
+            rich_help_panel=HARDWARE,
+        ),
+    ] = False,
     micro_batch: Annotated[
         int | None,
         typer.Option(
@@ -188,6 +253,20 @@ def train_command(
     checkpoint_minutes: Annotated[
         float, typer.Option(min=0, help="Minutes between checkpoints inside an epoch.", rich_help_panel=RUN)
     ] = 10.0,
+    keep_every: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Epochs after which a copy of the weights is kept.", show_default="none", rich_help_panel=RUN
+        ),
+    ] = None,
+    log: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Where the curves go: tensorboard, csv, trackio, wandb; several may be given.",
+            show_default="tensorboard",
+            rich_help_panel=RUN,
+        ),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be trained, and the memory it takes.", rich_help_panel=RUN)
     ] = False,
@@ -207,6 +286,7 @@ def train_command(
         newest_run,
         same_run,
         split_set_requests,
+        with_largest_batch,
     )
 
     cached = str(cache_dir) if cache_dir else None
@@ -216,11 +296,14 @@ def train_command(
     if resume and flags and run_dir is not None and (run_dir / "config.yaml").exists():
         raise ActcliError(
             f"a run is continued with the settings in its config.yaml; leave out {', '.join(flags)}, or start a "
-            f"new run. Only --epochs can change."
+            f"new run. Only --epochs and --micro-batch can change, and where it runs."
         )
     if resume and not flags:
-        _train(continued_run(run_dir, epochs) if run_dir else newest_run(space.runs, epochs), hardware, dry_run)
+        unfinished = run_dir or newest_run(space.runs)
+        _train(continued_run(unfinished, epochs, micro_batch), hardware, dry_run)
         return
+    if find_batch_size and (batch_size or micro_batch):
+        raise ActcliError("--find-batch-size chooses --batch-size and --micro-batch; leave them out.")
     first, *others = shards_dir or [str(space.shard_dataset(dataset))]
     request = TrainRequest(
         shards=first,
@@ -235,12 +318,22 @@ def train_command(
             "batch_size": batch_size,
             "accumulate": accumulate,
             "learning_rate": learning_rate,
+            "scale_lr": scale_lr,
+            "optimizer": optimizer,
             "weight_decay": weight_decay,
+            "layer_decay": layer_decay,
+            "clip_norm": clip_norm,
+            "ema": ema,
+            "freeze": freeze,
+            "compile": compile or None,
+            "keep_every": keep_every,
+            "log": log,
             "sampling": sampling,
             "order": order,
             "pretrained": pretrained,
             "precision": precision,
             "seed": seed,
+            "schedule": {"kind": schedule, "per": schedule_per, "warmup_epochs": warmup_epochs},
             "model_options": {"backbone": backbone, "modality": modality, "dropout": dropout},
         },
         settings=setting or [],
@@ -252,6 +345,8 @@ def train_command(
     best: dict[str, float | None] = {}
     for part in split_set_requests(request) if all_splits else [request]:
         config = make_config(part, print_note)
+        if find_batch_size:
+            config = with_largest_batch(config, hardware, print_note)
         folder = run_dir / f"split{part.split_id}" if run_dir and all_splits else run_dir
         if resume and folder is None:
             run = same_run(config, space.runs, print_note)
@@ -267,9 +362,10 @@ def train_command(
 def _other_flags(ctx: typer.Context) -> list[str]:
     """The flags given that say what to train, not where and how far."""
     return [
-        f"--{name.replace('_', '-')}"
-        for name in ctx.params
-        if name not in CONTINUE_WITH and str(ctx.get_parameter_source(name)).endswith("COMMANDLINE")
+        parameter.opts[0]
+        for parameter in ctx.command.params
+        if parameter.name not in CONTINUE_WITH
+        and str(ctx.get_parameter_source(str(parameter.name))).endswith("COMMANDLINE")
     ]
 
 
@@ -293,7 +389,7 @@ def _train(run: "Run", hardware: "Hardware", dry_run: bool) -> float | None:
     if dry_run:
         _print_plan(run, hardware)
         return None
-    with _TerminalReporter() as reporter:
+    with TerminalReporter() as reporter:
         history = run.train(hardware, reporter)
     best = max((report.val_top1 for report in history if report.val_top1 is not None), default=None)
     told = "no epoch was validated" if best is None else f"best top-1 {100 * best:.2f} %"
@@ -319,54 +415,3 @@ def _print_split_sets(best: dict[str, float | None]) -> None:
     if len(known) == len(best):
         summary.add_row("mean", f"{100 * sum(known) / len(known):.2f}")
     console.print(summary)
-
-
-class _TerminalReporter:
-    """Shows a training on the terminal."""
-
-    def __init__(self) -> None:
-        self._bars: dict[str, Progress] = {}
-
-    def __enter__(self) -> "_TerminalReporter":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._close()
-
-    def note(self, text: str) -> None:
-        print_note(text)
-
-    def foretold(self, epoch_seconds: float, seconds_left: float) -> None:
-        print_note(
-            f"an epoch takes about {duration(epoch_seconds)}, all that is left about {duration(seconds_left)}, "
-            f"validation left out. Less: --epochs, --size, --frames, --backbone"
-        )
-
-    def step(self, report: "StepReport") -> None:
-        bar = self._bar(f"epoch {report.epoch + 1}/{report.num_epochs}")
-        detail = f"loss {report.loss:.3f} · {report.clips_per_second:.1f} clips/s"
-        if console.width >= 120:
-            detail += f" · {report.waiting:.0%} waiting for data"
-        bar.update(report.step, report.num_steps, detail, report.seconds_left)
-
-    def validating(self, done: int, total: int) -> None:
-        self._bar("validate").update(done, total)
-
-    def epoch(self, report: "EpochReport") -> None:
-        self._close()
-        validated = "" if report.val_top1 is None else f", val top-1 {100 * report.val_top1:.2f} %"
-        console.print(
-            f"epoch {report.epoch + 1}: loss {report.train_loss:.4f}, train top-1 {100 * report.train_top1:.2f} %"
-            f"{validated}, learning rate {report.learning_rate:.3g}"
-        )
-
-    def _bar(self, title: str) -> Progress:
-        if title not in self._bars:
-            self._close()
-            self._bars[title] = Progress(title, "steps")
-        return self._bars[title]
-
-    def _close(self) -> None:
-        for bar in self._bars.values():
-            bar.__exit__(None, None, None)
-        self._bars.clear()

@@ -1,6 +1,7 @@
 """The state of a training, written so that it is either whole or absent, and read only if nothing in it changed."""
 
 import pickle
+import sys
 import zipfile
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -10,7 +11,7 @@ import torch
 from actcli.errors import ActcliError
 from actcli.files import written_whole
 
-CHECKPOINT_VERSION = 1
+CHECKPOINT_VERSION = 2
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
@@ -62,4 +63,17 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         raise ActcliError(f"{path} is no checkpoint of actcli, or is damaged ({type(error).__name__}).") from error
     if version != CHECKPOINT_VERSION:
         raise ActcliError(f"{path} has version {version}, this actcli reads {CHECKPOINT_VERSION}.")
-    return state
+    interned: dict[str, Any] = _interned(state)
+    return interned
+
+
+def _interned(value: Any) -> Any:
+    """The same with names that are the program's own strings.
+
+    A pickle writes a string once and refers to it afterwards, so that the next checkpoint has the very bytes of an
+    undisturbed run's only if equal names are one object.
+    """
+    if isinstance(value, dict):
+        items = ((sys.intern(key) if type(key) is str else key, _interned(item)) for key, item in value.items())
+        return type(value)(items)
+    return list(map(_interned, value)) if type(value) is list else value

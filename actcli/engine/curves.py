@@ -10,9 +10,12 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
+from torch.utils.tensorboard.summary import image
 
 
 class Curves:
@@ -40,6 +43,15 @@ class Curves:
         """
         values = [Summary.Value(tag=name, simple_value=value) for name, value in points.items()]
         self._write(Event(wall_time=time.time(), step=step, summary=Summary(value=values)))
+
+    def picture(self, step: int, name: str, picture_HWC: NDArray[np.uint8]) -> None:
+        """A picture of a step.
+
+        Raises:
+            OSError: It cannot be written.
+        """
+        summary = image(name, picture_HWC, dataformats="HWC")  # type: ignore[no-untyped-call]
+        self._write(Event(wall_time=time.time(), step=step, summary=summary))
 
     def close(self) -> None:
         """End the file."""

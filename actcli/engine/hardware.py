@@ -60,12 +60,19 @@ def launch(hardware: Hardware, precision: Precision) -> Fabric:
         )
     if precision not in get_args(Precision):
         raise ActcliError(f"precision {precision!r} is unknown; allowed are: {', '.join(get_args(Precision))}.")
+    if precision == "16-mixed" and (hardware.accelerator == "cpu" or not torch.cuda.is_available()):
+        raise ActcliError("the precision 16-mixed needs a CUDA device; on the CPU choose bf16-mixed or 32-true.")
     # torchrun says how many processes there are; Fabric alone would take one device for a training of its own
     devices = int(os.environ.get("LOCAL_WORLD_SIZE", hardware.devices))
     num_nodes = int(os.environ.get("GROUP_WORLD_SIZE", 1))
     fabric = Fabric(accelerator=hardware.accelerator, devices=devices, num_nodes=num_nodes, precision=precision)
     fabric.launch()
     return fabric
+
+
+def training_device(hardware: Hardware) -> torch.device:
+    """The device of a single process."""
+    return torch.device("cuda" if hardware.accelerator != "cpu" and torch.cuda.is_available() else "cpu")
 
 
 def available_memory(device: torch.device) -> int:

@@ -1,11 +1,14 @@
 """What a training step takes, and how to cut a batch that does not fit."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from actcli.errors import ActcliError
 from actcli.models import create_model
 from actcli.models.profile import example_inputs
 
@@ -71,3 +74,30 @@ def micro_batch_size(batch_size: int, fitting: int) -> int:
     """
     num_parts = -(-batch_size // max(1, fitting))
     return -(-batch_size // num_parts)
+
+
+@contextmanager
+def told_what_to_lower(what: str, micro_batch: int, continue_with: str) -> Iterator[None]:
+    """Turn the lack of memory for a step into a sentence that says what to lower.
+
+    Args:
+        what: The clips, in words.
+        micro_batch: Clips that went through the network at once.
+        continue_with: Command that goes on from the last checkpoint.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        fewer = f"--micro-batch {micro_batch // 2}, " if micro_batch > 1 else ""
+        raise ActcliError(
+            f"there is not enough memory for {micro_batch} {what} at once. Lower one of: {fewer}--frames, --size, or "
+            f"take a smaller --backbone. The last checkpoint, if there is one, is whole; fewer clips at once are "
+            f"possible from there: {continue_with} --micro-batch {max(1, micro_batch // 2)}"
+        ) from error
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an allocation failed, on a GPU or on the host."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)

@@ -14,23 +14,28 @@ from actcli.loaders.originals import original_of
 from actcli.models import create_model, list_models
 from actcli.models.pretrained import find_imagenet
 
+_NESTED = ("model_options", "schedule")
+"""Fields that hold fields."""
+
 
 def override_recipe(recipe: Recipe, values: Mapping[str, Any], settings: Sequence[str] = ()) -> Recipe:
     """A recipe with some numbers replaced.
 
     Args:
         recipe: The published one.
-        values: Fields to replace; None leaves a field alone, and so it does inside ``model_options``.
+        values: Fields to replace; None leaves a field alone, and so it does inside ``model_options`` and ``schedule``.
         settings: ``field=value`` texts, value in YAML, dots for inner fields: ``schedule.kind=cosine``.
 
     Raises:
         ActcliError: A field does not exist or a value is of another type.
     """
     plain = recipe.to_dict()
-    given = {name: value for name, value in values.items() if value is not None and name != "model_options"}
+    plain["base_batch"] = recipe.base_batch or recipe.batch_size * recipe.accumulate
+    given = {name: value for name, value in values.items() if value is not None and name not in _NESTED}
     plain |= given
-    options = {name: value for name, value in values.get("model_options", {}).items() if value is not None}
-    plain["model_options"] = {**plain["model_options"], **options}
+    for name in _NESTED:
+        inner = {field: value for field, value in values.get(name, {}).items() if value is not None}
+        plain[name] = {**plain[name], **inner}
     if plain["pretrained"] == "none":
         plain["pretrained"] = None
     if "size" in given:
@@ -38,6 +43,8 @@ def override_recipe(recipe: Recipe, values: Mapping[str, Any], settings: Sequenc
     for text in settings:
         _show_augmentation(plain, text)
         _set(plain, _in_model_options(plain, text))
+    if plain["scale_lr"] is None:
+        plain["base_batch"] = recipe.base_batch  # nothing hangs on it
     return Recipe.from_dict(plain, "the recipe with your changes")
 
 

@@ -12,6 +12,7 @@ from actcli.engine.protocols import AskedViews, choose_views
 from actcli.engine.runs import RunConfig
 from actcli.engine.splits import open_test, open_training
 from actcli.engine.step import TrainingStep
+from actcli.engine.tracking import check_trackers
 from actcli.loaders import Loader
 from actcli.models import VideoModel
 from actcli.shards import ShardCard, ShardSet
@@ -41,6 +42,7 @@ def prepare(config: RunConfig, hardware: Hardware, fabric: Fabric, note: Note) -
     Raises:
         ActcliError: Something does not fit together.
     """
+    check_trackers(config.recipe.log)
     shards = config.open_shards()
     model = build_model(config, shards.card.classes, note)
     config = _settle_passes(config, model, fabric, note)

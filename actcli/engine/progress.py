@@ -38,31 +38,3 @@ class Progress:
         """Go to the first step of the next epoch."""
         self.epoch += 1
         self.step, self.loss_sum, self.correct, self.seen = 0, 0.0, 0, 0
-
-
-@dataclass(frozen=True)
-class StepPlace:
-    """Which step of the training a batch is for."""
-
-    epoch: int
-    """0-based."""
-    step: int
-    """0-based, in the epoch."""
-    num_steps: int
-    """Steps of an epoch."""
-
-    @property
-    def number(self) -> int:
-        """0-based, counted from the beginning of the training."""
-        return self.epoch * self.num_steps + self.step
-
-    def ends_update(self, accumulate: int) -> bool:
-        """Whether the batches up to this one make whole updates; the last of an epoch may have fewer."""
-        return (self.step + 1) % accumulate == 0 or self.step + 1 == self.num_steps
-
-    def batches_of_update(self, accumulate: int) -> int:
-        """Batches of the update that this one belongs to: the last update of an epoch may have fewer.
-
-        7 steps, accumulate 3  ->  3 3 3 | 3 3 3 | 1
-        """
-        return min(accumulate, self.num_steps - self.step + self.step % accumulate)

@@ -11,14 +11,16 @@ import pydantic_core
 import yaml
 from pydantic import Field, TypeAdapter, ValidationError
 
-from actcli.engine.schedules import Schedule
+from actcli.engine.schedules import Schedule, StepPlace
 from actcli.errors import ActcliError
 from actcli.files import open_regular
 from actcli.loaders.augment import Augmentation
 from actcli.loaders.epochs import ReadingOrder
 
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
+TrackerName = Literal["tensorboard", "csv", "trackio", "wandb"]
 Kind = TypeVar("Kind")
+_SUFFIXES = (".yaml", ".yml")
 Count = Annotated[int, Field(ge=1)]
 Pixels = Annotated[int, Field(ge=8, le=4096)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -78,21 +80,36 @@ class Recipe:
     accumulate: Count = 1
     """Steps whose gradients are averaged into one update; the last update of an epoch may hold fewer."""
     learning_rate: NotNegative = 0.01
-    """Base rate of SGD."""
+    """Base rate of the optimiser."""
+    scale_lr: Literal["linear", "sqrt"] | None = None
+    """How the base rate grows with the clips of an update: ``linear`` (Goyal et al. 2017) or ``sqrt`` (usual for Adam);
+    not at all unless given."""
+    base_batch: Count | None = None
+    """Clips of an update that ``learning_rate`` belongs to; those of the recipe before flags changed it."""
     schedule: Schedule = field(default_factory=Schedule)
     """How the rate changes."""
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    """``sgd`` or ``adamw``."""
     momentum: Share = 0.9
     """Momentum of SGD."""
+    betas: tuple[Share, Share] = (0.9, 0.999)
+    """Decay of AdamW's two averages."""
     weight_decay: NotNegative = 5e-4
-    """Weight decay of SGD."""
+    """Weight decay; AdamW's spares biases, norms, class tokens and position embeddings."""
+    layer_decay: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Transformers: each layer learns so many times as fast as the one above it (BEiT: 0.65 to 0.75)."""
     multipliers: bool = True
     """Whether the model's learning-rate and decay multipliers are applied (GSM and GSF declare and ignore them)."""
     fast_classifier: bool = False
     """TSM's fc_lr5: the classifier learns 5 times as fast, its bias 10 times."""
     partial_bn: bool = False
     """Freeze every batch norm but the first."""
+    freeze: Literal["backbone"] | None = None
+    """``backbone``: only the classifier learns, on features without gradients (linear probe)."""
     clip_norm: Positive | None = 20.0
     """Gradients are scaled down to this total norm."""
+    ema: Share | None = None
+    """Decay per update of a moving average of the weights, which is then what is validated and saved."""
     label_smoothing: Share = 0.0
     """Share of the target spread over all classes."""
     mixup: NotNegative = 0.0
@@ -102,7 +119,9 @@ class Recipe:
     augmentation: Augmentation | None = None
     """What training changes at random; what the sampling's original code does unless given."""
     precision: Precision = "32-true"
-    """Arithmetic: ``32-true``, ``bf16-mixed`` or ``16-mixed``."""
+    """Arithmetic: ``32-true``, ``bf16-mixed`` or ``16-mixed`` (CUDA only)."""
+    compile: bool = False
+    """Whether the step goes through ``torch.compile``; validation and tests do not."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Everything random hangs on it."""
     validate_every: Count = 1
@@ -111,6 +130,22 @@ class Recipe:
     """Views during training."""
     test: Protocol = field(default_factory=Protocol)
     """Views of the published test, the default of ``actcli eval``."""
+    keep_every: Count | None = None
+    """Epochs after which a copy of the weights is kept for good; none unless given."""
+    log: tuple[TrackerName, ...] = ("tensorboard",)
+    """Where the curves go: ``tensorboard``, ``csv``, ``trackio``, ``wandb``."""
+
+    @property
+    def base_rate(self) -> float:
+        """The base learning rate for the clips of an update, as ``scale_lr`` says."""
+        clips = self.batch_size * self.accumulate
+        ratio = clips / (self.base_batch or clips)
+        powers = {None: 0.0, "linear": 1.0, "sqrt": 0.5}
+        return self.learning_rate * float(ratio ** powers[self.scale_lr])
+
+    def learning_rate_at(self, place: StepPlace) -> float:
+        """The rate of a step for parameters whose multiplier is 1."""
+        return self.schedule.learning_rate(self.base_rate, place.epoch, self.epochs, place.step, place.num_steps)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, as written to ``config.yaml``."""
@@ -248,7 +283,7 @@ def load_recipe(name: str) -> Recipe:
         ActcliError: There is no such recipe, or the file is none.
     """
     path = Path(name)
-    if path.suffix in (".yaml", ".yml"):
+    if path.suffix in _SUFFIXES:
         try:
             text = read_small_text(path)
         except (OSError, UnicodeDecodeError) as error:
@@ -258,6 +293,29 @@ def load_recipe(name: str) -> Recipe:
         if recipe.name == name:
             return recipe
     raise ActcliError(f"there is no recipe {name!r}; see: actcli recipes. A file of your own ends with .yaml.")
+
+
+def recipe_text(recipe: Recipe) -> str:
+    """Every number of a recipe as YAML."""
+    return yaml.safe_dump(recipe.to_dict(), sort_keys=False, allow_unicode=True)
+
+
+def copy_recipe(name: str, file: Path) -> None:
+    """Write a recipe to a new file of that name, to be edited.
+
+    Raises:
+        ActcliError: There is no such recipe, the file is there already, or it has another suffix than YAML's.
+    """
+    recipe = load_recipe(name)
+    if file.suffix not in _SUFFIXES:
+        raise ActcliError(f"{file} would be no recipe for --recipe; choose a name that ends with .yaml.")
+    try:
+        with file.open("x") as opened:
+            opened.write(recipe_text(dataclasses.replace(recipe, name=file.stem)))
+    except FileExistsError as error:
+        raise ActcliError(f"{file} is there already; choose another name, or remove it first.") from error
+    except OSError as error:
+        raise ActcliError(f"{file} cannot be written ({error.strerror or error}).") from error
 
 
 def _parse(text: str, name: str) -> Recipe:

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Protocol
 
+from actcli.engine.clock import TimeTable
+
 
 @dataclass(frozen=True)
 class StepReport:
@@ -65,3 +67,28 @@ class Reporter(Protocol):
 
     def epoch(self, report: EpochReport) -> None:
         """An epoch was done."""
+
+    def finished(self, times: TimeTable) -> None:
+        """The training is done; where its time went since it began or was continued."""
+
+
+class Silent:
+    """Hears nothing: the reporter of all processes but the first."""
+
+    def note(self, text: str) -> None:
+        """Say nothing."""
+
+    def foretold(self, epoch_seconds: float, seconds_left: float) -> None:
+        """Say nothing."""
+
+    def step(self, report: StepReport) -> None:
+        """Say nothing."""
+
+    def validating(self, done: int, total: int) -> None:
+        """Say nothing."""
+
+    def epoch(self, report: EpochReport) -> None:
+        """Say nothing."""
+
+    def finished(self, times: TimeTable) -> None:
+        """Say nothing."""

@@ -3,28 +3,32 @@
 from dataclasses import asdict
 from pathlib import Path
 
-from actcli.engine.curves import Curves
+import numpy as np
+from numpy.typing import NDArray
+
 from actcli.engine.recipes import Recipe
 from actcli.engine.reporting import EpochReport, StepReport
-from actcli.engine.runs import BEST_WEIGHTS, FINISHED_NAME, LAST_WEIGHTS, RunConfig, write_history
+from actcli.engine.runs import BEST_WEIGHTS, FINISHED_NAME, LAST_WEIGHTS, RunConfig, kept_weights, write_history
+from actcli.engine.tracking import open_trackers
 from actcli.files import remove_leftovers
 from actcli.models import VideoModel, save_weights
 from actcli.shards import ShardCard
 
-_RUN_COPIES = 6
-"""Sets of weights in the folder of a run: best, last, the checkpoint with momentum, and that again while written."""
 _BYTES = 4
 
 
-def run_bytes(num_values: int) -> int:
+def run_bytes(recipe: Recipe, num_values: int) -> int:
     """What the folder of a run with so many weights takes at most, files that are being written included."""
-    return _RUN_COPIES * _BYTES * num_values
+    moments = 2 if recipe.optimizer == "adamw" else 1
+    checkpoint = 1 + moments + (recipe.ema is not None)
+    kept = recipe.epochs // recipe.keep_every if recipe.keep_every else 0
+    return (2 * checkpoint + 2 + kept) * _BYTES * num_values  # the old one lies there until the new one is whole
 
 
-def missing_bytes(run_dir: Path, num_values: int) -> int:
+def missing_bytes(run_dir: Path, recipe: Recipe, num_values: int) -> int:
     """What the folder of a run will take beside what it holds."""
     held = sum(path.stat().st_size for path in (run_dir / "checkpoints").glob("*"))
-    return run_bytes(num_values) - held
+    return run_bytes(recipe, num_values) - held
 
 
 class RunFiles:
@@ -38,11 +42,12 @@ class RunFiles:
         config.write(run_dir)
         if not complete:
             (run_dir / FINISHED_NAME).unlink(missing_ok=True)
-        self._curves = Curves(run_dir / "tensorboard", first_step=steps_done + 1)
+        self._trackers = open_trackers(run_dir, config, steps_done + 1)
 
     def close(self) -> None:
         """Close what is open."""
-        self._curves.close()
+        for tracker in self._trackers:
+            tracker.close()
 
     def step(self, report: StepReport, number: int) -> None:
         """Keep the numbers of the step ``number``, counted from the beginning of the training."""
@@ -51,15 +56,23 @@ class RunFiles:
             "train/clips_per_second": report.clips_per_second,
             "train/share_of_time_waiting_for_data": report.waiting,
         }
-        self._curves.add(number, points)
+        self._add(number, points)
 
-    def epoch(self, history: list[EpochReport], model: VideoModel, *, is_best: bool) -> None:
-        """Keep an epoch that was done, the last of ``history``, and its weights."""
+    def picture(self, name: str, picture_HWC: NDArray[np.uint8], number: int) -> None:
+        """Keep a picture of the step ``number``."""
+        for tracker in self._trackers:
+            tracker.picture(number, name, picture_HWC)
+
+    def epoch(self, history: list[EpochReport], model: VideoModel, number: int, *, is_best: bool) -> None:
+        """Keep an epoch that was done, the last of ``history``, after ``number`` steps, and its weights."""
         report = history[-1]
         write_history(self.run_dir, history)
         points = {f"epoch/{name}": value for name, value in asdict(report).items() if value is not None}
-        self._curves.add(report.epoch, points)
+        self._add(number, points)
         self._save_weights(model, LAST_WEIGHTS, report.epoch)
+        every = self.config.recipe.keep_every
+        if every and (report.epoch + 1) % every == 0:
+            self._save_weights(model, kept_weights(report.epoch), report.epoch)
         if is_best:
             self._save_weights(model, BEST_WEIGHTS, report.epoch)
 
@@ -67,8 +80,12 @@ class RunFiles:
         """Mark the end of the run."""
         (self.run_dir / FINISHED_NAME).touch()
 
+    def _add(self, number: int, points: dict[str, float]) -> None:
+        for tracker in self._trackers:
+            tracker.add(number, points)
+
     def _save_weights(self, model: VideoModel, name: str, epoch: int) -> None:
-        recipe: Recipe = self.config.recipe
+        recipe = self.config.recipe
         rgb = self.card.extraction.get("rgb")
         metadata = {
             "classes": list(self.card.classes),
@@ -79,5 +96,6 @@ class RunFiles:
             "dataset": self.config.dataset,
             "extraction": dict(rgb.settings) if rgb else None,
             "epoch": epoch,
+            "ema": recipe.ema,
         }
         save_weights(model, self.run_dir / name, metadata)

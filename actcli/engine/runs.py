@@ -20,6 +20,7 @@ CONFIG_NAME = "config.yaml"
 LAST_CHECKPOINT = "checkpoints/last.ckpt"
 BEST_WEIGHTS = "checkpoints/best.safetensors"
 LAST_WEIGHTS = "checkpoints/last.safetensors"
+_KEPT_WEIGHTS = "checkpoints/epoch-{:04d}.safetensors"
 HISTORY_NAME = "history.jsonl"
 FINISHED_NAME = "finished"
 
@@ -141,6 +142,11 @@ def write_history(run_dir: Path, epochs: list[EpochReport]) -> None:
     """Write ``history.jsonl``, a line per epoch."""
     with written_whole(run_dir / HISTORY_NAME) as partial:
         partial.write_text("".join(json.dumps(asdict(epoch)) + "\n" for epoch in epochs))
+
+
+def kept_weights(epoch: int) -> str:
+    """Where the weights after ``epoch`` (0-based) are kept for good; the name counts epochs that were done."""
+    return _KEPT_WEIGHTS.format(epoch + 1)
 
 
 def run_name(recipe: Recipe, dataset: str, split_id: str, now: datetime) -> str:

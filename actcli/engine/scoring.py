@@ -1,6 +1,7 @@
 """Run a model over a split; shared by validation during training and by ``actcli eval``."""
 
 from collections.abc import Callable
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ def score_split(
     fabric: Fabric,
     *,
     keep_views: bool = False,
+    num_batches: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Scores:
     """Logits of every clip of the loader's split, averaged over its views, from all processes.
@@ -32,13 +34,14 @@ def score_split(
         spec: What the model wants to see.
         fabric: Device, precision and processes.
         keep_views: Keep the logits of each view as well.
+        num_batches: Look at the first so many only.
         progress: Called with (batches done, batches).
     """
     was_training = model.training
     model.eval()
     keys, labels, views = [], [], []
     with torch.inference_mode():
-        for number, batch in enumerate(loader):
+        for number, batch in enumerate(islice(loader, num_batches)):
             if len(batch):  # a process may have fewer clips than the others
                 batch = batch.to(fabric.device)
                 with fabric.autocast():

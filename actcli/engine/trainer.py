@@ -5,12 +5,12 @@ killed continues from its last checkpoint to the very weights that an undisturbe
 """
 
 import math
+import shlex
 import signal
 import time
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from lightning_fabric import Fabric
@@ -18,19 +18,29 @@ from lightning_fabric import Fabric
 from actcli.engine.checkpoints import load_checkpoint, save_checkpoint
 from actcli.engine.clock import StepClock
 from actcli.engine.hardware import Hardware, launch
+from actcli.engine.memory import told_what_to_lower
 from actcli.engine.metrics import summarise
 from actcli.engine.preparation import Prepared, prepare
-from actcli.engine.progress import Progress, StepPlace
+from actcli.engine.progress import Progress
 from actcli.engine.recipes import Recipe
-from actcli.engine.reporting import EpochReport, Reporter, StepReport
+from actcli.engine.reporting import EpochReport, Reporter, Silent, StepReport
 from actcli.engine.run_files import RunFiles, missing_bytes
 from actcli.engine.runs import BEST_WEIGHTS, LAST_CHECKPOINT, RunConfig
+from actcli.engine.schedules import StepPlace
 from actcli.engine.scoring import score_split
 from actcli.engine.signals import Interrupted, StopWish, stop_wish
-from actcli.engine.step import StepOutcome
+from actcli.engine.step import Layout, StepOutcome
+from actcli.engine.tracking import clip_grid
 from actcli.errors import ActcliError
 from actcli.files import check_writable, folder_lock
+from actcli.loaders import Batch
 
+_LOWER = (
+    "The last checkpoint, if there is one, is from before and whole. Try a lower learning rate (--learning-rate), a "
+    "lower --clip-norm, or the precision 32-true (--precision)."
+)
+_EARLY_BATCHES = 2
+"""Batches that are validated before the first epoch."""
 _LOOK_EVERY = {"cpu": 1, "cuda": 10}
 """Steps after which the losses of a device are looked at; looking makes a GPU wait."""
 
@@ -64,29 +74,10 @@ def train(
         if resume:
             training.restore()
         if fabric.is_global_zero:  # only now, so that a training that does not fit together leaves no folder
-            check_writable(run_dir, missing_bytes(run_dir, training.num_values))
+            check_writable(run_dir, missing_bytes(run_dir, recipe, training.num_values))
             stack.enter_context(folder_lock(run_dir, "Another training"))
             training.open_run()
         return training.run()
-
-
-class Silent:
-    """Hears nothing: the reporter of all processes but the first."""
-
-    def note(self, text: str) -> None:
-        """Say nothing."""
-
-    def foretold(self, epoch_seconds: float, seconds_left: float) -> None:
-        """Say nothing."""
-
-    def step(self, report: StepReport) -> None:
-        """Say nothing."""
-
-    def validating(self, done: int, total: int) -> None:
-        """Say nothing."""
-
-    def epoch(self, report: EpochReport) -> None:
-        """Say nothing."""
 
 
 class Training:
@@ -98,6 +89,7 @@ class Training:
         self.prepared, self.recipe = prepared, prepared.config.recipe
         self.step, self.train_loader, self.val_loader = prepared.step, prepared.train_loader, prepared.val_loader
         self.fabric: Fabric = prepared.step.fabric
+        self.stopwatch = prepared.step.stopwatch
         self.run_dir, self.hardware, self.reporter, self.wish = run_dir, hardware, reporter, wish
         self.progress = Progress()
         self.files: RunFiles | None = None
@@ -105,6 +97,8 @@ class Training:
         self.saved_at = time.monotonic()
         self.unseen: list[StepOutcome] = []
         """What the device has done since the last look."""
+        self.seen_last: list[int] = []
+        """The clips of the last look."""
         self.clock = StepClock()
         self.foretold = False
 
@@ -129,6 +123,11 @@ class Training:
 
     def run(self) -> list[EpochReport]:
         """All epochs that are left."""
+        self.stopwatch.start()
+        if not self._place.number:
+            self._validate(_EARLY_BATCHES)
+        if self._complete:
+            return self.progress.history
         while not self._complete:
             self._run_epoch()
             self.reporter.epoch(self._close_epoch())
@@ -136,20 +135,22 @@ class Training:
             self._stop_if_wished()
         if self.files:
             self.files.finished()
+        self.reporter.finished(self.stopwatch.table())
         return self.progress.history
 
     # -- one epoch ------------------------------------------------------------------------------------------------
 
     def _run_epoch(self) -> None:
-        for group in self.step.optimizer.param_groups:
-            group["lr"] = self._rate() * group["lr_mult"]
         self.step.model.train()
         self.train_loader.set_epoch(self.progress.epoch)
         self.clock.start()
-        for batch in self.clock.waits(self.train_loader):
+        for batch in self.clock.waits(self.train_loader, self.stopwatch):
             place = self._place
-            outcome = self.step.run(batch.to(self.fabric.device, non_blocking=True), place, self._foretell)
-            self.unseen.append(outcome)
+            with self.stopwatch.measure("host to device"):
+                batch = batch.to(self.fabric.device, non_blocking=True)
+            self._show_clips(batch, place)
+            with told_what_to_lower(self._clips_in_words, self.step.micro_batch, self._continue_with):
+                self.unseen.append(self.step.run(batch, place, self._foretell))
             self.progress.step += 1
             self.clock.count(len(batch) * self.fabric.world_size)
             if self._time_to_look():
@@ -167,9 +168,19 @@ class Training:
     def _complete(self) -> bool:
         return self.progress.epoch >= self.recipe.epochs
 
-    def _rate(self) -> float:
-        recipe = self.recipe
-        return recipe.schedule.learning_rate(recipe.learning_rate, self.progress.epoch, recipe.epochs)
+    @property
+    def _clips_in_words(self) -> str:
+        return f"clips of {self.recipe.num_frames} frames of {self.recipe.size or self.step.spec.size} pixels"
+
+    @property
+    def _continue_with(self) -> str:
+        return f"actcli train --resume --run-dir {shlex.quote(str(self.run_dir))}"
+
+    def _show_clips(self, batch: Batch, place: StepPlace) -> None:
+        """Keep a picture of the very first batch, as the network sees it."""
+        if self.files and not place.number:
+            inputs, _ = self.step.inputs(batch, place)
+            self.files.picture("train/clips", clip_grid(inputs[0]), place.number)
 
     def _foretell(self, clips_done: int) -> None:
         """Tell after the first pass what an epoch will take; a step may be long on a small machine."""
@@ -196,13 +207,23 @@ class Training:
             if not math.isfinite(loss):
                 raise ActcliError(
                     f"the loss became {loss} in epoch {progress.epoch + 1}, step {step}, on the clips "
-                    f"{', '.join(f'{key:09d}' for key in seen.keys.tolist())}. The last checkpoint is from before. "
-                    f"Try a lower learning rate (--learning-rate) or the precision 32-true (--precision)."
+                    f"{_named(seen.keys.tolist())}. {_LOWER}"
                 )
             progress.loss_sum += loss * len(seen.labels)
             progress.correct += int((seen.logits.argmax(1) == seen.labels).sum())
             progress.seen += len(seen.labels)
+        if self.unseen:
+            self.seen_last = [key for seen in self.unseen for key in seen.keys.tolist()]
         self.unseen.clear()
+        self.stopwatch.settle()
+
+    def _check_weights(self) -> None:
+        """Refuse to keep weights that are no numbers: a loss may still be one where its gradient is not."""
+        if not self.step.is_finite():
+            raise ActcliError(
+                f"the weights became NaN in epoch {self.progress.epoch + 1}, step {self.progress.step}, on the clips "
+                f"{_named(self.seen_last)}. {_LOWER}"
+            )
 
     def _report_step(self, place: StepPlace) -> None:
         progress, clock = self.progress, self.clock
@@ -224,17 +245,19 @@ class Training:
 
     def _close_epoch(self) -> EpochReport:
         progress = self.progress
+        self._check_weights()
         loss_sum, correct, seen = self._totals()
+        rate = self.recipe.learning_rate_at(replace(self._place, step=progress.step - 1))
         scores = self._validate() if self._validation_due() else {}
         values = {f"val_{name}": value for name, value in scores.items()}
-        report = EpochReport(progress.epoch, self._rate(), loss_sum / seen, correct / seen, **values)
+        report = EpochReport(progress.epoch, rate, loss_sum / seen, correct / seen, **values)
         progress.history.append(report)
         top1 = report.val_top1
         is_best = top1 is not None and (top1 > progress.best_top1 or not (self.run_dir / BEST_WEIGHTS).exists())
         if top1 is not None and is_best:
             progress.best_top1 = top1
         if self.files:
-            self.files.epoch(progress.history, self.step.plain_model, is_best=is_best)
+            self.files.epoch(progress.history, self.step.scored_model, self._place.number, is_best=is_best)
         progress.begin_epoch()
         return report
 
@@ -249,11 +272,17 @@ class Training:
         done = self.progress.epoch + 1
         return done % self.recipe.validate_every == 0 or done == self.recipe.epochs
 
-    def _validate(self) -> dict[str, float]:
-        step = self.step
-        return summarise(
-            score_split(step.plain_model, self.val_loader, step.spec, self.fabric, progress=self._validating)
-        )
+    def _validate(self, num_batches: int | None = None) -> dict[str, float]:
+        model = self.step.scored_model
+        if self.fabric.world_size > 1:  # the statistics of batch norm are those of the first process, as in the files
+            for buffer in model.buffers():
+                torch.distributed.broadcast(buffer, 0)
+        told = self._validating if num_batches is None else None
+        with self.stopwatch.measure("validation"):
+            scores = score_split(
+                model, self.val_loader, self.step.spec, self.fabric, num_batches=num_batches, progress=told
+            )
+        return summarise(scores)
 
     def _validating(self, done: int, total: int) -> None:
         self.reporter.validating(done, total)
@@ -287,23 +316,24 @@ class Training:
         where = f"epoch {progress.epoch + 1}, after step {progress.step} of {len(self.train_loader)}"
         stopped = Interrupted(
             f"stopped in {where}; everything up to there is kept in {self.run_dir}. Continue with: "
-            f"actcli train --resume --run-dir {self.run_dir}"
+            f"{self._continue_with}"
         )
         stopped.signal_number = self.wish.signal_number or signal.SIGTERM
         raise stopped
 
     def _save(self) -> None:
         self._look()
+        self._check_weights()
         totals = self._totals()
         if self.fabric.is_global_zero:
             state = {
                 "progress": self.progress.to_plain(*totals),
-                "model": self.step.plain_model.state_dict(),
-                "optimizer": self.step.optimizer.state_dict(),
-                "precision": self.fabric.strategy.precision.state_dict(),
+                **self.step.state_dict(),
                 "loader": self.train_loader.state_dict(),
+                "layout": asdict(self.step.layout),
             }
-            save_checkpoint(self.run_dir / LAST_CHECKPOINT, state)
+            with self.stopwatch.measure("checkpoints"):
+                save_checkpoint(self.run_dir / LAST_CHECKPOINT, state)
         self.saved_at = time.monotonic()
 
     def restore(self) -> None:
@@ -318,18 +348,28 @@ class Training:
             return
         state = load_checkpoint(path)
         try:
-            self._load(state)
-            loader = state["loader"]
+            self.progress = Progress.from_plain(state["progress"])
+            self.step.load_state_dict(state)
+            loader, before = state["loader"], Layout(**state["layout"])
         except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
             raise ActcliError(f"{path} is no checkpoint of this training ({error}). Start a new run.") from error
         if not self.fabric.is_global_zero:  # the sums saved are those of all processes; the first goes on with them
             self.progress.loss_sum, self.progress.correct, self.progress.seen = 0.0, 0, 0
         self.train_loader.load_state_dict(loader)  # refuses other clips, at the end of an epoch as well
+        self._adopt(before)
         if not self._complete:
             self.reporter.note(f"continuing in epoch {self.progress.epoch + 1}, after step {self.progress.step}")
 
-    def _load(self, state: dict[str, Any]) -> None:
-        self.progress = Progress.from_plain(state["progress"])
-        self.step.plain_model.load_state_dict(state["model"])
-        self.step.optimizer.load_state_dict(state["optimizer"])
-        self.fabric.strategy.precision.load_state_dict(state["precision"])
+    def _adopt(self, before: Layout) -> None:
+        """Say, and write down, what is other than it was."""
+        change = self.step.layout.changed_since(before)
+        if change is None or self._complete:
+            return
+        config = self.prepared.config
+        where = f"{change}; from epoch {self.progress.epoch + 1}, step {self.progress.step + 1} on"
+        self.prepared = replace(self.prepared, config=replace(config, changes=(*config.changes, where)))
+        self.reporter.note(change)
+
+
+def _named(keys: list[int]) -> str:
+    return ", ".join(f"{key:09d}" for key in keys)

@@ -1,5 +1,6 @@
 """What ``train`` decides before it trains: the recipe's numbers, a new run or one that is continued, all split sets."""
 
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -10,7 +11,8 @@ from typing import Any
 
 import torch
 
-from actcli.engine.hardware import Hardware, available_memory
+from actcli.engine.hardware import Hardware, available_memory, training_device
+from actcli.engine.largest import largest_batch
 from actcli.engine.memory import micro_batch_size, step_memory
 from actcli.engine.overrides import override_recipe, settle_pretrained
 from actcli.engine.recipes import find_recipe, load_recipe
@@ -113,6 +115,26 @@ def make_config(request: TrainRequest, note: Note = lambda _: None) -> RunConfig
     )
 
 
+def with_largest_batch(config: RunConfig, hardware: Hardware, note: Note = lambda _: None) -> RunConfig:
+    """The same training with the largest batch whose clips go through the network at once on this machine.
+
+    Raises:
+        ActcliError: Several processes were started already, which would look at the same time.
+    """
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        raise ActcliError(
+            "the batch size (--find-batch-size) is found by one process; look without torchrun first, then give the "
+            "clips of all processes together with --batch-size."
+        )
+    recipe, card = config.recipe, config.open_shards().card
+    most = card.splits(config.split_id).get("train", 0) // hardware.devices
+    clips = largest_batch(recipe, len(card.classes), training_device(hardware), most)
+    batch_size = clips * hardware.devices
+    hint = "" if recipe.scale_lr else "; the learning rate stays, see --scale-lr"
+    note(f"batches of {batch_size} clips, {clips} at once on each device, in place of {recipe.batch_size}{hint}")
+    return replace(config, recipe=replace(recipe, batch_size=batch_size), micro_batch=clips)
+
+
 def _everywhere(shards: str) -> str:
     """The same shards from whatever folder a later command is given in."""
     return shards if "://" in shards else str(Path(shards).absolute())
@@ -149,7 +171,7 @@ def same_run(config: RunConfig, runs: Path, note: Note = lambda _: None) -> Run:
     return new_run(config, runs, None)
 
 
-def newest_run(runs: Path, epochs: int | None = None) -> Run:
+def newest_run(runs: Path) -> Path:
     """The newest unfinished run; where all are finished, the newest of all.
 
     Raises:
@@ -159,23 +181,35 @@ def newest_run(runs: Path, epochs: int | None = None) -> Run:
     if not found:
         raise ActcliError(f"there is no run in {runs} to continue. Start one: actcli train --model tsm")
     unfinished = [run for run in found if not is_finished(run)]
-    return continued_run((unfinished or found)[-1], epochs)
+    return (unfinished or found)[-1]
 
 
-def continued_run(run_dir: Path, epochs: int | None = None) -> Run:
-    """A run that goes on where it stopped, perhaps to another number of epochs.
+def continued_run(run_dir: Path, epochs: int | None = None, micro_batch: int | None = None) -> Run:
+    """A run that goes on where it stopped, perhaps to another number of epochs or in smaller passes.
 
     Raises:
         ActcliError: It did more epochs already.
     """
     state = read_state(run_dir)
-    config, before = state.config, state.config.recipe.epochs
-    if epochs is None or epochs == before:
-        return Run(config, run_dir, resume=True)
-    if epochs < len(state.epochs):
-        raise ActcliError(f"{run_dir} has done {len(state.epochs)} epochs already; epochs has to be more than that.")
-    change = f"{epochs} epochs instead of {before}, from epoch {len(state.epochs) + 1} on"
-    config = replace(config, recipe=replace(config.recipe, epochs=epochs), changes=(*config.changes, change))
+    config, done = state.config, len(state.epochs)
+    if epochs is not None and epochs < done:
+        raise ActcliError(f"{run_dir} has done {done} epochs already; epochs has to be more than that.")
+    wanted = {
+        "epochs": (config.recipe.epochs, epochs),
+        "clips at once": (config.micro_batch, micro_batch),
+    }
+    changes = [
+        f"{after} {name} instead of {before}, from epoch {done + 1} on"
+        for name, (before, after) in wanted.items()
+        if after not in (None, before)
+    ]
+    recipe = replace(config.recipe, epochs=epochs or config.recipe.epochs)
+    config = replace(
+        config,
+        recipe=recipe,
+        micro_batch=micro_batch or config.micro_batch,
+        changes=(*config.changes, *changes),
+    )
     return Run(config, run_dir, resume=True)
 
 
@@ -282,7 +316,7 @@ def plan_training(config: RunConfig, hardware: Hardware) -> TrainingPlan:
     options = {"num_classes": len(card.classes), "num_frames": recipe.num_frames, **recipe.model_options}
     profile = profile_model(recipe.model, size=recipe.size, **options)
     memory = step_memory(recipe.model, recipe.size or profile.input_shapes[0][-1], **options)
-    device = torch.device("cuda" if hardware.accelerator != "cpu" and torch.cuda.is_available() else "cpu")
+    device = training_device(hardware)
     free = available_memory(device)
     micro_batch = config.micro_batch or micro_batch_size(recipe.batch_size, memory.fitting_clips(free))
     return TrainingPlan(
@@ -294,7 +328,7 @@ def plan_training(config: RunConfig, hardware: Hardware) -> TrainingPlan:
         micro_batch=micro_batch,
         memory_bytes=memory.of(micro_batch),
         free_bytes=free,
-        disk_bytes=run_bytes(profile.parameters),
+        disk_bytes=run_bytes(recipe, profile.parameters),
         clip_seconds=_clip_seconds(device, min(_TIMED_CLIPS, micro_batch), recipe.model, recipe.size, **options),
     )
 

@@ -309,6 +309,8 @@ class Loader:
     def load_state_dict(self, state: LoaderState) -> None:
         """Go to a place saved by ``state_dict``; the next iteration gives the batches that were left.
 
+        A training may go on with another number of ranks, where the clips of a step are as many as before.
+
         Raises:
             ActcliError: The loader was opened in another way than the one that was saved.
         """
@@ -332,8 +334,7 @@ class Loader:
         return {
             "clips": self._epochs.num_clips,
             "clip list": self._epochs.identity,
-            "batch size": self.order.batch_size,
-            "world size": self.order.world_size,
+            **self._shares(),
             "seed": self.order.seed,
             "shuffle": self.order.shuffle,
             "drop last": self.order.drop_last,
@@ -348,6 +349,13 @@ class Loader:
             "clips per video": settings.sampling.num_test_clips,
             "augmentation": repr(settings.augmentation) if settings.training else None,
         }
+
+    def _shares(self) -> dict[str, SetupValue]:
+        """What ranks have to agree on: whole batches hold the same clips in the same order on any number of them."""
+        order = self.order
+        if order.drop_last:
+            return {"batch size of all ranks": order.batch_size * order.world_size}
+        return {"batch size": order.batch_size, "world size": order.world_size}
 
     def close(self) -> None:
         """End the workers and frees their memory; batches handed out stay valid."""

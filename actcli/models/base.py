@@ -49,6 +49,8 @@ class VideoModel(nn.Module):
     input_spec: InputSpec
     num_frames: int
     partial_bn = False
+    frozen = False
+    """Whether only the classifier is trained."""
     policy_switches: tuple[str, ...] = ()
     """Switches that :meth:`parameter_policy` knows."""
     applies_multipliers = True
@@ -75,7 +77,8 @@ class VideoModel(nn.Module):
                 f"Its switches: {', '.join(self.policy_switches) or 'none'}."
             )
         self.set_partial_bn(switches.get("partial_bn", False))
-        return self._parameter_rules(fc_lr5=switches.get("fc_lr5", False))
+        trained = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
+        return [rule for rule in self._parameter_rules(fc_lr5=switches.get("fc_lr5", False)) if rule.name in trained]
 
     def _parameter_rules(self, *, fc_lr5: bool) -> list[ParameterRule]:
         return single_group(self)
@@ -91,6 +94,30 @@ class VideoModel(nn.Module):
     def frame_networks(self) -> list[nn.Module]:
         """The 2-D networks inside, which image weights fit."""
         return [self.get_submodule("backbone")]
+
+    def classifiers(self) -> list[nn.Module]:
+        """What :meth:`reset_classifier` replaces."""
+        return [self.get_submodule("classifier")]
+
+    def undecayed(self) -> set[str]:
+        """Parameters that are no vectors and should not decay all the same, where vectors do not."""
+        return set()
+
+    def layer_numbers(self) -> dict[str, int]:
+        """The layer of each parameter, counted from the input.
+
+        Raises:
+            ActcliError: This is no transformer.
+        """
+        raise ActcliError(f"{self.config['name']} is no transformer, which layer_decay is for; leave it out.")
+
+    def freeze_backbone(self) -> None:
+        """Train the classifier alone: what is before it gets no gradients, and its norms keep their statistics."""
+        self.frozen = True
+        self.requires_grad_(False)
+        for classifier in self.classifiers():
+            classifier.requires_grad_()
+        self.train(self.training)
 
     def parameter_groups(self, learning_rate: float, weight_decay: float, **switches: bool) -> list[dict[str, Any]]:
         """The policy as parameter groups for a torch optimiser: one group per pair of multipliers.
@@ -122,12 +149,15 @@ class VideoModel(nn.Module):
         self.partial_bn = enabled
         for norm in self._later_norms():
             for parameter in norm.parameters():
-                parameter.requires_grad_(not enabled)
+                parameter.requires_grad_(not enabled and not self.frozen)
         self.train(self.training)
 
     def train(self, mode: bool = True) -> "VideoModel":
-        """Set the training mode; frozen batch norms stay in evaluation mode."""
+        """Set the training mode; frozen networks and batch norms stay in evaluation mode."""
         super().train(mode)
+        if self.frozen:
+            for network in self.frame_networks():
+                network.eval()
         if self.partial_bn:
             for norm in self._later_norms():
                 norm.train(mode and not isinstance(norm, nn.BatchNorm2d))

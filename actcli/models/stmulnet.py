@@ -88,6 +88,10 @@ class STMulNet(VideoModel):
         """The two ResNets."""
         return [self.rgb_stream.network, self.flow_stream.network]
 
+    def classifiers(self) -> list[nn.Module]:
+        """Those of both streams."""
+        return [self.rgb_stream.classifier, self.flow_stream.classifier]
+
     def forward(self, rgb_BTCHW: Tensor, flow_BTCHW: Tensor) -> Tensor:
         """``[B, T, 3, H, W]`` and ``[B, T, 20, H, W]`` (ten x, y pairs a frame) → logits ``[B, K]``, not negative."""
         rgb_BK, flow_BK = self.stream_scores(rgb_BTCHW, flow_BTCHW)

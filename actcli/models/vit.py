@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from timm.models import group_parameters
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional
@@ -57,6 +58,19 @@ class FrameTransformer(VideoModel):
     def _make_classifier(self, num_classes: int) -> None:
         """Start a fresh head."""
         self.backbone.reset_classifier(num_classes)
+
+    def classifiers(self) -> list[nn.Module]:
+        """The head."""
+        return [self.backbone.get_submodule("head")]
+
+    def undecayed(self) -> set[str]:
+        """The class token and the position embeddings."""
+        return {f"backbone.{name}" for name in self.backbone.no_weight_decay()}
+
+    def layer_numbers(self) -> dict[str, int]:
+        """0 for the embeddings, then one for each block (the norm after the last has its number), then the head."""
+        numbers = group_parameters(self.backbone, self.backbone.group_matcher(coarse=False), reverse=True)
+        return {f"backbone.{name}": int(number) for name, number in numbers.items()}
 
     def forward(self, clip_BTCHW: Tensor) -> Tensor:
         """``[B, T, 3, H, W]``, H = W = ``image_size`` → logits ``[B, num_classes]``."""

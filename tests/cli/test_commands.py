@@ -368,7 +368,7 @@ def test_a_run_is_not_overwritten(interrupted, actcli):
         ("datasets", "sthv2"),
         ("datasets ucf101", "raw/ucf101"),
         ("recipes", "masnet-sthv2-r50-16f"),
-        ("recipes tsm-kinetics-r50-8f", "learning_rate: 0.02"),
+        ("recipes show tsm-kinetics-r50-8f", "learning_rate: 0.02"),
         ("models vit", "vit_b16"),
     ],
 )

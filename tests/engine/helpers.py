@@ -42,6 +42,9 @@ class Reporter:
     def epoch(self, report):
         self.epochs.append(report)
 
+    def finished(self, times):
+        self.times = times
+
 
 def tiny_recipe(model="tsm", **changes):
     given = {

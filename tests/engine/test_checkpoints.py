@@ -52,7 +52,7 @@ def test_an_absent_file_is_named(tmp_path):
 
 def test_another_version_is_refused(tmp_path):
     torch.save({"version": 99}, tmp_path / "last.ckpt")
-    with pytest.raises(ActcliError, match="has version 99, this actcli reads 1"):
+    with pytest.raises(ActcliError, match="has version 99, this actcli reads 2"):
         load_checkpoint(tmp_path / "last.ckpt")
 
 

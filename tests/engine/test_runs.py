@@ -171,15 +171,14 @@ def runs(whole, tmp_path):
 
 
 def test_the_newest_unfinished_run_is_continued(runs):
-    chosen = newest_run(runs)
-    assert (chosen.run_dir, chosen.resume) == (runs / "unfinished", True)
-    chosen.train(HARDWARE, Reporter())
+    assert newest_run(runs) == runs / "unfinished"
+    continued_run(newest_run(runs)).train(HARDWARE, Reporter())
     assert is_finished(runs / "unfinished")
 
 
 def test_where_all_are_finished_the_newest_says_so_and_how_to_extend_it(runs):
-    newest_run(runs).train(HARDWARE, Reporter())
-    told = describe_finished(newest_run(runs))
+    continued_run(newest_run(runs)).train(HARDWARE, Reporter())
+    told = describe_finished(continued_run(newest_run(runs)))
     assert "unfinished is finished: 2 epochs" in told
     assert "--epochs 4" in told
 

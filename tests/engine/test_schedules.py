@@ -1,6 +1,7 @@
 """Learning rates are those that the original codes compute."""
 
 import json
+import math
 
 import pytest
 
@@ -141,10 +142,42 @@ def test_a_cosine_ends_above_its_final_fraction():
 
 
 def test_an_unknown_shape_is_refused():
-    with pytest.raises(ActcliError, match=r"'linear' is unknown; allowed are: step, cosine, constant"):
+    with pytest.raises(ActcliError, match=r"'linear' is unknown; allowed are: step, cosine, polynomial, constant"):
         Schedule("linear")
 
 
 def test_milestones_without_as_many_factors_are_refused():
     with pytest.raises(ActcliError, match="2 milestones need as many factors, got 1"):
         Schedule("step", (1, 2), (0.1,))
+
+
+# -- per step ----------------------------------------------------------------------------------------------------------
+
+
+def rates_per_step(schedule, num_epochs=2, num_steps=4):
+    places = [(epoch, step) for epoch in range(num_epochs) for step in range(num_steps)]
+    return [schedule.learning_rate(1.0, epoch, num_epochs, step, num_steps) for epoch, step in places]
+
+
+def test_a_cosine_per_step_falls_at_every_step():
+    expected = [(1 + math.cos(math.pi * step / 8)) / 2 for step in range(8)]
+    assert rates_per_step(Schedule("cosine", per="step")) == pytest.approx(expected)
+
+
+def test_a_warmup_per_step_rises_at_every_step_and_the_curve_begins_after_it():
+    schedule = Schedule("cosine", per="step", warmup_epochs=1, warmup_start=0.2)
+    falling = [(1 + math.cos(math.pi * step / 4)) / 2 for step in range(4)]
+    assert rates_per_step(schedule) == pytest.approx([0.2, 0.4, 0.6, 0.8, *falling])
+
+
+def test_a_polynomial_ends_on_its_final_fraction():
+    schedule = Schedule("polynomial", per="step", power=2.0, final_fraction=0.5)
+    assert rates_per_step(schedule) == pytest.approx([0.5 + 0.5 * (1 - step / 8) ** 2 for step in range(8)])
+
+
+def test_the_same_curve_per_epoch_stays_for_all_steps_of_an_epoch():
+    assert rates_per_step(Schedule("polynomial")) == pytest.approx([1.0] * 4 + [0.5] * 4)
+
+
+def test_milestones_per_step_are_epochs():
+    assert rates_per_step(Schedule("step", per="step", milestones=(1,))) == pytest.approx([1.0] * 4 + [0.1] * 4)

@@ -148,8 +148,26 @@ def test_a_changed_setup_is_refused_by_name(make_shards):
     with open_loader(root, **SMALL) as loader:
         state = loader.state_dict()
     other = open_loader(root, **SMALL | {"batch_size": 4, "seed": 2})
-    with pytest.raises(ActcliError, match=r"batch size \(was 2, is 4\); seed \(was 0, is 2\)"):
+    with pytest.raises(ActcliError, match=r"batch size of all ranks \(was 2, is 4\); seed \(was 0, is 2\)"):
         other.load_state_dict(state)
+
+
+def test_a_training_goes_on_with_the_same_clips_on_another_number_of_ranks(make_shards):
+    root = make_shards(num_clips=18)
+
+    def opened(rank, world_size):
+        settings = SMALL | {"batch_size": 4 // world_size, "rank": rank, "world_size": world_size}
+        return open_loader(root, training=True, **settings)
+
+    whole = [batch.keys.tolist() for batch in opened(0, 1)]
+    first = opened(1, 4)
+    next(iter(first))
+    state = first.state_dict()
+    ranks = [opened(rank, 2) for rank in range(2)]
+    for rank in ranks:
+        rank.load_state_dict(state)
+    left = [torch.stack([one.keys, other.keys], 1).flatten().tolist() for one, other in zip(*ranks, strict=True)]
+    assert left == whole[1:]
 
 
 def test_a_flipped_clip_takes_the_label_of_its_mirror_image(make_shards):
