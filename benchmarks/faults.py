@@ -2,10 +2,10 @@
 
     python benchmarks/faults.py [extract shard train eval] [--kills 50] [--seed 0] [--write]
 
-Each command runs once undisturbed, and then ``--kills`` times on a copy of the same workspace: SIGKILL to the process
-after a time drawn evenly from the length of the undisturbed run (its workers end with it), then the command again
-(``train`` with ``--resume`` where the run had begun), which has to succeed. Clips are made, the network is
-small and on the CPU. Each command starts in a process that has imported its libraries, so that kills meet its work.
+Each command runs once undisturbed, and then on copies of the same workspace until it was killed ``--kills`` times:
+SIGKILL after a time drawn evenly from the length of the undisturbed run (its workers end with it), then the command
+again (``train`` with ``--resume`` where the run had begun), which has to succeed. Clips are made, the network is small
+and on the CPU. Each command starts in a process that has imported its libraries, so that kills meet its work.
 ``--write`` keeps the counts in ``results/faults.json``, command by command.
 """
 
@@ -125,8 +125,8 @@ def kills_of(name: str, template: Path, whole: Path, num_kills: int, seed: int) 
     seconds = time.monotonic() - begin
     expected = result(name, whole)
     rng = random.Random(seed)
-    killed = equal = 0
-    for number in range(num_kills):
+    killed = equal = number = 0
+    while killed < num_kills:
         workspace = template.with_name(f"{name}-{number}")
         shutil.copytree(template, workspace, symlinks=True)
         process = started(COMMANDS[name], workspace)
@@ -138,10 +138,11 @@ def kills_of(name: str, template: Path, whole: Path, num_kills: int, seed: int) 
             continued(name, workspace)
         is_equal = result(name, workspace) == expected
         equal += is_equal
-        print(f"{name} {number + 1}/{num_kills}: {'equal' if is_equal else 'DIFFERENT'}", flush=True)
+        number += 1
+        print(f"{name} {killed}/{num_kills}: {'equal' if is_equal else 'DIFFERENT'}", flush=True)
         if is_equal:
             shutil.rmtree(workspace)
-    return Outcome(killed, num_kills - killed, equal, round(seconds, 1))
+    return Outcome(killed, number - killed, equal, round(seconds, 1))
 
 
 def main() -> None:

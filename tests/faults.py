@@ -2,7 +2,8 @@
 
 The points are those of the code itself: ``calls_of`` runs it once and lists its calls, ``failing`` runs it again with
 one of them failing. Seen are files that Python opens, and renames, deletions and the like, below one folder, in this
-process and all its threads; not seen is what C libraries open by name (so hand them an open file). Any test can use it:
+process and all its threads; not seen is what C libraries open by name (so hand them an open file, or name the function
+that writes in ``WRITERS``). Any test can use it:
 
     calls = calls_of(lambda: work(), below=folder)
     for number, call in enumerate(calls):
@@ -13,9 +14,12 @@ import builtins
 import errno
 import io
 import os
+import pkgutil
+import re
+import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +28,9 @@ from unittest import mock
 SHORT = -1
 """In place of an error number: the file seems to end in the middle of what is read."""
 
-_PATH_CALLS = ("replace", "rename", "mkdir", "unlink", "rmdir", "truncate")
+_PATH_CALLS = ("open", "replace", "rename", "mkdir", "unlink", "rmdir", "truncate", "utime", "chmod")
+WRITERS = {"safetensors.torch.serialize_file": 1}
+"""Functions of C libraries that write a file by its name, and the place of that name among their arguments."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +50,21 @@ def errors_of(call: Call) -> tuple[int, ...]:
     if call.name in ("write", "open", "mkdir"):
         return (errno.ENOSPC, errno.EIO, errno.ENOMEM)
     return (errno.EIO, errno.EROFS)
+
+
+def points_of(calls: list[Call]) -> list[tuple[int, int]]:
+    """Numbers of calls, with an error each: the first or the last call of each kind, such as writes of checkpoints.
+
+    With ``ACTCLI_ALL_FAULTS=1`` in the environment, all calls with all their errors.
+    """
+    if os.environ.get("ACTCLI_ALL_FAULTS") == "1":
+        return [(number, error) for number, call in enumerate(calls) for error in errors_of(call)]
+    kinds: dict[tuple[str, str], list[int]] = {}
+    for number, call in enumerate(calls):
+        kinds.setdefault((call.name, re.sub(r"\d+", "0", call.file)), []).append(number)
+    chosen = sorted(numbers[-(place % 2)] for place, numbers in enumerate(kinds.values()))
+    errors = [errors_of(calls[number]) for number in chosen]
+    return [(number, errors[place][place % len(errors[place])]) for place, number in enumerate(chosen)]
 
 
 def calls_of(work: Callable[[], Any], below: Path) -> list[Call]:
@@ -139,10 +160,22 @@ def _watching(watcher: _Watcher) -> Iterator[_Watcher]:
 
         return call
 
+    def writing(whole: Callable[..., Any], place: int) -> Callable[..., Any]:
+        def call(*arguments: Any, **named: Any) -> Any:
+            if watcher.watches(arguments[place]):
+                watcher.meet("write", arguments[place])
+            return whole(*arguments, **named)
+
+        return call
+
     calls = {name: watched(name, getattr(os, name)) for name in _PATH_CALLS}
     with (
+        ExitStack() as stack,
         mock.patch.multiple(os, fsync=fsync_watched, **calls),
         mock.patch.object(io, "open", open_watched),
         mock.patch.object(builtins, "open", open_watched),
     ):
+        for name, place in WRITERS.items():
+            if name.rpartition(".")[0] in sys.modules:
+                stack.enter_context(mock.patch(name, writing(pkgutil.resolve_name(name), place)))
         yield watcher

@@ -9,7 +9,7 @@ from typing import Any, BinaryIO
 import torch
 
 from actcli.errors import ActcliError
-from actcli.files import written_whole
+from actcli.files import open_regular, written_whole
 
 CHECKPOINT_VERSION = 2
 
@@ -46,11 +46,13 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         ActcliError: No such file, a damaged one (every byte is compared with its CRC-32), or one of another version.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()
-        if damaged is not None:
-            raise ActcliError(f"{path} is damaged (in {damaged}). Start the training anew, or restore the file.")
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        with open_regular(path) as file:
+            with zipfile.ZipFile(file) as archive:
+                damaged = archive.testzip()
+            if damaged is not None:
+                raise ActcliError(f"{path} is damaged (in {damaged}). Start the training anew, or restore the file.")
+            file.seek(0)
+            state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
         version = state["version"]
     except FileNotFoundError as error:
         raise ActcliError(f"{path} does not exist: the run was stopped before its first checkpoint.") from error

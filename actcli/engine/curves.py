@@ -32,8 +32,12 @@ class Curves:
         name = f"events.out.tfevents.{now:.6f}.{socket.gethostname()}.{os.getpid()}"
         self._file = (folder / name).open("xb")
         self._records = RecordWriter(self._file)
-        self._write(Event(wall_time=now, file_version="brain.Event:2"))
-        self._write(Event(wall_time=now, step=first_step, session_log=SessionLog(status=SessionLog.START)))
+        try:
+            self._write(Event(wall_time=now, file_version="brain.Event:2"))
+            self._write(Event(wall_time=now, step=first_step, session_log=SessionLog(status=SessionLog.START)))
+        except BaseException:
+            self._file.close()
+            raise
 
     def add(self, step: int, points: Mapping[str, float]) -> None:
         """One point of each of several curves, by the name of the curve, such as ``train/loss``.

@@ -229,6 +229,10 @@ def _line(text: str, place: Sequence[str | int]) -> str:
     return f"line {line}: " if line else ""
 
 
+_LARGEST_TEXT = 16 << 20
+"""Bytes of a configuration or history; a thousand epochs take a hundredth of that."""
+
+
 class _PlainLoader(yaml.SafeLoader):
     """YAML without aliases: ten lines of them can stand for more values than any memory holds."""
 
@@ -240,20 +244,30 @@ class _PlainLoader(yaml.SafeLoader):
 
 
 def read_yaml(text: str) -> Any:
-    """The value of a YAML text without aliases; ``yaml.YAMLError`` for anything else."""
-    return yaml.load(text, Loader=_PlainLoader)
+    """The value of a YAML text without aliases; ``yaml.YAMLError``, in one line, for anything else."""
+    try:
+        return yaml.load(text, Loader=_PlainLoader)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        where = f"line {mark.line + 1}: " if mark else ""
+        raise yaml.YAMLError(f"{where}{error.problem or error.context}") from error
 
 
 def read_small_text(path: Path) -> str:
-    """The text of a configuration; a pipe is refused, which would hang.
+    """The text of a configuration; a pipe is refused, which would hang, and what is far too large for one.
 
     Raises:
-        ActcliError: It is no regular file.
+        ActcliError: It is no regular file, or larger than 16 MB.
         OSError: It cannot be read.
         UnicodeDecodeError: It is no text.
     """
     with open_regular(path) as file:
-        return file.read().decode()
+        text = file.read(_LARGEST_TEXT + 1)
+    if len(text) > _LARGEST_TEXT:
+        raise ActcliError(
+            f"{path} is larger than {_LARGEST_TEXT >> 20} MB, so it is not what its name says. Move it away."
+        )
+    return text.decode()
 
 
 def list_recipes() -> list[Recipe]:

@@ -40,8 +40,8 @@ def write_scores(path: Path, scores: Scores, classes: Sequence[str], clips: Mapp
         views = [list(clip) for clip in scores.view_logits.astype(np.float32)]
         columns["views"] = pa.array(views, pa.list_(pa.list_(pa.float32())))
     table = pa.table(columns).replace_schema_metadata({_DIGEST: _digest(scores).encode()})
-    with written_whole(path) as partial:
-        pq.write_table(table, partial, write_page_checksum=True)
+    with written_whole(path) as partial, partial.open("wb") as file:
+        pq.write_table(table, file, write_page_checksum=True)
 
 
 def read_scores(path: Path) -> Scores:

@@ -2,6 +2,8 @@
 
 import json
 import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -147,6 +149,23 @@ def write_history(run_dir: Path, epochs: list[EpochReport]) -> None:
 def kept_weights(epoch: int) -> str:
     """Where the weights after ``epoch`` (0-based) are kept for good; the name counts epochs that were done."""
     return _KEPT_WEIGHTS.format(epoch + 1)
+
+
+@contextmanager
+def writing_run(run_dir: Path) -> Iterator[None]:
+    """Say of every error of the disk what is kept and how to go on.
+
+    Raises:
+        ActcliError: Something in ``run_dir`` could not be written or read.
+    """
+    try:
+        yield
+    except OSError as error:
+        where = run_dir if error.filename is None else error.filename
+        raise ActcliError(
+            f"{where} cannot be written or read ({error.strerror or error}). What the last checkpoint holds is kept; "
+            f"when the disk is well again, continue with: actcli train --resume --run-dir {shlex.quote(str(run_dir))}"
+        ) from error
 
 
 def run_name(recipe: Recipe, dataset: str, split_id: str, now: datetime) -> str:

@@ -25,7 +25,7 @@ from actcli.engine.progress import Progress
 from actcli.engine.recipes import Recipe
 from actcli.engine.reporting import EpochReport, Reporter, Silent, StepReport
 from actcli.engine.run_files import RunFiles, missing_bytes
-from actcli.engine.runs import BEST_WEIGHTS, LAST_CHECKPOINT, RunConfig
+from actcli.engine.runs import BEST_WEIGHTS, LAST_CHECKPOINT, RunConfig, writing_run
 from actcli.engine.schedules import StepPlace
 from actcli.engine.scoring import score_split
 from actcli.engine.signals import Interrupted, StopWish, stop_wish
@@ -70,6 +70,7 @@ def train(
         wish = stack.enter_context(stop_wish(reporter.note))
         prepared = prepare(replace(config, recipe=recipe), hardware, fabric, reporter.note)
         training = Training(prepared, run_dir, hardware, reporter, wish)
+        stack.enter_context(writing_run(run_dir))
         stack.enter_context(training)
         if resume:
             training.restore()

@@ -45,6 +45,12 @@ def test_a_damaged_file_is_named(tmp_path, content):
         load_checkpoint(tmp_path / "last.ckpt")
 
 
+def test_a_pipe_in_place_of_a_checkpoint_does_not_hang(tmp_path):
+    os.mkfifo(tmp_path / "last.ckpt")
+    with pytest.raises(ActcliError, match="no regular file"):
+        load_checkpoint(tmp_path / "last.ckpt")
+
+
 def test_an_absent_file_is_named(tmp_path):
     with pytest.raises(ActcliError, match=r"last\.ckpt does not exist: the run was stopped before its first"):
         load_checkpoint(tmp_path / "last.ckpt")

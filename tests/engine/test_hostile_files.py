@@ -63,3 +63,17 @@ def test_an_export_never_replaces_the_weights(tmp_path: Path) -> None:
     with pytest.raises(ActcliError, match="weights themselves"):
         export_model(path, path)
     assert path.read_bytes() == b"weights"
+
+
+def test_a_configuration_that_breaks_off_is_refused_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("recipe:\n  name: x\n  clip_n")
+    with pytest.raises(ActcliError, match="line 3: could not find expected ':'") as refused:
+        RunConfig.read(tmp_path)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_huge_configuration_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    with (tmp_path / "config.yaml").open("wb") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(ActcliError, match="larger than 16 MB"):
+        RunConfig.read(tmp_path)
