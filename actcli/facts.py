@@ -1,6 +1,6 @@
 """Facts in JSON: what is read is of the type that its field has, or it is refused."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, fields
 from functools import cache
 from typing import Any, Literal, get_args, get_origin
@@ -25,22 +25,22 @@ def plain(value: object) -> object:
     return dict(sorted(value.items())) if isinstance(value, Mapping) else value
 
 
-def read_facts(kind: type, value: Mapping[str, object], names: Iterable[str]) -> dict[str, Any]:
+def read_facts(kind: type, value: Mapping[str, object], names: tuple[str, ...]) -> dict[str, Any]:
     """The fields ``names`` of the dataclass ``kind`` from JSON, to make one with; those with a default may be absent.
 
     Raises:
         ValueError: A field is absent, or not of its type.
     """
-    readers, needed = _readers(kind)
-    if missing := [name for name in names if name in needed and name not in value]:
-        raise ValueError(f"it has no {', '.join(missing)}")
-    return {name: readers[name](name, value[name]) for name in names if name in value}
+    readers, needed = _readers(kind, names)
+    if not needed <= value.keys():
+        raise ValueError(f"it has no {', '.join(name for name in names if name in needed - value.keys())}")
+    return {name: readers[name](name, fact) for name, fact in value.items() if name in readers}
 
 
 @cache
-def _readers(kind: type) -> tuple[dict[str, Reader], frozenset[str]]:
-    """What reads each field of a dataclass, and the fields that have no default."""
-    facts = fields(kind)
+def _readers(kind: type, names: tuple[str, ...]) -> tuple[dict[str, Reader], frozenset[str]]:
+    """What reads each of some fields of a dataclass, and those of them that have no default."""
+    facts = [fact for fact in fields(kind) if fact.name in names]
     needed = [fact.name for fact in facts if fact.default is MISSING and fact.default_factory is MISSING]
     return {fact.name: _reader(fact.type) for fact in facts}, frozenset(needed)
 

@@ -78,21 +78,22 @@ def extract_dataset(
         _write_card(listing, options)  # first: files of our names without a card are taken for somebody else's
         with _ledger(options) as ledger:
             keys = assign_keys(options.frames_dir, listing.records, _other_names(options) | ledger.names())
-            to_do = _to_do(listing, keys, ledger, options)
+            to_do = _to_do(checked, keys, ledger, options)
             if on_plan:
                 on_plan(make_plan(listing, checked.located, _done(ledger), checked.warnings))
             _extract_all(checked, to_do, ledger, options, progress)
+            with _uncollected():
+                outcomes = _outcomes(checked, keys, ledger, options)
         manifest = modality_file(options.frames_dir, "manifest", options.modality, ".parquet")
         with _uncollected():
-            write_manifest(manifest, listing.records, keys, ledger.outcomes)
-        outcomes = [ledger.outcomes[keys[record.source_id]] for record in listing.records]
+            write_manifest(manifest, listing.records, outcomes)
         if options.layout == "folders":
             write_video_lists(options.frames_dir, listing, outcomes, options.modality)
     with _uncollected():
         return summarise(
             listing,
             outcomes,
-            num_done_now=len(to_do),
+            num_done_now=sum(not ledger.outcomes[key].is_missing for key, _ in to_do),
             seconds=time.monotonic() - begin,
             frames_dir=options.frames_dir,
             warnings=checked.warnings,
@@ -176,25 +177,46 @@ def _write_card(listing: Listing, options: ExtractOptions) -> None:
 
 
 def _to_do(
-    listing: Listing, keys: Mapping[str, str], ledger: Ledger, options: ExtractOptions
+    checked: CheckedJob, keys: Mapping[str, str], ledger: Ledger, options: ExtractOptions
 ) -> list[tuple[str, ClipRecord]]:
-    """Key and record of the clips that are not done, in key order."""
+    """Key and record of the clips that are there and not done, in key order."""
 
     def is_open(key: str) -> bool:
         outcome = ledger.outcomes.get(key)
-        if outcome is None:
-            return not options.retry_failed
-        if not outcome.is_ok:
+        if outcome is not None and not outcome.is_ok:
             return options.retry_failed or _is_passing(outcome)
-        path = payload_path(options.frames_dir, key, options.modality, options.layout)
-        return not options.retry_failed and payload_bytes(path) != outcome.bytes
+        return not _is_kept(key, outcome, options)
 
-    pairs = sorted(((keys[record.source_id], record) for record in listing.records), key=lambda pair: pair[0])
-    if options.retry_failed and any(key not in ledger.outcomes for key, _ in pairs):
+    if options.retry_failed and not ledger.outcomes:
         raise ActcliError(
-            f"The extraction in {options.frames_dir} has not been run to its end: run it without --retry-failed first."
+            f"Nothing has been extracted to {options.frames_dir} yet: run the extraction without --retry-failed first."
         )
+    here = (record for record in checked.listing.records if record.source_id in checked.located)
+    pairs = sorted(((keys[record.source_id], record) for record in here), key=lambda pair: pair[0])
     return [pair for pair in pairs if is_open(pair[0])]
+
+
+def _is_kept(key: str, outcome: ClipOutcome | None, options: ExtractOptions) -> bool:
+    """Whether there are frames of a clip, of as many bytes as there were."""
+    if outcome is None or not outcome.is_ok:
+        return False
+    path = payload_path(options.frames_dir, key, options.modality, options.layout)
+    return options.retry_failed or payload_bytes(path) == outcome.bytes
+
+
+def _outcomes(
+    checked: CheckedJob, keys: Mapping[str, str], ledger: Ledger, options: ExtractOptions
+) -> list[ClipOutcome]:
+    """What came of each listed clip, in the order of the list. A clip that is not there has no line in the ledger."""
+
+    def outcome_of(record: ClipRecord) -> ClipOutcome:
+        key = keys[record.source_id]
+        outcome = ledger.outcomes.get(key)
+        if outcome is not None and (record.source_id in checked.located or _is_kept(key, outcome, options)):
+            return outcome
+        return _missing(key, record, options)
+
+    return [outcome_of(record) for record in checked.listing.records]
 
 
 def _clip_job(adapter: DatasetAdapter, options: ExtractOptions) -> ClipJob:
@@ -225,16 +247,10 @@ def _extract_all(
     progress: Callable[[ExtractProgress], None] | None,
 ) -> None:
     located = checked.located
-    here = [pair for pair in to_do if pair[1].source_id in located]
-    missing = [_missing(key, record, options) for key, record in to_do if record.source_id not in located]
-    tasks = (_task(key, record, located) for key, record in here)
-    state = ExtractProgress(len(missing), len(to_do), len(missing), 0)
-    results = _results(_clip_job(checked.adapter, options), tasks, max(1, min(options.workers, len(here))), options)
+    tasks = (_task(key, record, located) for key, record in to_do)
+    state = ExtractProgress(0, len(to_do), 0, 0)
+    results = _results(_clip_job(checked.adapter, options), tasks, max(1, min(options.workers, len(to_do))), options)
     try:
-        with _uncollected():
-            ledger.extend(missing)
-        if missing and progress:
-            progress(state)
         for task, result in results:
             outcome = _crashed(task, result) if isinstance(result, Crash) else result
             ledger.append(outcome)
@@ -279,7 +295,14 @@ def _is_passing(outcome: ClipOutcome) -> bool:
 
 def _missing(key: str, record: ClipRecord, options: ExtractOptions) -> ClipOutcome:
     what = "no folder of it in the dump" if options.from_frames else f"there is no {printable(record.path)}"
-    return ClipOutcome.lost(key, printable(record.source_id), ClipFailure("find", "FileNotFoundError", what))
+    return ClipOutcome(
+        key=key,
+        source_id=printable(record.source_id),
+        status="missing",
+        stage="find",
+        error="FileNotFoundError",
+        message=what,
+    )
 
 
 def _crashed(task: ClipTask, crash: Crash) -> ClipOutcome:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from actcli.errors import ActcliError
 from actcli.files import open_regular, write_text_whole
-from actcli.ingest.records import ClipRecord, printable
+from actcli.ingest.records import ClipRecord, printable, printables
 
 KEYS_NAME = "keys.jsonl"
 
@@ -40,7 +40,7 @@ def assign_keys(frames_dir: Path, records: Sequence[ClipRecord], extracted: Mapp
             table[number : number + 1] = [record.source_id]
             numbers[record.source_id] = number
     if table != known or not path.exists():
-        write_text_whole(path, "".join(json.dumps(source_id) + "\n" for source_id in table))
+        write_text_whole(path, json.dumps(table, separators=("\n", ":"))[1:-1] + "\n")  # a line each, all at once
     return {source_id: f"{number:09d}" for source_id, number in numbers.items()}
 
 
@@ -48,9 +48,12 @@ def _read(path: Path) -> list[str | None]:
     with open_regular(path) as file:
         data = file.read()
     try:
-        known = [json.loads(line) for line in data.decode("ascii").splitlines()]
         if data and not data.endswith(b"\n"):
             raise ValueError("the last line is cut")
+        lines = data[:-1].decode("ascii")
+        known: list[str | None] = json.loads("[" + lines.replace("\n", ",\n") + "]")  # all at once
+        if len(known) != data.count(b"\n"):
+            raise ValueError("a line is no name")
         if not all(source_id is None or isinstance(source_id, str) for source_id in known):
             raise ValueError("a line is no name")
     except (ValueError, RecursionError) as error:
@@ -68,7 +71,7 @@ def _from_ledgers(records: Iterable[ClipRecord], extracted: Mapping[str, str]) -
 
 
 def _check(path: Path, known: Sequence[str | None], extracted: Mapping[str, str]) -> None:
-    names = [None if source_id is None else printable(source_id) for source_id in known]
+    names = _printables(known)
     doubled = len(known) - known.count(None) - len(set(known) - {None})
     if doubled:
         raise ActcliError(f"{path} names {doubled} clips twice. {_advice(path)}")
@@ -80,6 +83,12 @@ def _check(path: Path, known: Sequence[str | None], extracted: Mapping[str, str]
             f"{path} was changed: key {key} is {found!r} there, and {extracted[key]!r} in the ledger of what was "
             f"extracted ({len(wrong)} such keys). Frames would get the labels of other clips. {_advice(path)}"
         )
+
+
+def _printables(known: Sequence[str | None]) -> Sequence[str | None]:
+    if None not in known:
+        return printables([source_id for source_id in known if source_id is not None])
+    return [None if source_id is None else printable(source_id) for source_id in known]
 
 
 def _advice(path: Path) -> str:

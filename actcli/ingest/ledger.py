@@ -2,22 +2,20 @@
 
 import json
 import os
-import re
 import shlex
 import time
 import zlib
-from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
+
+from pydantic_core import from_json, to_json
 
 from actcli.errors import ActcliError
 from actcli.files import open_regular
 from actcli.ingest.outcome import FIELD_NAMES, ClipOutcome
 
 _SYNC_SECONDS = 2.0
-_encode = json.JSONEncoder(separators=(",", ":")).encode
-_CHECKSUM = re.compile(rb',"crc32":"([0-9a-f]{8})"}\n')
 _CHECKSUM_BYTES = len(',"crc32":"00000000"}\n')
 
 
@@ -45,22 +43,25 @@ class Ledger:
                 if not line.endswith(b"\n"):
                     break
                 outcome = self._outcome(line, number)
-                self.outcomes[outcome.key] = outcome
+                if outcome.is_missing:  # noted by an earlier version; whether a clip is there is looked up each time
+                    self.outcomes.pop(outcome.key, None)
+                else:
+                    self.outcomes[outcome.key] = outcome
                 end += len(line)
         return end
 
     def _outcome(self, line: bytes, number: int) -> ClipOutcome:
-        stated = _CHECKSUM.fullmatch(line[-_CHECKSUM_BYTES:])
         body = line[:-_CHECKSUM_BYTES]
-        if stated is None and number == 1 and _is_of_earlier_version(line):
+        is_sealed = line == _sealed(body)
+        if not is_sealed and number == 1 and _is_of_earlier_version(line):
             raise ActcliError(
                 f"{self._path} is of an earlier version of actcli, without checksums, and is not believed. Extract "
                 "into a new folder with --frames-dir; what is in this one stays as it is."
             )
         try:
-            if stated is None or int(stated[1], 16) != zlib.crc32(body):
+            if not is_sealed:
                 raise ValueError("the checksum differs")
-            return ClipOutcome.from_json(json.loads(body + b"}"))
+            return ClipOutcome.from_json(from_json(body + b"}"))
         except (ValueError, LookupError, TypeError, OverflowError, RecursionError):
             raise ActcliError(
                 f"Line {number} of {self._path} is damaged. Remove that line, and type the same command again; its "
@@ -83,16 +84,11 @@ class Ledger:
 
     def append(self, outcome: ClipOutcome) -> None:
         """Record a finished clip; the line is handed to the system at once and to the disk every two seconds."""
-        self.extend([outcome])
+        self._file.write(_sealed(to_json(outcome.to_json())[:-1]))
+        self._file.flush()
+        self.outcomes[outcome.key] = outcome
         if time.monotonic() - self._synced > _SYNC_SECONDS:
             self._sync()
-
-    def extend(self, outcomes: Iterable[ClipOutcome]) -> None:
-        """Record many clips at once."""
-        for outcome in outcomes:
-            self._file.write(_line(outcome))
-            self.outcomes[outcome.key] = outcome
-        self._file.flush()
 
     def names(self) -> dict[str, str]:
         """Key to source id of all clips in the ledger."""
@@ -111,6 +107,6 @@ def _is_of_earlier_version(line: bytes) -> bool:
         return False
 
 
-def _line(outcome: ClipOutcome) -> bytes:
-    body = _encode(outcome.to_json())[:-1].encode()
+def _sealed(body: bytes) -> bytes:
+    """A line of the ledger: an object without its closing bracket, and the CRC-32 of that."""
     return body + b',"crc32":"%08x"}\n' % zlib.crc32(body)

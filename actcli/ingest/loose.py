@@ -124,8 +124,9 @@ def extract_loose(
         outcomes[task.key] = result
         if progress:
             progress(len(outcomes), len(tasks))
-    _write_list(tasks, outcomes, frames_dir, classes)
-    return [outcomes[task.key] for task in tasks]
+    ordered = [outcomes[task.key] for task in tasks]
+    _write_list(tasks, ordered, frames_dir, classes)
+    return ordered
 
 
 def _task(number: int, clip: LooseClip) -> ClipTask:
@@ -134,12 +135,11 @@ def _task(number: int, clip: LooseClip) -> ClipTask:
 
 
 def _write_list(
-    tasks: Sequence[ClipTask], outcomes: Mapping[str, ClipOutcome], frames_dir: Path, classes: Sequence[str]
+    tasks: Sequence[ClipTask], outcomes: Sequence[ClipOutcome], frames_dir: Path, classes: Sequence[str]
 ) -> None:
     records = [
         ClipRecord(task.source_id, task.source_id, UNLABELLED, "", {"1": SPLIT}, task.start, task.end) for task in tasks
     ]
-    keys = {task.key: task.key for task in tasks}
-    write_manifest(modality_file(frames_dir, "manifest", "rgb", ".parquet"), records, keys, outcomes)
+    write_manifest(modality_file(frames_dir, "manifest", "rgb", ".parquet"), records, outcomes)
     extraction = {"rgb": Extraction({}, {})}
     DatasetCard("videos", tuple(classes), "forbidden", (), {"1": (SPLIT,)}, extraction).write(frames_dir)

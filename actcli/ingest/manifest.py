@@ -7,8 +7,9 @@ import hashlib
 import io
 import itertools
 import shlex
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, fields
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
@@ -21,7 +22,7 @@ from actcli.errors import ActcliError
 from actcli.facts import Sizes
 from actcli.files import open_regular, write_text_whole, written_whole
 from actcli.ingest.outcome import FIELD_NAMES, ClipOutcome, Status
-from actcli.ingest.records import ClipRecord, printable
+from actcli.ingest.records import ClipRecord, printables
 
 Modality = Literal["rgb", "flow"]
 Layout = Literal["mjpeg", "folders"]
@@ -64,6 +65,7 @@ MANIFEST_SCHEMA = _schema()
 """One row a listed clip; ``docs/design.md`` says what each column means."""
 
 _ROWS_PER_GROUP = 8192
+_values = attrgetter(*FIELD_NAMES)
 _CHUNK_BYTES = 1 << 22
 
 
@@ -78,14 +80,15 @@ def payload_path(frames_dir: Path, key: str, modality: Modality = "rgb", layout:
     return frames_dir / str(int(key) // 1000) / (f"{name}.mjpeg" if layout == "mjpeg" else name)
 
 
-def write_manifest(
-    path: Path, records: Iterable[ClipRecord], keys: Mapping[str, str], outcomes: Mapping[str, ClipOutcome]
-) -> None:
-    """Write the table of all clips in key order, at once or not at all. It holds no times: equal work, equal table."""
-    ordered = iter(sorted(records, key=lambda record: keys[record.source_id]))
+def write_manifest(path: Path, records: Iterable[ClipRecord], outcomes: Iterable[ClipOutcome]) -> None:
+    """Write the table of all clips in key order, at once or not at all. It holds no times: equal work, equal table.
+
+    ``outcomes`` are those of ``records``, one for each.
+    """
+    ordered = iter(sorted(zip(outcomes, records, strict=True), key=lambda pair: pair[0].key))
     with written_whole(path) as temporary, temporary.open("wb") as raw, _writer(file := _HashingFile(raw)) as writer:
         while batch := list(itertools.islice(ordered, _ROWS_PER_GROUP)):
-            writer.write_table(_table(batch, [outcomes[keys[record.source_id]] for record in batch]))
+            writer.write_table(_table(*zip(*batch, strict=True)))
     write_text_whole(checksum_path(path), f"{file.digest.hexdigest()}  {path.name}\n")
 
 
@@ -124,17 +127,33 @@ def _digest(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _table(records: Sequence[ClipRecord], outcomes: Sequence[ClipOutcome]) -> pa.Table:
+def _table(outcomes: Sequence[ClipOutcome], records: Sequence[ClipRecord]) -> pa.Table:
     """Rows of the manifest, made column by column."""
+    came = dict(zip(FIELD_NAMES, zip(*map(_values, outcomes), strict=True), strict=True))
     listed = {
-        "source_id": [printable(record.source_id) for record in records],
-        "path": [printable(record.path) for record in records],
+        "source_id": printables([record.source_id for record in records]),
+        "path": printables([record.path for record in records]),
         "label": [record.label for record in records],
-        "class_name": [printable(record.class_name) for record in records],
-        "splits": [sorted(record.splits.items()) for record in records],
+        "class_name": printables([record.class_name for record in records]),
+        "splits": _splits_column([record.splits for record in records]),
+        "frame_sizes": _sizes_column(came["frame_sizes"]),
     }
-    came = {name: [getattr(outcome, name) for outcome in outcomes] for name in FIELD_NAMES}
     return pa.table(came | listed, schema=MANIFEST_SCHEMA)
+
+
+def _splits_column(splits: Sequence[Mapping[str, str]]) -> pa.MapArray:
+    pairs = [pair for sides in splits for pair in sorted(sides.items())]
+    sets, sides = ([pair[place] for pair in pairs] for place in (0, 1))
+    return pa.MapArray.from_arrays(_borders(splits), pa.array(sets, pa.string()), pa.array(sides, pa.string()))
+
+
+def _sizes_column(sizes: Sequence[Sizes]) -> pa.ListArray:
+    return pa.ListArray.from_arrays(_borders(sizes), pa.array(np.concatenate(sizes).astype(np.int64)))
+
+
+def _borders(rows: Sequence[Sized]) -> pa.Array:
+    """Where each row of a list column begins in the values, and where the last one ends."""
+    return pa.array(np.cumsum([0, *map(len, rows)]), pa.int32())
 
 
 def manifest_rows(table: pa.Table) -> Iterator[ManifestRow]:

@@ -1,7 +1,6 @@
 """What came of a clip: a line of the ledger, a row of the manifest, a line in the closing table."""
 
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from operator import attrgetter
@@ -15,7 +14,7 @@ Status = Literal["ok", "failed", "missing"]
 """What can come of a clip."""
 
 _COUNTS_END = 1 << 62
-_KEY = re.compile(r"\d{9}")
+_KEY_DIGITS = 9
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -59,6 +58,11 @@ class ClipOutcome:
     def is_ok(self) -> bool:
         """Whether there are frames of it."""
         return self.status == "ok"
+
+    @property
+    def is_missing(self) -> bool:
+        """Whether the clip is not there to be extracted."""
+        return self.status == "missing"
 
     @staticmethod
     def lost(key: str, source_id: str, failure: ClipFailure) -> "ClipOutcome":
@@ -105,7 +109,7 @@ def _check(outcome: ClipOutcome) -> None:
     counts = (outcome.num_frames, outcome.width, outcome.height, outcome.bytes)
     if min(counts) < 0 or max(counts) >= _COUNTS_END or not math.isfinite(outcome.fps + outcome.bound):
         raise ValueError("no such number")
-    if not _KEY.fullmatch(outcome.key):
+    if not (len(outcome.key) == _KEY_DIGITS and outcome.key.isascii() and outcome.key.isdecimal()):
         raise ValueError("no such clip")
     if not outcome.is_ok:
         if not outcome.stage or not outcome.error:

@@ -126,6 +126,11 @@ def printable(name: str) -> str:
     return name if name.isascii() else os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
+def printables(names: Sequence[str]) -> Sequence[str]:
+    """``printable`` of each, at once for the many that are plain."""
+    return names if "".join(names).isascii() else [printable(name) for name in names]
+
+
 def _record_problems(listing: Listing) -> Iterator[str]:
     """What makes a list unusable: clips to learn from that have no class, names that are no file of the raw folder."""
     unlabelled = [record for record in listing.records if record.label == UNLABELLED]

@@ -71,7 +71,7 @@ def summarise(
         num_classes=len(listing.classes),
         splits=tuple(count_splits(listing, kept)),
         failed=tuple(outcome for outcome in outcomes if not outcome.is_ok),
-        already_done=len(outcomes) - num_done_now,
+        already_done=len(outcomes) - kinds["missing"] - num_done_now,
         frames=sum(outcome.num_frames for outcome in outcomes),
         bytes=sum(outcome.bytes for outcome in outcomes),
         seconds=seconds,

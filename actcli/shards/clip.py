@@ -117,8 +117,7 @@ class StoredClip:
         Raises:
             ValueError: A field is not there, or is not of its type.
         """
-        names = [name for name, kept in _FACTS.items() if kept.in_note]
-        return StoredClip(**read_facts(StoredClip, note, names), shard=shard)
+        return StoredClip(**read_facts(StoredClip, note, _NAMES_IN_NOTE), shard=shard)
 
 
 def _extents(begin: int, sizes: Sizes, crcs: Sizes, wanted: NDArray[np.int64]) -> Extents:
@@ -139,3 +138,4 @@ def _where(fact: "Field[object]") -> _Kept:
 
 
 _FACTS = {fact.name: _where(fact) for fact in fields(StoredClip)}
+_NAMES_IN_NOTE = tuple(name for name, kept in _FACTS.items() if kept.in_note)

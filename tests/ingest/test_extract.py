@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+import zlib
 from dataclasses import replace
 
 import av
@@ -109,6 +110,32 @@ def test_a_second_run_does_nothing_and_retry_takes_up_only_the_failed(raw_copy, 
 def test_retry_failed_before_the_end_of_a_run_is_refused(tiny_options):
     with pytest.raises(ActcliError, match="without --retry-failed first"):
         extract_dataset(tiny_options(retry_failed=True))
+
+
+def test_a_clip_that_was_missing_and_appears_is_extracted_by_the_same_command(raw_copy, tiny_options, tmp_path):
+    clips = sorted(raw_copy.rglob("*.mp4"))
+    rows = [f"{clip.relative_to(raw_copy)},{clip.parts[-2]},{clip.parts[-3]}" for clip in clips]
+    (raw_copy / "list.csv").write_text("\n".join(["path,label,split", *rows]))
+    clip = clips[3]
+    clip.rename(tmp_path / "elsewhere.mp4")
+    options = tiny_options(raw_dir=raw_copy)
+    first = extract_dataset(options)
+    assert (first.counts["ok"], first.counts["missing"], first.already_done) == (23, 1, 0)
+    assert b'"missing"' not in (options.frames_dir / "extract.jsonl").read_bytes()
+    (tmp_path / "elsewhere.mp4").rename(clip)
+    second = extract_dataset(options)
+    assert (second.counts["ok"], second.counts["missing"], second.already_done) == (24, 0, 23)
+
+
+def test_a_missing_clip_that_an_earlier_version_noted_is_looked_up_anew(tiny_options):
+    options = tiny_options()
+    extract_dataset(options)
+    whole = read_manifest(options.frames_dir)
+    body = b'{"key":"000000003","source_id":"x","status":"missing","stage":"find","error":"FileNotFoundError"'
+    with (options.frames_dir / "extract.jsonl").open("ab") as ledger:
+        ledger.write(body + b',"crc32":"%08x"}\n' % zlib.crc32(body))
+    assert extract_dataset(options).already_done == 23
+    assert read_manifest(options.frames_dir) == whole
 
 
 def test_a_lost_file_is_extracted_again(tiny_options):

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from actcli.ingest import ClipRecord
-from actcli.ingest.datasets.kinetics import _Row
+from actcli.ingest.datasets.kinetics import clip_names
 from actcli.ingest.locate import DumpFinder, locate_in
 
 
@@ -12,8 +12,8 @@ def record(source_id: str, class_name: str = "", split: str = "train", names: tu
     return ClipRecord(source_id, source_id, 0, class_name, {"1": split}, other_names=names)
 
 
-KINETICS = _Row("-_x_0000112", 103.0, 113.0, "val", "passing American football (in game)")
-IN_KINETICS = record(KINETICS.source_id, KINETICS.class_name, "val", KINETICS.other_names)
+KINETICS = clip_names("-_x_0000112", 103, 113)
+IN_KINETICS = record(KINETICS[0], "passing American football (in game)", "val", KINETICS[1:])
 
 
 def found(roots: tuple[Path, ...], *records: ClipRecord, modality: str = "rgb") -> dict[str, str]:

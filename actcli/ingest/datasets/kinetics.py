@@ -4,7 +4,7 @@ import csv
 import io
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -24,22 +24,12 @@ _MAX_SECONDS = 1e6  # what six digits hold
 
 
 class _Row(NamedTuple):
-    youtube_id: str
+    names: tuple[str, ...]
+    """As ``clip_names`` gives them."""
     start: float
     end: float
     split: str
     class_name: str
-
-    @property
-    def source_id(self) -> str:
-        return f"{self.youtube_id}_{round(self.start):06d}_{round(self.end):06d}"
-
-    @property
-    def other_names(self) -> tuple[str, ...]:
-        """Names that other crawlers and frame extractors give the clip, the exact ones first."""
-        start, end = round(self.start), round(self.end)
-        name = self.youtube_id
-        return (f"{name}_{start}_{end}", f"{name}_{start:06d}", f"{name}_{start}", name)
 
 
 def read_listing(raw_dir: Path) -> Listing:
@@ -48,27 +38,27 @@ def read_listing(raw_dir: Path) -> Listing:
     repeated = []
     for split, list_path in _find_lists(raw_dir).items():
         for row in _read_rows(list_path, split):
-            source_id = row.source_id
+            source_id = row.names[0]
             if rows.setdefault(source_id, row) is not row:
                 repeated.append(source_id)
     classes = sorted({row.class_name for row in rows.values() if row.class_name})
     label_of = {name: label for label, name in enumerate(classes)}
+    sides = {split: {"1": split} for split in SPLIT_OF_WORD.values()}
     videos = _index_videos(raw_dir)
     records = []
     for source_id in sorted(rows):
         row = rows[source_id]
-        other_names = row.other_names
-        path, is_whole_video = _find_video(row, (source_id, *other_names), videos)
+        path, is_whole_video = _find_video(row, videos)
         records.append(
             ClipRecord(
                 source_id=source_id,
                 path=path,
                 label=label_of.get(row.class_name, UNLABELLED),
                 class_name=row.class_name,
-                splits={"1": row.split},
+                splits=sides[row.split],
                 start=row.start if is_whole_video else None,
                 end=row.end if is_whole_video else None,
-                other_names=other_names,
+                other_names=row.names[1:],
             )
         )
     split_sets = {"1": ordered_splits(row.split for row in rows.values())}
@@ -100,27 +90,41 @@ def _find_lists(raw_dir: Path) -> dict[str, Path]:
 
 def _read_rows(path: Path, split: str) -> Iterator[_Row]:
     """Rows of one csv; the label column may be absent (older test lists), and times may be written as floats."""
-    reader = csv.DictReader(io.StringIO("\n".join(read_lines(path)), newline=""))
-    header = [(name or "").strip() for name in reader.fieldnames or ()]
-    reader.fieldnames = header
+    rows = _numbered_rows(path)
+    header = [name.strip() for name in next(rows, (1, []))[1]]
     if not {"youtube_id", "time_start", "time_end"} <= set(header):
         raise ActcliError(
             f"{path} begins with {','.join(header)!r}; its first line must name the columns "
             "label,youtube_id,time_start,time_end,split."
         )
-    for row in _checked(reader, path):
+    id_at, start_at, end_at = (header.index(name) for name in ("youtube_id", "time_start", "time_end"))
+    label_at = header.index("label") if "label" in header else len(header)
+    for number, cells in rows:
         try:
-            start, end = float(row["time_start"]), float(row["time_end"])
+            start, end = float(cells[start_at]), float(cells[end_at])
             if not 0 <= start <= end < _MAX_SECONDS:
                 raise ValueError
-            yield _Row(row["youtube_id"].strip(), start, end, split, (row.get("label") or "").strip())
-        except (TypeError, ValueError, AttributeError):
-            raise ActcliError(f"{path}, line {reader.line_num}: {dict(row)} has no times in seconds.") from None
+            names = clip_names(cells[id_at].strip(), round(start), round(end))
+        except (LookupError, ValueError):
+            shown = dict(zip(header, cells, strict=False))
+            raise ActcliError(f"{path}, line {number}: {shown} has no times in seconds.") from None
+        yield _Row(names, start, end, split, cells[label_at].strip() if label_at < len(cells) else "")
 
 
-def _checked(reader: "csv.DictReader[str]", path: Path) -> "Iterator[dict[str, str]]":
+def clip_names(youtube_id: str, start: int, end: int) -> tuple[str, ...]:
+    """The official name of a clip, then those of other crawlers and frame extractors, exact ones first.
+
+    Times are in seconds; the last name is the id of the online video.
+    """
+    begin = f"{youtube_id}_{start:06d}"
+    return (f"{begin}_{end:06d}", f"{youtube_id}_{start}_{end}", begin, f"{youtube_id}_{start}", youtube_id)
+
+
+def _numbered_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
+    reader = csv.reader(io.StringIO("\n".join(read_lines(path)), newline=""))
     try:
-        yield from reader
+        for cells in reader:
+            yield reader.line_num, cells
     except csv.Error as error:
         raise ActcliError(f"{path}, line {reader.line_num}: {error}.") from None
 
@@ -137,15 +141,15 @@ def _index_videos(raw_dir: Path) -> dict[str, list[str]]:
     return videos
 
 
-def _find_video(row: _Row, stems: Iterable[str], videos: Mapping[str, list[str]]) -> tuple[str, bool]:
+def _find_video(row: _Row, videos: Mapping[str, list[str]]) -> tuple[str, bool]:
     """Path of the clip by the first of its names that is there, and whether that is the whole online video's.
 
     The names are built from the annotation and looked up; an id may begin with or contain ``-`` and ``_``.
     """
-    for stem in stems:
-        if stem in videos:
-            return _of_split(videos[stem], row.split), stem == row.youtube_id
-    return f"{row.split}/{row.class_name}/{row.source_id}.mp4", False
+    for name in row.names:
+        if name in videos:
+            return _of_split(videos[name], row.split), name == row.names[-1]
+    return f"{row.split}/{row.class_name}/{row.names[0]}.mp4", False
 
 
 def _of_split(paths: list[str], split: str) -> str:
