@@ -16,7 +16,6 @@ from actcli.engine.examples import ClipPictures, ShownClip
 from actcli.engine.metrics import Calibration, Scores, calibration, class_results, confusion_matrix
 from actcli.engine.reporting import EpochReport
 from actcli.engine.runs import CONFIG_NAME, read_state
-from actcli.errors import ActcliError
 from actcli.files import write_text_whole
 from actcli.pages import charts, render_page
 from actcli.shards import ShardIndex, ShardSet
@@ -262,10 +261,7 @@ def _curves(run: object) -> list[Chart]:
     """Accuracy, loss and learning rate of the training, where the evaluation is of a run that is still there."""
     if not isinstance(run, dict) or not (Path(str(run.get("folder", ""))) / CONFIG_NAME).exists():
         return []
-    try:
-        epochs = read_state(Path(run["folder"])).epochs
-    except ActcliError:
-        return []
+    epochs = read_state(Path(run["folder"])).epochs
     return training_charts(epochs) if epochs else []
 
 
