@@ -127,16 +127,16 @@ class Training:
         self.stopwatch.start()
         if not self._place.number:
             self._validate(_EARLY_BATCHES)
-        if self._complete:
-            return self.progress.history
+        has_work = not self._complete
         while not self._complete:
             self._run_epoch()
             self.reporter.epoch(self._close_epoch())
             self._save()
             self._stop_if_wished()
-        if self.files:
+        if self.files:  # a run that was killed after its last epoch lacks only this
             self.files.finished()
-        self.reporter.finished(self.stopwatch.table())
+        if has_work:
+            self.reporter.finished(self.stopwatch.table())
         return self.progress.history
 
     # -- one epoch ------------------------------------------------------------------------------------------------
