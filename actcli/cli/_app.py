@@ -28,6 +28,8 @@ COMMANDS = (
     "verify",
     "compare",
     "ensemble",
+    "push",
+    "pull",
     "import",
     "export",
     "bench",

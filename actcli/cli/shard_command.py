@@ -10,6 +10,7 @@ import typer
 from actcli.cli._console import Progress, console, print_note, table
 from actcli.cli._options import HERE, DatasetOption, WorkersOption, WorkspaceOption
 from actcli.cli._workspace import Workspace
+from actcli.cli.push_command import push
 from actcli.errors import ActcliError
 
 if TYPE_CHECKING:
@@ -28,7 +29,12 @@ def shard_command(
         typer.Option(help="Extracted frames.", show_default="frames/<dataset>", rich_help_panel=DATA),
     ] = None,
     shards_dir: Annotated[
-        Path | None, typer.Option(help="Where to write.", show_default="shards/<dataset>", rich_help_panel=DATA)
+        str | None,
+        typer.Option(
+            help="Where to write. To a URL they are copied from shards/<dataset>, where they stay.",
+            show_default="shards/<dataset>",
+            rich_help_panel=DATA,
+        ),
     ] = None,
     payload: Annotated[
         Literal["mjpeg", "video"],
@@ -72,10 +78,11 @@ def shard_command(
     names = [frames_dir.name] if frames_dir and not dataset else space.frame_datasets(dataset)
     if shards_dir and len(names) > 1:
         raise ActcliError(f"--shards-dir is for one dataset, there are {', '.join(names)}. Choose one with --dataset.")
+    url = shards_dir if shards_dir and "://" in shards_dir else None
     for name in names:
         options = ShardOptions(
             frames_dir=frames_dir or space.frames / name,
-            shards_dir=shards_dir or space.shards / name,
+            shards_dir=Path(shards_dir) if shards_dir and not url else space.shards / name,
             seed=seed,
             shard_bytes=shard_bytes,
             payload=payload,
@@ -87,7 +94,9 @@ def shard_command(
             _print_forecast(name, options)
         else:
             _shard(name, options)
-    if not dry_run:
+            if url:
+                push(options.shards_dir, url, overwrite)
+    if not dry_run and not url:
         console.print("next: actcli train --model tsm")
 
 

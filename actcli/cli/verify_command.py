@@ -1,6 +1,5 @@
 """``actcli verify``: check shards byte for byte."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -14,14 +13,14 @@ def verify_command(
     dataset: DatasetOption = None,
     workspace: WorkspaceOption = HERE,
     shards_dir: Annotated[
-        Path | None,
-        typer.Option(help="Folder of shards.", show_default="shards/<dataset>", rich_help_panel="Data"),
+        str | None,
+        typer.Option(help="Folder or URL of shards.", show_default="shards/<dataset>", rich_help_panel="Data"),
     ] = None,
 ) -> None:
     """Check card, tars and indexes against their checksums and each other; exit code 1 if anything differs."""
     from actcli.shards import verify_shards
 
-    folder = shards_dir or Workspace(workspace).shard_dataset(dataset)
+    folder = shards_dir or str(Workspace(workspace).shard_dataset(dataset))
     with Progress("verify", "MB") as bar:
         findings = verify_shards(folder, progress=lambda done, total: bar.update(done // 10**6, max(1, total // 10**6)))
     if not findings:

@@ -6,7 +6,7 @@ import os
 import time
 import weakref
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -121,7 +121,7 @@ class ShardReader:
         self._filesystem: AbstractFileSystem | None = None
         self._base = ""
         if not is_local(self._root):
-            self._filesystem, self._base = _filesystem(self._root)
+            self._filesystem, self._base = open_filesystem(self._root)
 
     def read(self, shard_name: str, offset: int, size: int) -> bytes:
         """``size`` bytes of a tar from ``offset``.
@@ -226,7 +226,7 @@ def read_whole(root: str, name: str, size: int = MAX_CARD_BYTES) -> bytes:
         try:
             if is_local(root):
                 return _read_local_whole(path, size)
-            filesystem, base = _filesystem(root)
+            filesystem, base = open_filesystem(root)
             return bytes(filesystem.cat_file(f"{base}/{name}", **_deadline(filesystem, size)))
         except ActcliError:
             raise
@@ -249,6 +249,24 @@ def read_whole(root: str, name: str, size: int = MAX_CARD_BYTES) -> bytes:
 def pause(attempt: int) -> None:
     """Wait after a failed attempt, the first being 1."""
     time.sleep(FIRST_WAIT_SECONDS * 2 ** (attempt - 1))
+
+
+def patiently(step: Callable[[], None], failure: str) -> None:
+    """Do something over a connection, again when it fails.
+
+    Raises:
+        ActcliError: It failed ``ATTEMPTS`` times, or is not allowed; begins with ``failure``.
+    """
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            step()
+            return
+        except Exception as error:  # every protocol of fsspec has exceptions of its own
+            if attempt == ATTEMPTS or isinstance(error, FileNotFoundError | PermissionError | NotImplementedError):
+                raise ActcliError(
+                    f"{failure} ({type(error).__name__}: {error}). Check the URL, the credentials and the connection."
+                ) from error
+            pause(attempt)
 
 
 def _read_local_whole(path: str, size: int) -> bytes:
@@ -281,7 +299,12 @@ def _silence_limit(root: str) -> dict[str, Any]:
     return {}
 
 
-def _filesystem(root: str) -> tuple[AbstractFileSystem, str]:
+def open_filesystem(root: str) -> tuple[AbstractFileSystem, str]:
+    """The file system of a URL, and the path there.
+
+    Raises:
+        ActcliError: The protocol is unknown, or needs a package that is not installed.
+    """
     try:
         filesystem, base = url_to_fs(root, **_silence_limit(root))
     except (ImportError, ValueError) as error:

@@ -15,6 +15,7 @@ from typing import Any
 from actcli.errors import ActcliError
 from actcli.shards.bounds import check_clip
 from actcli.shards.card import ShardCard
+from actcli.shards.checksum import FileSeal
 from actcli.shards.clip import StoredClip
 from actcli.shards.note import MAX_NOTE_BYTES, open_note
 from actcli.shards.reader import ATTEMPTS, ShardReader, ShardSet, is_local, local_path, pause
@@ -66,6 +67,12 @@ class RetryingReader:
             f"bytes {offset} to {offset + size} of shard {shard_name} could not be read in {self._attempts} attempts: "
             f"{type(error).__name__} {error}"
         ) from error
+
+
+def read_through(reader: RetryingReader, file: FileSeal) -> Iterator[bytes | memoryview]:
+    """A file behind a URL from front to back, in pieces."""
+    for begin in range(0, file.bytes, CHUNK_BYTES):
+        yield reader.read(file.name, begin, min(CHUNK_BYTES, file.bytes - begin))
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """Check shards byte for byte against their card and indexes."""
 
+import hashlib
 import json
 import tarfile
 from collections.abc import Callable, Iterator
@@ -12,8 +13,8 @@ from actcli.errors import ActcliError
 from actcli.shards.card import ShardCard, ShardFile, dali_index_name
 from actcli.shards.checksum import difference
 from actcli.shards.index import FrameTable, ShardIndex, frame_crcs
-from actcli.shards.reader import ShardSet
-from actcli.shards.stream import DAMAGE, read_member
+from actcli.shards.reader import ShardSet, is_local
+from actcli.shards.stream import DAMAGE, RetryingReader, read_member, read_through
 
 
 @dataclass(frozen=True)
@@ -26,11 +27,11 @@ class Finding:
     """What is wrong, in one sentence."""
 
 
-def verify_shards(folder: Path, *, progress: Callable[[int, int], None] | None = None) -> list[Finding]:
+def verify_shards(root: str | Path, *, progress: Callable[[int, int], None] | None = None) -> list[Finding]:
     """Compare all files with the card (size, sha256), and tars with indexes (clips, offsets, checksum of every frame).
 
     Args:
-        folder: A local shard folder.
+        root: A shard folder, or a URL, of whose files the checksums alone are compared.
         progress: Called with (bytes checked, bytes in all).
 
     Returns:
@@ -39,8 +40,11 @@ def verify_shards(folder: Path, *, progress: Callable[[int, int], None] | None =
     Raises:
         ActcliError: The folder holds no shards, or the card itself is damaged.
     """
-    shard_set = ShardSet.open(folder)
+    shard_set = ShardSet.open(root)
     report = progress or (lambda done, total: None)
+    if not is_local(shard_set.root):
+        return list(_verify_remote(shard_set, report))
+    folder = Path(shard_set.root)
     total = sum(shard.bytes for shard in shard_set.card.shards)
     findings: list[Finding] = []
     done = 0
@@ -51,6 +55,24 @@ def verify_shards(folder: Path, *, progress: Callable[[int, int], None] | None =
         done += shard.bytes
         report(done, total)
     return findings
+
+
+def _verify_remote(shard_set: ShardSet, report: Callable[[int, int], None]) -> Iterator[Finding]:
+    """Read every file through and compare its sha256; equal ones hold what was packed."""
+    files = (*shard_set.card.shards, *shard_set.card.files)
+    reader, done, total = RetryingReader(shard_set.root), 0, sum(file.bytes for file in files)
+    for file in files:
+        digest = hashlib.sha256()
+        try:
+            for piece in read_through(reader, file):
+                digest.update(piece)
+        except ActcliError as error:
+            yield Finding(file.name, str(error))
+            continue
+        if digest.hexdigest() != file.checksum:
+            yield Finding(file.name, "its sha256 is not the card's: bytes have changed")
+        done += file.bytes
+        report(done, total)
 
 
 def _rows_by_shard(shard_set: ShardSet, findings: list[Finding]) -> dict[str, dict[str, tuple[ShardIndex, int]]]:
