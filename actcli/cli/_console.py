@@ -11,7 +11,8 @@ from typing import Any
 from unicodedata import category
 
 from rich import box
-from rich.console import Console
+from rich.console import Console, RenderableType
+from rich.style import StyleType
 from rich.table import Table
 from rich.text import Text
 
@@ -25,6 +26,9 @@ PIPE_COLUMNS = 400
 """Width where the output is no terminal: nothing is cut for a pipe."""
 NARROW_COLUMNS = 100
 """Below this width a bar is short, so that numbers have room."""
+
+NAME_COLUMNS = 44
+"""Longer names may go on in the next line where there is no room."""
 
 _STEERING = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # controls, directions, halves of characters, breaks of lines
 _RANK_VARIABLES = ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")
@@ -64,9 +68,19 @@ def print_note(message: str) -> None:
     console.print(plain(message), markup=False)
 
 
+class _Listing(Table):
+    """A table that cuts no name on a narrow terminal: a very long one goes on in the next line."""
+
+    def add_row(self, *cells: RenderableType | None, style: StyleType | None = None, end_section: bool = False) -> None:
+        """Add a row."""
+        super().add_row(*cells, style=style, end_section=end_section)
+        if isinstance(cells[0], str | Text) and len(cells[0]) > NAME_COLUMNS:
+            self.columns[0].no_wrap = False
+
+
 def table(*columns: str, title: str | None = None) -> Table:
     """A table; columns whose name begins with ``#`` are numbers. They and the first column are never cut."""
-    made = Table(
+    made = _Listing(
         title=title,
         title_justify="left",
         header_style="bold",

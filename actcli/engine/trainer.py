@@ -4,7 +4,6 @@ Everything random is a function of (seed, step): the loader's views, mixup, and 
 killed continues from its last checkpoint to the very weights that an undisturbed run has.
 """
 
-import math
 import shlex
 import signal
 import time
@@ -29,16 +28,13 @@ from actcli.engine.runs import BEST_WEIGHTS, LAST_CHECKPOINT, RunConfig, writing
 from actcli.engine.schedules import StepPlace
 from actcli.engine.scoring import score_split
 from actcli.engine.signals import Interrupted, StopWish, stop_wish
-from actcli.engine.step import Layout, StepOutcome
+from actcli.engine.step import Layout
+from actcli.engine.tally import Tally
 from actcli.engine.tracking import clip_grid
 from actcli.errors import ActcliError
 from actcli.files import check_writable, folder_lock
 from actcli.loaders import Batch
 
-_LOWER = (
-    "The last checkpoint, if there is one, is from before and whole. Try a lower learning rate (--learning-rate), a "
-    "lower --clip-norm, or the precision 32-true (--precision)."
-)
 _EARLY_BATCHES = 2
 """Batches that are validated before the first epoch."""
 _LOOK_EVERY = {"cpu": 1, "cuda": 10}
@@ -96,10 +92,7 @@ class Training:
         self.files: RunFiles | None = None
         """On the first process, once the run is open."""
         self.saved_at = time.monotonic()
-        self.unseen: list[StepOutcome] = []
-        """What the device has done since the last look."""
-        self.seen_last: list[int] = []
-        """The clips of the last look."""
+        self.tally = Tally()
         self.clock = StepClock()
         self.foretold = False
 
@@ -151,7 +144,7 @@ class Training:
                 batch = batch.to(self.fabric.device, non_blocking=True)
             self._show_clips(batch, place)
             with told_what_to_lower(self._clips_in_words, self.step.micro_batch, self._continue_with):
-                self.unseen.append(self.step.run(batch, place, self._foretell))
+                self.tally.add(self.step.run(batch, place, self._foretell))
             self.progress.step += 1
             self.clock.count(len(batch) * self.fabric.world_size)
             if self._time_to_look():
@@ -200,31 +193,9 @@ class Training:
         return self.progress.step % every == 0 or self.progress.step == len(self.train_loader)
 
     def _look(self) -> None:
-        """Count the steps that the device did since the last look; refuse a loss that is no number."""
-        progress = self.progress
-        first = progress.step - len(self.unseen) + 1
-        for step, seen in enumerate(self.unseen, first):
-            loss = float(seen.loss)
-            if not math.isfinite(loss):
-                raise ActcliError(
-                    f"the loss became {loss} in epoch {progress.epoch + 1}, step {step}, on the clips "
-                    f"{_named(seen.keys.tolist())}. {_LOWER}"
-                )
-            progress.loss_sum += loss * len(seen.labels)
-            progress.correct += int((seen.logits.argmax(1) == seen.labels).sum())
-            progress.seen += len(seen.labels)
-        if self.unseen:
-            self.seen_last = [key for seen in self.unseen for key in seen.keys.tolist()]
-        self.unseen.clear()
+        """Count what the device did since the last look, and how long it took."""
+        self.tally.count(self.progress)
         self.stopwatch.settle()
-
-    def _check_weights(self) -> None:
-        """Refuse to keep weights that are no numbers: a loss may still be one where its gradient is not."""
-        if not self.step.is_finite():
-            raise ActcliError(
-                f"the weights became NaN in epoch {self.progress.epoch + 1}, step {self.progress.step}, on the clips "
-                f"{_named(self.seen_last)}. {_LOWER}"
-            )
 
     def _report_step(self, place: StepPlace) -> None:
         progress, clock = self.progress, self.clock
@@ -246,7 +217,7 @@ class Training:
 
     def _close_epoch(self) -> EpochReport:
         progress = self.progress
-        self._check_weights()
+        self.tally.check_weights(self.step, self.progress)
         loss_sum, correct, seen = self._totals()
         rate = self.recipe.learning_rate_at(replace(self._place, step=progress.step - 1))
         scores = self._validate() if self._validation_due() else {}
@@ -324,7 +295,7 @@ class Training:
 
     def _save(self) -> None:
         self._look()
-        self._check_weights()
+        self.tally.check_weights(self.step, self.progress)
         totals = self._totals()
         if self.fabric.is_global_zero:
             state = {
@@ -370,7 +341,3 @@ class Training:
         where = f"{change}; from epoch {self.progress.epoch + 1}, step {self.progress.step + 1} on"
         self.prepared = replace(self.prepared, config=replace(config, changes=(*config.changes, where)))
         self.reporter.note(change)
-
-
-def _named(keys: list[int]) -> str:
-    return ", ".join(f"{key:09d}" for key in keys)

@@ -194,21 +194,15 @@ def continued_run(run_dir: Path, epochs: int | None = None, micro_batch: int | N
     config, done = state.config, len(state.epochs)
     if epochs is not None and epochs < done:
         raise ActcliError(f"{run_dir} has done {done} epochs already; epochs has to be more than that.")
-    wanted = {
-        "epochs": (config.recipe.epochs, epochs),
-        "clips at once": (config.micro_batch, micro_batch),
-    }
-    changes = [
-        f"{after} {name} instead of {before}, from epoch {done + 1} on"
-        for name, (before, after) in wanted.items()
-        if after not in (None, before)
-    ]
+    before, changes = config.recipe.epochs, config.changes
+    if epochs not in (None, before):
+        changes = (*changes, f"{epochs} epochs instead of {before}, from epoch {done + 1} on")
     recipe = replace(config.recipe, epochs=epochs or config.recipe.epochs)
     config = replace(
         config,
         recipe=recipe,
         micro_batch=micro_batch or config.micro_batch,
-        changes=(*config.changes, *changes),
+        changes=changes,
     )
     return Run(config, run_dir, resume=True)
 

@@ -1,11 +1,14 @@
 """What goes wrong is said in one sentence, with what to type next."""
 
+import io
 import subprocess
 import sys
 
 import pytest
+from rich.console import Console
 
 from actcli.cli._app import COMMANDS
+from actcli.cli._console import table
 from actcli.errors import ActcliError
 
 from .conftest import TINY
@@ -232,3 +235,16 @@ def test_too_little_memory_is_one_sentence(actcli, monkeypatch, tmp_path, error)
     assert result.exit_code == 1
     assert "there is not enough memory for this command" in result.output
     assert "Traceback" not in result.output
+
+
+@pytest.mark.parametrize("name", ["20260131-235959-tokshift-kinetics400-16f-split2", "x" * 90])
+def test_a_table_on_a_narrow_terminal_cuts_no_name_and_no_number(name):
+    listing = table("run", "state", "what it is", "#epochs", "#best top-1")
+    listing.add_row(name, "unfinished", "a long description of what this run is about", "100/100", "12.34")
+    narrow = Console(width=80, file=io.StringIO())
+    narrow.print(listing)
+    shown = narrow.file.getvalue()
+    first_column = "".join(line[1:].split(" ")[0] for line in shown.splitlines()[3:])
+    assert name in first_column
+    assert "100/100" in shown
+    assert "12.34" in shown

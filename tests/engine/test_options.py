@@ -211,7 +211,9 @@ def test_a_run_goes_on_in_smaller_passes(tiny_shards, tmp_path):
         run(config, tmp_path / "cut", reporter=Stopper((0, 3)))
     smaller = continued_run(tmp_path / "cut", micro_batch=2)
     smaller.train(HARDWARE, Reporter())
-    assert RunConfig.read(tmp_path / "cut").changes == ("2 clips at once instead of 4, from epoch 1 on",)
+    [change] = RunConfig.read(tmp_path / "cut").changes
+    assert "in 2 parts instead of 1" in change
+    assert change.endswith("from epoch 1, step 4 on")
     whole, cut = weights_of(tmp_path / "whole"), weights_of(tmp_path / "cut")
     for name, value in whole.items():
         torch.testing.assert_close(cut[name], value, rtol=1e-4, atol=1e-6)
