@@ -53,6 +53,36 @@ def test_train_uses_the_only_shards_and_writes_down_what_it_used(done):
     assert (done.run / "finished").exists()
 
 
+def test_train_ends_with_where_the_time_went(done):
+    for phase in (
+        "waiting for data",
+        "host to device",
+        "forward",
+        "backward",
+        "optimiser",
+        "validation",
+        "checkpoints",
+    ):
+        assert phase in done.train.output
+
+
+def test_bench_train_measures_the_training_and_its_ceiling(done, actcli):
+    sizes = "--frames 2 --size 32 --batch-size 4 --steps 2 --cached-batches 1 --workers 0 --device cpu"
+    measured = actcli(f"bench train --model tsm --set model_options.backbone=resnet18 {sizes} {done.space}")
+    assert measured.exit_code == 0, measured.output
+    assert "ceiling: 1 batches kept on the device" in measured.output
+    assert "of what the network could do" in measured.output
+
+
+def test_a_recipe_is_copied_to_be_edited_and_never_over_a_file(tmp_path, actcli):
+    copied = actcli(f"recipes copy tsm-something-r50-8f {tmp_path}/mine.yaml")
+    assert copied.exit_code == 0, copied.output
+    recipe = yaml.safe_load((tmp_path / "mine.yaml").read_text())
+    assert (recipe["name"], recipe["model"], recipe["learning_rate"]) == ("mine", "tsm", 0.01)
+    assert actcli(f"recipes copy tsm-something-r50-8f {tmp_path}/mine.yaml").exit_code == 1
+    assert actcli(f"recipes copy tsm-something-r50-8f {tmp_path}/mine.txt").exit_code == 1
+
+
 def test_train_says_the_accuracy_of_each_epoch_and_what_comes_next(done):
     history = json.loads((done.run / "history.jsonl").read_text())
     assert f"val top-1 {100 * history['val_top1']:.2f} %" in done.train.output

@@ -321,3 +321,11 @@ def test_every_option_of_a_recipe_survives_its_file(tiny_shards, tmp_path):
     config.write(tmp_path)
     assert RunConfig.read(tmp_path) == config
     assert (config.recipe.log, config.recipe.schedule.per) == (("csv", "tensorboard"), "step")
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("changes", [{"precision": "16-mixed"}, {"precision": "bf16-mixed", "compile": True}])
+def test_a_gpu_trains_in_half_precision_and_compiled(tiny_shards, tmp_path, changes):
+    history = run(tiny_config(tiny_shards, epochs=1, **changes), tmp_path, replace(HARDWARE, accelerator="cuda"))
+    assert history[0].train_loss == pytest.approx(1.79, abs=0.5)
+    assert all(value.isfinite().all() for value in weights_of(tmp_path).values())
