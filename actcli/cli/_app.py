@@ -20,6 +20,7 @@ COMMANDS = (
     "train",
     "eval",
     "predict",
+    "cam",
     "runs",
     "datasets",
     "models",
@@ -32,10 +33,11 @@ COMMANDS = (
     "pull",
     "import",
     "export",
+    "export-list",
     "bench",
     "doctor",
 )
-"""Each command is the module ``actcli.cli.<name>_command``, which has a function of that name."""
+"""Each command is the module ``actcli.cli.<name>_command``, which has a function of that name (``-`` is ``_``)."""
 
 
 _NO_ROOM = "failed to map segment"
@@ -108,11 +110,12 @@ def actcli(
 
 
 for name in COMMANDS:
-    module = import_module(f"actcli.cli.{name}_command")
+    function = f"{name.replace('-', '_')}_command"
+    module = import_module(f"actcli.cli.{function}")
     if hasattr(module, "group"):
         app.add_typer(module.group, name=name)
     else:
-        app.command(name)(getattr(module, f"{name}_command"))
+        app.command(name)(getattr(module, function))
 
 
 def main() -> None:

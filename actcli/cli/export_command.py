@@ -1,13 +1,17 @@
 """``actcli export``: a model for other programs."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from actcli.cli._console import console, status
+from actcli.cli._console import console, print_note, status
 from actcli.cli._options import HERE, CheckpointOption, RunOption, WeightsOption, WorkspaceOption
 from actcli.cli._workspace import Workspace
+from actcli.errors import ActcliError
+
+if TYPE_CHECKING:
+    from actcli.shards import ShardSet
 
 SUFFIXES = {"onnx": ".onnx", "torch": ".pt2"}
 
@@ -25,18 +29,34 @@ def export_command(
     ] = None,
     workspace: WorkspaceOption = HERE,
 ) -> None:
-    """Write a model as ONNX or for torch.export, and compare its scores with ours.
+    """Write a model as ONNX or for torch.export, and compare its scores with ours, on clips of its dataset if at hand.
 
     The batch size is free; class names and what the input has to be (frames, size, mean, std) are in the metadata.
     """
     from actcli.engine.export import export_model
     from actcli.engine.runs import find_run, weights_path
 
+    run_dir = None if weights else find_run(Workspace(workspace).runs, run)
     chosen = weights or weights_path(find_run(Workspace(workspace).runs, run), checkpoint)
     target = out or chosen.with_suffix(SUFFIXES[to])
     with status(f"exporting {chosen}"):
-        done = export_model(chosen, target, to, size)
+        done = export_model(chosen, target, to, size, _clips_of(run_dir))
     shapes = ", ".join(f"[{', '.join(map(str, shape))}]" for shape in done.input_shapes)
+    where = f"on {done.num_real_clips} clips of the dataset and on noise" if done.num_real_clips else "on noise"
     console.print(
-        f"{done.path}: input {shapes}; scores differ from ours by {done.difference:.1e} of the largest", markup=False
+        f"{done.path}: input {shapes}; {where} its scores differ from ours by {done.difference:.1e} of the largest",
+        markup=False,
     )
+
+
+def _clips_of(run_dir: Path | None) -> "ShardSet | None":
+    """The clips that a run was tested on; None where they are not at hand any more."""
+    from actcli.engine.runs import RunConfig
+
+    if run_dir is None:
+        return None
+    try:
+        return RunConfig.read(run_dir).open_shards(tests=True)
+    except ActcliError as error:
+        print_note(f"scores are compared on noise alone: {error}")
+        return None

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -52,6 +53,14 @@ def predict_command(
         int | None,
         typer.Option(min=1, help="Clips per video.", show_default="the published test's", rich_help_panel=TEST),
     ] = None,
+    overlay: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write the video (a single one) with labels and a bar of the classes over time: OUT.mp4",
+            metavar="OUT.mp4",
+            rich_help_panel=TEST,
+        ),
+    ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="JSON lines, as where the output is no terminal.", rich_help_panel=TEST)
     ] = False,
@@ -63,6 +72,7 @@ def predict_command(
     A file that cannot be read is a row with the reason, and makes the exit code 1.
     """
     from actcli.engine.hardware import Hardware
+    from actcli.engine.overlay import write_overlay
     from actcli.engine.prediction import PredictOptions, merge_windows, predict
     from actcli.engine.protocols import AskedViews
     from actcli.engine.runs import find_run, weights_path
@@ -72,6 +82,8 @@ def predict_command(
     options = PredictOptions(
         chosen, top, AskedViews(clips=clips, crops=crops), _seconds("--every", every), _seconds("--window", window)
     )
+    if overlay is not None and (len(paths) != 1 or Path(paths[0]).is_dir()):
+        raise ActcliError("--overlay takes a single video; name one file.")
     shown = console.is_terminal and not as_json
     with _Bars(shown) as bars:
         found = predict(
@@ -84,6 +96,9 @@ def predict_command(
     if options.every_seconds is not None:
         found = merge_windows(found)
     _print_table(found) if shown else _print_json(found)
+    if overlay is not None:
+        write_overlay(Path(paths[0]), found, overlay)
+        _note(f"video with labels: {overlay}")
     if any(prediction.problem for prediction in found):
         raise typer.Exit(1)
 

@@ -3,27 +3,35 @@
 import json
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from actcli.engine.inputs import model_inputs
 from actcli.errors import ActcliError
 from actcli.files import written_whole
+from actcli.loaders import open_loader
+from actcli.loaders.plan import Modality
 from actcli.models import VideoModel, load_weights
 from actcli.models.profile import example_inputs
+from actcli.shards import ShardSet
 
 Format = Literal["onnx", "torch"]
+Run = Callable[[Sequence[Tensor]], np.ndarray[Any, Any]]
+"""Scores of the inputs by an exported model."""
 METADATA_KEY = "actcli"
 """Key of the JSON text in the metadata of an exported model."""
 TOLERANCE = 1e-3
 """Largest difference from our scores, as a share of the largest score; another order of sums costs about 1e-5."""
 _CHECKED_BATCHES = (1, 3)
+_REAL_BATCH, _REAL_BATCHES = 2, 2
 _INSTALL = "pip install 'actcli[export]'"
 
 
@@ -36,17 +44,24 @@ class Exported:
     input_shapes: tuple[tuple[str | int, ...], ...]
     """Shape of each input; the first dimension is free."""
     difference: float
-    """Largest difference from our scores on random clips, as a share of the largest score."""
+    """Largest difference from our scores, as a share of the largest score."""
+    num_real_clips: int
+    """Clips of a dataset on which the scores were compared; those of noise are not counted."""
 
 
-def export_model(weights: Path, path: Path, form: Format = "onnx", size: int | None = None) -> Exported:
+def export_model(
+    weights: Path, path: Path, form: Format = "onnx", size: int | None = None, shards: ShardSet | None = None
+) -> Exported:
     """Write a model with its plain operators, free batch size, and compare its scores with ours.
+
+    Scores are compared on noise, and on clips of ``shards`` where they are given.
 
     Args:
         weights: Safetensors file of actcli.
         path: File to write.
         form: ``onnx`` (read by onnxruntime and many others) or ``torch`` (read by ``torch.export.load``).
         size: Side of the frames in pixels; that of the training unless given.
+        shards: Real clips; what they show plays no part, so any dataset with the modality of the model does.
 
     Raises:
         ActcliError: A package is missing, the model cannot be exported, or its scores differ from ours.
@@ -59,6 +74,7 @@ def export_model(weights: Path, path: Path, form: Format = "onnx", size: int | N
     model.eval()
     side = size or metadata.get("size") or model.input_spec.size
     inputs = _random_inputs(model, side, batch_size=2)
+    real = [] if shards is None else _real_inputs(model, side, shards)
     try:
         with _quiet():
             free = [{0: torch.export.Dim("batch")} for _ in inputs]
@@ -66,12 +82,13 @@ def export_model(weights: Path, path: Path, form: Format = "onnx", size: int | N
     except Exception as error:  # the exporter raises whatever its stages raise
         raise ActcliError(f"{model.config['name']} cannot be exported at {side} px: {_first_line(error)}") from error
     described = json.dumps(describe(model, metadata, side), ensure_ascii=False)
-    write, run = (_write_onnx, _run_onnx) if form == "onnx" else (_write_torch, _run_torch)
+    write, read = (_write_onnx, _read_onnx) if form == "onnx" else (_write_torch, _read_torch)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with written_whole(path) as partial, _quiet():
             write(program, inputs, described, partial)
-            difference = _difference(model, side, lambda clips: run(partial, clips))
+            compared = [*(_random_inputs(model, side, number) for number in _CHECKED_BATCHES), *real]
+            difference = _difference(model, compared, read(partial))
     except ActcliError:
         raise
     except OSError as error:
@@ -79,7 +96,7 @@ def export_model(weights: Path, path: Path, form: Format = "onnx", size: int | N
     except Exception as error:  # as above
         raise ActcliError(f"{model.config['name']} cannot be written as {form}: {_first_line(error)}") from error
     shapes = tuple(("batch", *tensor.shape[1:]) for tensor in inputs)
-    return Exported(path, shapes, difference)
+    return Exported(path, shapes, difference, sum(len(clips[0]) for clips in real))
 
 
 def describe(model: VideoModel, metadata: dict[str, Any], size: int) -> dict[str, Any]:
@@ -99,10 +116,30 @@ def _random_inputs(model: VideoModel, size: int, batch_size: int) -> tuple[Tenso
     return example_inputs(model, batch_size=batch_size, size=size)
 
 
-def _difference(model: VideoModel, size: int, run: Any) -> float:
+def _real_inputs(model: VideoModel, size: int, shards: ShardSet) -> list[tuple[Tensor, ...]]:
+    """Some clips of a dataset as the model sees them in a test: short side to size, middle crop."""
+    spec = model.input_spec
+    split_id = next(iter(shards.card.split_sets))
+    loader = open_loader(
+        shards,
+        shards.card.evaluation_split(split_id),
+        num_frames=model.num_frames,
+        size=size,
+        scale_size=size,
+        batch_size=_REAL_BATCH,
+        workers=0,
+        split_id=split_id,
+        training=False,
+        modality=cast(Modality, spec.modality),
+        flow_stack=spec.flow_stack or None,
+    )
+    with loader:
+        return [model_inputs(batch, spec) for batch in islice(loader, _REAL_BATCHES)]
+
+
+def _difference(model: VideoModel, compared: Sequence[tuple[Tensor, ...]], run: Run) -> float:
     largest = 0.0
-    for batch_size in _CHECKED_BATCHES:
-        inputs = _random_inputs(model, size, batch_size)
+    for inputs in compared:
         with torch.inference_mode():
             expected = model(*inputs).numpy()
         found = run(inputs)
@@ -128,12 +165,17 @@ def _write_onnx(program: Any, inputs: Sequence[Tensor], described: str, path: Pa
     made.save(str(path), external_data=False)
 
 
-def _run_onnx(path: Path, inputs: Sequence[Tensor]) -> np.ndarray[Any, Any]:
+def _read_onnx(path: Path) -> Run:
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    feed = {given.name: tensor.numpy() for given, tensor in zip(session.get_inputs(), inputs, strict=True)}
-    return np.asarray(session.run(None, feed)[0])
+    names = [given.name for given in session.get_inputs()]
+
+    def run(inputs: Sequence[Tensor]) -> np.ndarray[Any, Any]:
+        feed = {name: tensor.numpy() for name, tensor in zip(names, inputs, strict=True)}
+        return np.asarray(session.run(None, feed)[0])
+
+    return run
 
 
 def _write_torch(program: Any, inputs: Sequence[Tensor], described: str, path: Path) -> None:
@@ -141,10 +183,16 @@ def _write_torch(program: Any, inputs: Sequence[Tensor], described: str, path: P
         torch.export.save(program, file, extra_files={METADATA_KEY: described})
 
 
-def _run_torch(path: Path, inputs: Sequence[Tensor]) -> np.ndarray[Any, Any]:
-    with path.open("rb") as file, torch.inference_mode():
-        scores: Tensor = torch.export.load(file).module()(*inputs)
-    return scores.numpy()
+def _read_torch(path: Path) -> Run:
+    with path.open("rb") as file:
+        module = torch.export.load(file).module()
+
+    def run(inputs: Sequence[Tensor]) -> np.ndarray[Any, Any]:
+        with torch.inference_mode():
+            scores: Tensor = module(*inputs)
+        return scores.numpy()
+
+    return run
 
 
 @contextmanager

@@ -1,8 +1,10 @@
 """What a model says about videos that belong to no dataset: classes, and in long videos when."""
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -124,9 +126,61 @@ def predict(
     if metadata.get("extraction") is None:
         note("the weights do not say how their frames were made; taking a short side of 256 pixels")
     clips = [clip for video in videos for clip in _windows(video, options)]
-    classes = metadata.get("classes") or [str(label) for label in range(model.config["num_classes"])]
-    network = _Network(model, metadata, tuple(classes))
+    network = _Network(model, metadata, class_names_of(model, metadata))
     tell = progress or (lambda *_: None)
+    read = partial(tell, "read videos")
+    with packed_videos(clips, metadata, network.classes, hardware, read) as (shards, outcomes):
+        guesses = {} if shards is None else _scores(shards, network, options, hardware, tell, note)
+    return [
+        Prediction(str(clip.path), guesses.get(number, ()), clip.start, clip.end, _problem(outcome))
+        for number, (clip, outcome) in enumerate(zip(clips, outcomes, strict=True))
+    ]
+
+
+def predict_videos(
+    videos: Sequence[Path | str],
+    weights: Path | str,
+    *,
+    num_guesses: int = 5,
+    every_seconds: float | None = None,
+    window_seconds: float | None = None,
+) -> list[Prediction]:
+    """``actcli.predict``: classify videos with the frames, crops and normalisation of an evaluation.
+
+    Args:
+        videos: Files, and folders whose videos are taken.
+        weights: Safetensors file of actcli, such as ``runs/<name>/checkpoints/best.safetensors``.
+        num_guesses: Classes to name, likeliest first.
+        every_seconds: Look at a window of each video every so many seconds, in place of the whole.
+        window_seconds: Length of a window; that of the step unless given.
+
+    Returns:
+        A prediction for each video, or window; a file that cannot be read is one with its ``problem``.
+
+    Raises:
+        ActcliError: There are no videos, the weights cannot be read, or the model needs optical flow.
+    """
+    options = PredictOptions(Path(weights), num_guesses, every_seconds=every_seconds, window_seconds=window_seconds)
+    return predict(videos, options)
+
+
+def class_names_of(model: VideoModel, metadata: dict[str, Any]) -> tuple[str, ...]:
+    """Names of the classes; their numbers where the weights hold no names."""
+    return tuple(metadata.get("classes") or (str(label) for label in range(model.config["num_classes"])))
+
+
+@contextmanager
+def packed_videos(
+    clips: Sequence[LooseClip],
+    metadata: dict[str, Any],
+    classes: Sequence[str],
+    hardware: Hardware,
+    progress: Callable[[int, int], None] | None = None,
+) -> Iterator[tuple[ShardSet | None, list[ClipOutcome]]]:
+    """Videos as shards that last as long as the ``with`` block, their frames made as ``metadata`` says.
+
+    The position of a clip is its key. There are no shards where no clip can be read; the outcomes say why.
+    """
     with tempfile.TemporaryDirectory(prefix="actcli-") as folder:
         frames, packed = Path(folder) / "frames", Path(folder) / "shards"
         frames.mkdir()
@@ -137,16 +191,13 @@ def predict(
             classes,
             workers=max(1, hardware.workers),
             timeout=_CLIP_TIMEOUT_SECONDS,
-            progress=lambda done, total: tell("read videos", done, total),
+            progress=progress,
         )
-        guesses: dict[int, tuple[Guess, ...]] = {}
-        if any(outcome.is_ok for outcome in outcomes):
-            write_shards(ShardOptions(frames, packed))
-            guesses = _scores(ShardSet.open(str(packed)), network, options, hardware, tell, note)
-    return [
-        Prediction(str(clip.path), guesses.get(number, ()), clip.start, clip.end, _problem(outcome))
-        for number, (clip, outcome) in enumerate(zip(clips, outcomes, strict=True))
-    ]
+        if not any(outcome.is_ok for outcome in outcomes):
+            yield None, outcomes
+            return
+        write_shards(ShardOptions(frames, packed))
+        yield ShardSet.open(str(packed)), outcomes
 
 
 def merge_windows(predictions: Sequence[Prediction]) -> list[Prediction]:

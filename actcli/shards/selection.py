@@ -37,6 +37,8 @@ class Subset:
     """At most so many clips of each class; the same that a fraction would keep first."""
     exclude_keys: tuple[str, ...] = ()
     """Keys (9 digits) or names of clips that are left out."""
+    only_keys: tuple[str, ...] = ()
+    """Keys or names of the only clips to take, where there are any."""
     seed: int = 0
     """Which clips ``fraction`` and ``max_clips_per_class`` keep."""
 
@@ -60,6 +62,8 @@ class Subset:
             said.append(f"{100 * self.fraction:g} % of each class")
         if self.max_clips_per_class is not None:
             said.append(f"at most {self.max_clips_per_class} of each class")
+        if self.only_keys:
+            said.append(f"only {len(self.only_keys)} listed clips")
         if self.exclude_keys:
             said.append(f"without {len(self.exclude_keys)} listed clips")
         return ", ".join(said)
@@ -277,7 +281,7 @@ def _name_in(part: ShardSet, split: str, split_id: str, evaluated: str) -> str:
 
 def _choose(parts: Sequence[ShardSet], side: _Side, classes: tuple[str, ...], subset: Subset) -> tuple[Rows, ...]:
     """The rows of each folder's index that are taken, ascending."""
-    excluded = frozenset(subset.exclude_keys)
+    excluded, only = frozenset(subset.exclude_keys), frozenset(subset.only_keys)
     labels, order, places = [], [], []
     for number, (part, name) in enumerate(zip(parts, side.names, strict=True)):
         index = part.index(name, side.split_id) if name else None
@@ -288,11 +292,11 @@ def _choose(parts: Sequence[ShardSet], side: _Side, classes: tuple[str, ...], su
         keys = index.keys + number * KEYS_OF_FOLDER
         mapped = _label_map(part.card.classes, classes)[index.labels]
         rows = np.flatnonzero((mapped >= 0) | ((index.labels < 0) & (not subset.classes)))
-        if excluded:
+        if excluded or only:
             names = part.clip_names(name, side.split_id)
-            rows = np.array(
-                [r for r in rows if names[r] not in excluded and f"{keys[r]:09d}" not in excluded], np.int64
-            )
+            called = [frozenset((names[row], f"{keys[row]:09d}")) for row in rows]
+            wanted = [not called[n] & excluded and bool(not only or called[n] & only) for n in range(len(rows))]
+            rows = rows[np.array(wanted, bool)]
         labels.append(mapped[rows])
         order.append(_shuffled(keys[rows], subset.seed))
         places.append(np.stack([np.full(len(rows), number), rows], axis=1))

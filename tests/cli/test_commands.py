@@ -454,3 +454,27 @@ def test_a_class_that_is_not_there_is_refused_before_training(done, actcli):
     result = actcli(f"train --model tsm {TINY} --classes growning {done.space}")
     assert result.exit_code == 1
     assert "tiny has no class 'growning'; did you mean 'growing'?" in result.output
+
+
+def test_cam_shows_the_worst_clips_of_the_newest_evaluation(done, actcli, tmp_path):
+    result = actcli(f"cam --run {done.run.name} --worst 2 --out-dir {tmp_path} --workers 1 --device cpu {done.space}")
+    assert result.exit_code == 0, result.output
+    assert (len(list(tmp_path.glob("*.png"))), len(list(tmp_path.glob("*.mp4")))) == (2, 2)
+    assert "the worst clips of" in result.output
+
+
+def test_predict_writes_a_video_with_labels(done, actcli, tmp_path):
+    video = next((done.root / "raw").rglob("*.mp4"))
+    result = actcli(f"predict {video} --run {done.run.name} --every 0.3s --overlay {tmp_path}/out.mp4 {done.space}")
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "out.mp4").stat().st_size > 0
+    refused = actcli(f"predict {video.parent} --run {done.run.name} --overlay {tmp_path}/two.mp4 {done.space}")
+    assert refused.exit_code == 1
+    assert "--overlay takes a single video" in refused.output
+
+
+def test_export_list_writes_a_dataset_for_other_projects(done, actcli, tmp_path):
+    result = actcli(f"export-list --for vjepa2 --out-dir {tmp_path} {done.space}")
+    assert result.exit_code == 0, result.output
+    assert "24 clips for vjepa2" in result.output
+    assert len(pd.read_csv(tmp_path / "train.csv", header=None, delimiter=" ")) == 18

@@ -11,6 +11,7 @@ from actcli.engine import export
 from actcli.engine.export import METADATA_KEY, export_model
 from actcli.errors import ActcliError
 from actcli.models import create_model, load_weights, save_weights
+from actcli.shards import ShardSet
 
 MODELS = {
     "tsm": {"backbone": "resnet18", "num_frames": 2},
@@ -43,8 +44,16 @@ def test_onnx_gives_our_scores_for_any_number_of_clips(weights, tmp_path):
     assert len(described["input"]["mean"]) == 3
 
 
-def test_torch_export_gives_our_scores_without_our_code(weights, tmp_path):
-    done = export_model(weights, tmp_path / "model.pt2", "torch")
+def test_real_clips_are_what_a_test_shows(weights, tiny_shards):
+    model, _ = load_weights(weights)
+    found = export._real_inputs(model, 32, ShardSet.open(tiny_shards))
+    assert [tuple(clips.shape) for [clips] in found] == [(2, 2, 3, 32, 32)] * 2
+    assert found[0][0].std() > 0.1
+
+
+def test_torch_export_gives_our_scores_without_our_code(weights, tiny_shards, tmp_path):
+    done = export_model(weights, tmp_path / "model.pt2", "torch", shards=ShardSet.open(tiny_shards))
+    assert done.num_real_clips == 4
     extra = {METADATA_KEY: ""}
     program = torch.export.load(done.path, extra_files=extra)
     assert json.loads(extra[METADATA_KEY])["sampling"] == "tsm"
@@ -56,7 +65,7 @@ def test_torch_export_gives_our_scores_without_our_code(weights, tmp_path):
 
 
 def test_other_scores_leave_no_file(weights, tmp_path, monkeypatch):
-    monkeypatch.setattr(export, "_run_torch", lambda path, inputs: np.ones((len(inputs[0]), 3)))
+    monkeypatch.setattr(export, "_read_torch", lambda path: lambda inputs: np.ones((len(inputs[0]), 3)))
     with pytest.raises(ActcliError, match=r"scores differ from ours by .* it was not kept"):
         export_model(weights, tmp_path / "model.pt2", "torch")
     assert not (tmp_path / "model.pt2").exists()

@@ -3,11 +3,13 @@
 from dataclasses import replace
 from itertools import pairwise
 
+import av
 import numpy as np
 import pytest
 from scipy.special import softmax
 
 from actcli.engine.evaluator import RunChoice, evaluate, options_for_run
+from actcli.engine.overlay import class_colours, draw_overlay, write_overlay
 from actcli.engine.prediction import Guess, Prediction, PredictOptions, merge_windows, predict
 from actcli.engine.protocols import AskedViews
 from actcli.engine.results import read_scores
@@ -125,3 +127,36 @@ def test_weights_without_names_give_numbers_and_say_what_they_assume(trained, tm
     assert sum(guess.probability for guess in found.guesses) == pytest.approx(1.0)
     assert "short side of 256" in notes[0]
     assert np.isfinite([guess.probability for guess in found.guesses]).all()
+
+
+def test_the_top_of_the_package_predicts(trained):
+    import actcli
+
+    file = next((trained / "raw").rglob("*.mp4"))
+    [found] = actcli.predict([file], weights_path(trained / "run"), num_guesses=2)
+    assert (found.path, len(found.guesses), found.problem) == (str(file), 2, "")
+
+
+def test_an_overlay_has_every_picture_and_a_bar_below(trained, tmp_path):
+    file = next((trained / "raw").rglob("*.mp4"))
+    parts = [
+        Prediction(str(file), (Guess("<left>", 0.9), Guess("right", 0.1)), 0.0, 0.4),
+        Prediction(str(file), (Guess("right", 0.8),), 0.4, 0.8),
+    ]
+    assert write_overlay(file, parts, tmp_path / "out.mp4") == 8
+    with av.open(str(tmp_path / "out.mp4")) as container:
+        frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    assert [frame.shape for frame in frames] == [(56, 64, 3)] * 8
+
+
+def test_the_bar_has_the_colour_of_each_part_and_a_mark_at_the_time():
+    parts = [Prediction("", (Guess("a", 1.0),), 0.0, 1.0), Prediction("", (Guess("b", 1.0),), 1.0, 2.0)]
+    bar = draw_overlay(np.zeros((80, 100, 3), np.uint8), parts, 0.5, 2.0)[-4]
+    assert (tuple(bar[5]), tuple(bar[90])) == tuple(class_colours(parts).values())
+    assert len(set(class_colours(parts).values())) == 2
+    assert tuple(bar[25]) == (255, 255, 255)
+
+
+def test_a_video_of_which_nothing_was_said_has_no_overlay(tmp_path):
+    with pytest.raises(ActcliError, match=r"broken\.mp4 has no overlay: no picture\."):
+        write_overlay(tmp_path / "broken.mp4", [Prediction("broken.mp4", problem="no picture")], tmp_path / "out.mp4")
