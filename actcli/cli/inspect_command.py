@@ -35,7 +35,8 @@ def inspect_command(
     with Progress("inspect", "clips") as bar:
         inspection = inspect_dataset(frames_dir, page, progress=bar.update)
     for leak in inspection.leaks[:MAX_SHOWN]:
-        print_note(f"{' and '.join(leak.splits)} share the {leak.what}: {_names(leak.clips)}")
+        what = leak.what if leak.what.startswith("nearly") else f"the {leak.what}"
+        print_note(f"{' and '.join(leak.splits)} share {what}: {_names(leak.clips)}")
     for conflict in inspection.conflicts[:MAX_SHOWN]:
         print_note(f"the same frames have different classes: {_names(conflict.clips)} ({_names(conflict.classes)})")
     found = f"{len(inspection.leaks)} leaks between splits, {len(inspection.conflicts)} labels in conflict"

@@ -1,5 +1,6 @@
 """What ``actcli cam`` does: film strips and short videos of where a model looked."""
 
+import difflib
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -28,6 +29,7 @@ from actcli.shards import ShardSet, Subset, select_shards
 Note = Callable[[str], None]
 _SECONDS_OF_FRAME = 0.3
 _MAX_NAME = 60
+_MAX_CLASSES = 8  # named in an error
 _LEAST_HEIGHT = 160
 
 
@@ -167,7 +169,9 @@ def _explain(
 ) -> Iterator[Explanation]:
     classes = class_names_of(model, metadata)
     if class_name is not None and class_name not in classes:
-        raise ActcliError(f"the model has no class {class_name!r}; its classes are: {', '.join(classes[:8])}, …")
+        close = difflib.get_close_matches(class_name, classes, 1)
+        hint = f"did you mean {close[0]!r}?" if close else f"its classes are: {', '.join(classes[:_MAX_CLASSES])} …"
+        raise ActcliError(f"the model has no class {class_name!r}; {hint}")
     wanted = None if class_name is None else classes.index(class_name)
     with loader:
         for batch in loader:
