@@ -11,9 +11,11 @@ import tempfile
 import time
 from pathlib import Path
 
-from actcli.engine.export import export_model
+import torch
+
+from actcli.engine.export import export_model, real_inputs
 from actcli.ingest import ExtractOptions, extract_dataset
-from actcli.models import create_model, list_models, save_weights
+from actcli.models import VideoModel, create_model, list_models, save_weights
 from actcli.shards import ShardOptions, ShardSet, write_shards
 
 RESULTS = Path(__file__).with_name("results") / "export.json"
@@ -39,6 +41,24 @@ def real_shards(clips: Path, folder: Path) -> ShardSet:
     return ShardSet.open(folder / "shards")
 
 
+def settle(model: VideoModel, size: int, shards: ShardSet) -> None:
+    """Give batch norm the statistics of real clips, as a training does.
+
+    Random weights with those of nothing let values grow from layer to layer, until rounding alone changes the scores.
+    """
+    norms = [module for module in model.modules() if isinstance(module, torch.nn.modules.batchnorm._BatchNorm)]
+    before = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = None  # the mean over all batches
+    model.train()
+    with torch.no_grad():
+        for inputs in real_inputs(model, size, shards):
+            model(*inputs)
+    for norm, momentum in zip(norms, before, strict=True):
+        norm.momentum = momentum
+    model.eval()
+
+
 def main() -> None:
     """Export one backbone of each model, in both forms."""
     parser = argparse.ArgumentParser()
@@ -52,6 +72,7 @@ def main() -> None:
             options = SMALL.get(info.name, {})
             weights = Path(folder) / "model.safetensors"
             model = create_model(info.name, num_classes=174, num_frames=4, **options)
+            settle(model, SIZES.get(info.name, 32), shards)
             save_weights(model, weights, {"size": SIZES.get(info.name, 32)})
             for form in ("onnx", "torch"):
                 began = time.perf_counter()

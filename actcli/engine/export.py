@@ -74,7 +74,7 @@ def export_model(
     model.eval()
     side = size or metadata.get("size") or model.input_spec.size
     inputs = _random_inputs(model, side, batch_size=2)
-    real = [] if shards is None else _real_inputs(model, side, shards)
+    real = [] if shards is None else real_inputs(model, side, shards)
     try:
         with _quiet():
             free = [{0: torch.export.Dim("batch")} for _ in inputs]
@@ -116,7 +116,7 @@ def _random_inputs(model: VideoModel, size: int, batch_size: int) -> tuple[Tenso
     return example_inputs(model, batch_size=batch_size, size=size)
 
 
-def _real_inputs(model: VideoModel, size: int, shards: ShardSet) -> list[tuple[Tensor, ...]]:
+def real_inputs(model: VideoModel, size: int, shards: ShardSet) -> list[tuple[Tensor, ...]]:
     """Some clips of a dataset as the model sees them in a test: short side to size, middle crop."""
     spec = model.input_spec
     split_id = next(iter(shards.card.split_sets))

@@ -46,7 +46,7 @@ def test_onnx_gives_our_scores_for_any_number_of_clips(weights, tmp_path):
 
 def test_real_clips_are_what_a_test_shows(weights, tiny_shards):
     model, _ = load_weights(weights)
-    found = export._real_inputs(model, 32, ShardSet.open(tiny_shards))
+    found = export.real_inputs(model, 32, ShardSet.open(tiny_shards))
     assert [tuple(clips.shape) for [clips] in found] == [(2, 2, 3, 32, 32)] * 2
     assert found[0][0].std() > 0.1
 
