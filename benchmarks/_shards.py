@@ -1,7 +1,6 @@
 """Made shard sets of the shape of real datasets, for the loader benchmarks."""
 
 import io
-import json
 import tarfile
 import zlib
 from collections.abc import Iterator, Sequence
@@ -12,7 +11,7 @@ import cv2
 import numpy as np
 import simplejpeg
 
-from actcli.shards import ShardCard, ShardFile
+from actcli.shards import ShardCard, ShardFile, note
 from actcli.shards.checksum import FileSeal
 from actcli.shards.clip import StoredClip
 from actcli.shards.index_file import write_index
@@ -77,7 +76,8 @@ def make_shards(root: Path, shape: Shape, folders: Path | None = None) -> None:
                     _write_folder(folders / f"{key:09d}", jpegs)
     listed = [replace(rows[number % len(rows)], key=f"{number:09d}") for number in range(LISTED)]
     write_index(str(root / "train.index.parquet"), listed, with_flow=False)
-    seal(root, {"train": LISTED})
+    write_index(str(root / "val.index.parquet"), rows[:CLIPS_PER_SHARD], with_flow=False)
+    seal(root, {"train": LISTED, "val": min(CLIPS_PER_SHARD, len(rows))})
 
 
 def seal(root: Path, splits: dict[str, int], made_up: Sequence[str] = ()) -> None:
@@ -120,7 +120,7 @@ def _write_clip(tar: tarfile.TarFile, name: str, key: int, jpegs: list[bytes], s
         frame_sizes=np.array([len(data) for data in jpegs], np.uint32),
         frame_crcs=np.array([zlib.crc32(data) for data in jpegs], np.uint32),
     )
-    _add(tar, f"{clip.key}.json", json.dumps(clip.note()).encode())
+    _add(tar, f"{clip.key}.json", note.seal(note.write_note(clip.note()), [payload]))
     _add(tar, f"{clip.key}.mjpeg", payload)
     return replace(clip, offset=tar.offset - -(-len(payload) // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE)
 

@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -30,7 +31,7 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 def endless(shards: Path, backend: str, workers: int, options: argparse.Namespace) -> Iterator[Batch]:
     with open_loader(
-        shards, "train", 8, options.size, options.batch_size, workers, backend, device=options.device
+        shards, "train", options.frames, options.size, options.batch_size, workers, backend, device=options.device
     ) as loader:
         epoch = 0
         while True:
@@ -82,19 +83,49 @@ def loader_alone(batches: Iterator[Batch], device: torch.device, seconds: float)
     }
 
 
-def training(batches: Iterator[Batch], device: torch.device, seconds: float) -> dict[str, float | None]:
+class AveragedFrames(torch.nn.Module):
+    """A ResNet-50 on each frame, scores averaged (TSN): ``[B, T, 3, H, W]`` to ``[B, 174]``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.backbone = torchvision.models.resnet50(weights=None, num_classes=174).to(memory_format=torch.channels_last)
+
+    def forward(self, clips: torch.Tensor) -> torch.Tensor:
+        """Scores."""
+        frames = clips.flatten(0, 1).contiguous(memory_format=torch.channels_last)
+        scores: torch.Tensor = self.backbone(frames).unflatten(0, (len(clips), -1)).mean(1)
+        return scores
+
+
+class VolumeNet(torch.nn.Module):
+    """An R3D-18 of torchvision: ``[B, T, 3, H, W]`` to ``[B, 174]``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.backbone = torchvision.models.video.r3d_18(weights=None, num_classes=174)
+
+    def forward(self, clips: torch.Tensor) -> torch.Tensor:
+        """Scores."""
+        volume = clips.movedim(1, 2).contiguous(memory_format=torch.channels_last_3d)
+        scores: torch.Tensor = self.backbone(volume)
+        return scores
+
+
+NETWORKS = {"resnet50": AveragedFrames, "r3d18": VolumeNet}
+
+
+def training(batches: Iterator[Batch], device: torch.device, seconds: float, network: str) -> dict[str, float | None]:
     """A training loop; ``waiting_share`` is the part of its time spent in waiting for batches."""
-    model = torchvision.models.resnet50(weights=None, num_classes=174).to(device, memory_format=torch.channels_last)
+    model = NETWORKS[network]().to(device)
     optimizer = torch.optim.SGD(model.parameters(), 0.01, momentum=0.9)
     normalise = Normalise(MEAN, STD)
     dtype = torch.float16 if device.type == "cuda" else torch.bfloat16
     scaler = torch.amp.GradScaler(device.type, enabled=device.type == "cuda")
 
     def step(batch: Batch) -> None:
-        clips = normalise(batch.clips[:, 0]).flatten(0, 1).contiguous(memory_format=torch.channels_last)
+        clips = normalise(batch.clips[:, 0])
         with torch.autocast(device.type, dtype):
-            scores = model(clips).unflatten(0, (len(batch), -1)).mean(1)
-            loss = torch.nn.functional.cross_entropy(scores.float(), batch.labels)
+            loss = torch.nn.functional.cross_entropy(model(clips).float(), batch.labels)
         optimizer.zero_grad()
         scaler.scale(loss).backward()
         scaler.step(optimizer)
@@ -126,6 +157,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--network", choices=list(NETWORKS), default="resnet50")
+    parser.add_argument("--frames", type=int, default=8)
     parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--seconds", type=float, default=20.0)
     parser.add_argument("--workers", type=int, nargs="+", default=[4, 8, 14])
@@ -148,7 +181,11 @@ def main() -> None:
             for backend in ("cpu", "dali"):
                 for workers in options.workers:
                     row = {}
-                    for what, measure in (("loader_alone", loader_alone), ("training", training)):
+                    measures = (
+                        ("loader_alone", loader_alone),
+                        ("training", partial(training, network=options.network)),
+                    )
+                    for what, measure in measures:
                         batches = endless(shards, backend, workers, options)
                         row[what] = measure(batches, device, options.seconds)
                         batches.close()
