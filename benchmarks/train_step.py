@@ -5,7 +5,8 @@
 
 The plain loop is that of the published ``main.py``: forward, loss, backward, clipped gradients, SGD with the model's
 parameter groups, and the loss fetched at every step. Ours is ``engine.step.TrainingStep`` with what the trainer adds at
-each step. Both take the same uint8 batch from memory; they alternate, and the order changes each round.
+each step. Both take the same uint8 batch from memory; they alternate, and the order changes each round. On a CPU
+the time is that of the processor, so that other work on the machine counts little (give OMP_NUM_THREADS=1).
 ``--write`` keeps the medians in ``results/train_step.json``.
 """
 
@@ -81,7 +82,7 @@ def our_step(model: VideoModel, recipe: Recipe, batch: Batch, hardware: Hardware
 def bookkeeping_seconds(recipe: Recipe, num_steps: int = 1000) -> float:
     """What a step does so that the training can go on from it and tell where time went; per step, on one process."""
     fabric, stopwatch = launch(Hardware("cpu"), "32-true"), Stopwatch(torch.device("cpu"))
-    before = time.perf_counter()
+    before = time.process_time()
     for number in range(num_steps):
         place = StepPlace(0, number, num_steps)
         seed_step(recipe.seed, place.number, 0)
@@ -91,19 +92,20 @@ def bookkeeping_seconds(recipe: Recipe, num_steps: int = 1000) -> float:
                 pass
         stopwatch.settle()
         fabric.all_reduce(torch.tensor([False, False], dtype=torch.int32), reduce_op="sum")
-    return (time.perf_counter() - before) / num_steps
+    return (time.process_time() - before) / num_steps
 
 
 def seconds(step: Callable[[int], None], first: int, num_steps: int, device: torch.device) -> float:
     """Per step."""
     if device.type == "cuda":
         torch.cuda.synchronize()
-    before = time.perf_counter()
+    clock = time.perf_counter if device.type == "cuda" else time.process_time
+    before = clock()
     for number in range(first, first + num_steps):
         step(number)
     if device.type == "cuda":
         torch.cuda.synchronize()
-    return (time.perf_counter() - before) / num_steps
+    return (clock() - before) / num_steps
 
 
 def main() -> None:
