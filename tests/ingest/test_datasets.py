@@ -535,6 +535,7 @@ PIECES = [
         ("kinetics400", make_kinetics),
         ("ucf101", make_ucf),
         ("hmdb51", make_hmdb),
+        ("diving48", lambda root: make_diving(root)),
         ("mine", make_own_csv),
         ("mine", make_own_lists),
     ],
@@ -655,7 +656,7 @@ def test_an_id_that_leads_out_of_the_raw_folder_is_refused(tmp_path, source_id):
         get_dataset("sthv2").read(tmp_path)
 
 
-@pytest.mark.parametrize("name", ["sthv2", "sthv1", "jester", "kinetics400", "ucf101", "hmdb51"])
+@pytest.mark.parametrize("name", ["sthv2", "sthv1", "jester", "kinetics400", "ucf101", "hmdb51", "diving48"])
 def test_folders_where_lists_are_expected_are_refused(tmp_path, name):
     make = {
         "sthv2": lambda root: make_sthv2(root, "labels/"),
@@ -664,6 +665,7 @@ def test_folders_where_lists_are_expected_are_refused(tmp_path, name):
         "kinetics400": make_kinetics,
         "ucf101": make_ucf,
         "hmdb51": make_hmdb,
+        "diving48": make_diving,
     }[name]
     make(tmp_path)
     for path in [path for path in tmp_path.rglob("*") if path.is_file()]:
@@ -700,3 +702,36 @@ def test_names_that_are_no_folder_are_refused():
     for name in ("../x", "", "a/b", ".hidden"):
         with pytest.raises(ActcliError, match="cannot name a dataset"):
             get_dataset(name)
+
+
+def make_diving(root: Path, version: str = "V2_") -> Path:
+    """Two classes; ``b`` is in the test list."""
+    write(root / "Diving48_vocab.json", json.dumps([["Back", "15som", "05Twis", "FREE"], ["Forward", "25som", "PIKE"]]))
+    for split, name, label in (("train", "a_00001", 1), ("test", "b_00002", 0)):
+        dive = {"vid_name": name, "label": label, "start_frame": 0, "end_frame": 90}
+        write(root / f"Diving48_{version}{split}.json", json.dumps([dive]))
+    return root
+
+
+def test_diving48_takes_classes_in_the_order_of_the_vocabulary(tmp_path):
+    listing = get_dataset("diving48").read(make_diving(tmp_path))
+    assert listing.classes == ("Back 15som 05Twis FREE", "Forward 25som PIKE")
+    assert [(r.source_id, r.label, r.path, r.splits) for r in listing.records] == [
+        ("a_00001", 1, "rgb/a_00001.mp4", {"1": "train"}),
+        ("b_00002", 0, "rgb/b_00002.mp4", {"1": "test"}),
+    ]
+
+
+def test_diving48_reads_version_1_and_mixes_it_with_nothing(tmp_path):
+    make_diving(tmp_path, version="")
+    assert labels(get_dataset("diving48").read(tmp_path)) == {"a_00001": 1, "b_00002": 0}
+    (tmp_path / "Diving48_test.json").rename(tmp_path / "Diving48_V2_test.json")
+    with pytest.raises(ActcliError, match="different versions"):
+        get_dataset("diving48").read(tmp_path)
+
+
+@pytest.mark.parametrize("dive", [{"vid_name": "a", "label": 2}, {"vid_name": "a", "label": True}, {"label": 0}, []])
+def test_diving48_refuses_other_objects(tmp_path, dive):
+    write(make_diving(tmp_path) / "Diving48_V2_train.json", json.dumps([dive]))
+    with pytest.raises(ActcliError, match=r"Diving48_V2_train\.json (holds|gives)"):
+        get_dataset("diving48").read(tmp_path)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from actcli.errors import ActcliError
-from actcli.ingest.datasets import hmdb51, jester, kinetics, something_v1, something_v2, ucf101
+from actcli.ingest.datasets import diving48, hmdb51, jester, kinetics, something_v1, something_v2, ucf101
 from actcli.ingest.datasets.folder import folder_adapter
 from actcli.ingest.records import DatasetAdapter
 
@@ -20,6 +20,7 @@ _OFFICIAL = (
     *kinetics.ADAPTERS,
     ucf101.ADAPTER,
     hmdb51.ADAPTER,
+    diving48.ADAPTER,
 )
 
 _OTHER_NAMES = {
@@ -33,6 +34,7 @@ _OTHER_NAMES = {
     "kinetics400, kinetics600 or kinetics700": "kinetics kinetic k",
     "ucf101": "ucf",
     "hmdb51": "hmdb",
+    "diving48": "diving diving48v2",
 }
 """Names in use for known datasets, without case and marks; ours are added below."""
 
