@@ -102,6 +102,7 @@ def test_no_torch_below_the_loaders(part):
 @pytest.mark.parametrize(
     ("module", "absent"),
     [
+        ("actcli", "torch"),
         ("actcli.ingest", "torch"),
         ("actcli.ingest.flow", "torch"),
         ("actcli.shards", "torch"),

@@ -197,7 +197,7 @@ def _check_joinable(parts: Sequence[ShardSet], subset: Subset) -> None:
     if not set.intersection(*(set(part.card.split_sets) for part in parts)):
         raise ActcliError("the folders have no split set in common.")
     _check_spelling(parts, subset)
-    _check_swaps(parts)
+    _check_swaps(parts, subset)
 
 
 def _check_spelling(parts: Sequence[ShardSet], subset: Subset) -> None:
@@ -214,9 +214,10 @@ def _check_spelling(parts: Sequence[ShardSet], subset: Subset) -> None:
                 )
 
 
-def _check_swaps(parts: Sequence[ShardSet]) -> None:
+def _check_swaps(parts: Sequence[ShardSet], subset: Subset) -> None:
+    """Refuse shared classes whose mirror image is of another class in each folder."""
     for one, other in combinations(parts, 2):
-        shared = set(one.card.classes) & set(other.card.classes)
+        shared = set(one.card.classes) & set(other.card.classes) & set(subset.classes or one.card.classes)
         differing = [name for name in sorted(shared) if _mirrored(one.card, name) != _mirrored(other.card, name)]
         if differing:
             raise ActcliError(

@@ -175,6 +175,17 @@ def test_classes_that_differ_in_spelling_only_are_refused(one, tmp_path):
     assert select_shards([one, third], Subset(classes=("shrinking",))).card.split_sets["1"]["train"] == 6
 
 
+def test_classes_that_are_mirrored_differently_are_refused(one, other, monkeypatch):
+    opened = {str(root): ShardSet.open(root) for root in (one, other)}
+    opened[str(other)] = replace(opened[str(other)], card=replace(opened[str(other)].card, flip_swaps=()))
+    monkeypatch.setattr(ShardSet, "open", staticmethod(lambda root: opened[str(root)]))
+    with pytest.raises(
+        ActcliError, match=r"mirrored clips of 'moving left' are of class 'moving right' in .* and 'moving left' in"
+    ):
+        select_shards([one, other])
+    assert select_shards([one, other], Subset(classes=("shrinking",))).card.classes == ("shrinking",)
+
+
 def test_a_clip_of_one_family_in_two_folders_is_refused(one, other, monkeypatch):
     opened = {str(root): ShardSet.open(root) for root in (one, other)}
     named = {root: replace(shards, card=replace(shards.card, name="kinetics400")) for root, shards in opened.items()}
