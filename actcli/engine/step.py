@@ -62,8 +62,8 @@ class Layout:
         if self.passes == before.passes:
             return f"{told}, and so do the passes through the network"
         return (
-            f"{told}, but go through the network in {self.passes} parts instead of {before.passes}; batch norm sees "
-            "each part alone"
+            f"{told}, but go through the network in {self.passes} parts instead of {before.passes}; batch norm, where "
+            "there is one, sees each part alone"
         )
 
 

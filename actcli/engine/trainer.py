@@ -178,7 +178,8 @@ class Training:
 
     def _foretell(self, clips_done: int) -> None:
         """Tell after the first pass what an epoch will take; a step may be long on a small machine."""
-        if self.foretold:
+        compiling = self.recipe.compile and self.clock.seconds_per_step is None
+        if self.foretold or compiling:
             return
         self.foretold = True
         seconds = self.clock.working_seconds * self.train_loader.order.batch_size / clips_done

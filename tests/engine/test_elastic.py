@@ -28,4 +28,4 @@ def test_what_changed_is_said_in_words():
     assert same_passes.startswith("2 processes instead of 1; the batches hold the same clips, and so do the passes")
     other_passes = Layout(1, 1).changed_since(Layout(4, 4))
     assert other_passes.startswith("1 process instead of 4; ")
-    assert "in 1 parts instead of 4; batch norm sees each part alone" in other_passes
+    assert "in 1 parts instead of 4; batch norm, where there is one, sees each part alone" in other_passes
