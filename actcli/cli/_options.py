@@ -118,8 +118,15 @@ def make_subset(classes: list[str] | None, fraction: float, most: int | None, ex
     """What the four options leave of a dataset."""
     from actcli.shards import Subset, read_keys
 
-    names = [name for word in classes or () for name in (read_keys(Path(word)) if Path(word).is_file() else (word,))]
-    return Subset(tuple(dict.fromkeys(names)), fraction, most, read_keys(exclude) if exclude else ())
+    return Subset(named_classes(classes), fraction, most, read_keys(exclude) if exclude else ())
+
+
+def named_classes(words: list[str] | None) -> tuple[str, ...]:
+    """The classes that ``--classes`` names, itself or in files."""
+    from actcli.shards import read_keys
+
+    names = [name for word in words or () for name in (read_keys(Path(word)) if Path(word).is_file() else (word,))]
+    return tuple(dict.fromkeys(names))
 
 
 def typed_command(ctx: typer.Context) -> str:

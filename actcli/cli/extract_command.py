@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from actcli.cli._console import Progress, cell, console, plain, print_note, table
-from actcli.cli._options import HERE, DatasetOption, WorkersOption, WorkspaceOption
+from actcli.cli._options import HERE, ClassesOption, DatasetOption, WorkersOption, WorkspaceOption, named_classes
 from actcli.cli._workspace import Workspace
 
 if TYPE_CHECKING:
@@ -38,6 +38,16 @@ def extract_command(
         list[Path] | None,
         typer.Option(
             help="Pack the JPEG folders of an existing dump instead of decoding videos. May be given several times.",
+            rich_help_panel=DATA,
+        ),
+    ] = None,
+    classes: ClassesOption = None,
+    sample: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Only so many clips for now, in turn from each class: a look at whether all is well. The same command "
+            "without it does the others.",
             rich_help_panel=DATA,
         ),
     ] = None,
@@ -131,6 +141,8 @@ def extract_command(
         quality=quality,
         layout=layout,
         keep_partial=keep_partial,
+        classes=named_classes(classes),
+        sample=sample,
         retry_failed=retry_failed,
         flow_method=flow_method,
         flow_bound=flow_bound,

@@ -29,6 +29,7 @@ from actcli.ingest.payload import payload_bytes
 from actcli.ingest.plan import Estimate, ExtractPlan, estimate, make_plan
 from actcli.ingest.preflight import CheckedJob, check_job
 from actcli.ingest.records import ClipRecord, DatasetAdapter, Listing, printable
+from actcli.ingest.sample import choose_clips
 from actcli.ingest.split import write_splits
 from actcli.ingest.summary import ExtractProgress, ExtractSummary, summarise
 from actcli.ingest.video_lists import write_video_lists
@@ -69,7 +70,7 @@ def extract_dataset(
     """
     begin = time.monotonic()
     with _disk_trouble(options.frames_dir), _uncollected():
-        checked = check_job(options)
+        checked = _of_the_chosen(check_job(options), options)
     listing = checked.listing
     with _disk_trouble(options.frames_dir), _locked(options.frames_dir):
         remove_leftovers(options.frames_dir, *_key_folders(options.frames_dir))
@@ -110,12 +111,28 @@ def plan_extraction(options: ExtractOptions) -> tuple[ExtractPlan, Estimate | No
         ActcliError: As ``extract_dataset``.
     """
     with _disk_trouble(options.frames_dir), _uncollected():
-        checked = check_job(options)
+        checked = _of_the_chosen(check_job(options), options)
         done = _done(_ledger(options))
     plan = make_plan(checked.listing, checked.located, done, checked.warnings)
     to_do = [r for r in checked.listing.records if r.source_id in checked.located and r.source_id not in done]
     tasks = [_task("", record, checked.located) for record in to_do]
     return plan, estimate(_clip_job(checked.adapter, options), tasks, options.workers) if tasks else None
+
+
+def _of_the_chosen(checked: CheckedJob, options: ExtractOptions) -> CheckedJob:
+    """The job without what ``--classes`` and ``--sample`` leave for later, which counts as missing until then."""
+    located = choose_clips(checked.listing, checked.located, options.classes, options.sample)
+    left_out = checked.located.keys() - located.keys()
+    if not left_out:
+        return checked
+    asked = {"--classes": options.classes, "--sample": options.sample}
+    flags = " and ".join(flag for flag, value in asked.items() if value)
+    warning = (
+        f"{len(left_out)} clips are left for later by {flags}; they count as missing until the same command runs "
+        "without it."
+    )
+    warnings = (*checked.warnings, warning)
+    return replace(checked, located=located, warnings=warnings, left_out=frozenset(left_out))
 
 
 @_uncollected()
@@ -214,7 +231,7 @@ def _outcomes(
         outcome = ledger.outcomes.get(key)
         if outcome is not None and (record.source_id in checked.located or _is_kept(key, outcome, options)):
             return outcome
-        return _missing(key, record, options)
+        return _missing(key, record, options, is_there=record.source_id in checked.left_out)
 
     return [outcome_of(record) for record in checked.listing.records]
 
@@ -293,8 +310,10 @@ def _is_passing(outcome: ClipOutcome) -> bool:
     return outcome.stage == "worker" or outcome.error == "MemoryError"
 
 
-def _missing(key: str, record: ClipRecord, options: ExtractOptions) -> ClipOutcome:
+def _missing(key: str, record: ClipRecord, options: ExtractOptions, *, is_there: bool) -> ClipOutcome:
     what = "no folder of it in the dump" if options.from_frames else f"there is no {printable(record.path)}"
+    if is_there:
+        what = "left for a later run"
     return ClipOutcome(
         key=key,
         source_id=printable(record.source_id),

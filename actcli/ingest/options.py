@@ -41,6 +41,10 @@ class ExtractOptions:
     """One ``mjpeg`` file a clip, or ``folders`` of JPEG files for other tools."""
     keep_partial: bool = False
     """Keep the frames before the place where a clip breaks, and mark the clip."""
+    classes: tuple[str, ...] = ()
+    """Take the clips of these classes only; the others stay for a later run. All classes when empty."""
+    sample: int | None = None
+    """Take so many clips only, in turn from each class of each split; the others stay for a later run."""
     retry_failed: bool = False
     """Take up only the clips that failed or were missing in an earlier run."""
     flow_method: FlowMethod = "dis"
@@ -95,6 +99,8 @@ def option_problems(options: ExtractOptions) -> Iterator[str]:
         yield f"--flow-method is {options.flow_method!r}; use one of {', '.join(FLOW_METHODS)}."
     if options.flow_bound <= 0:
         yield f"--flow-bound is {options.flow_bound:g}; use a positive number of pixels."
+    if options.sample is not None and options.sample < 1:
+        yield f"--sample is {options.sample}; use at least 1."
     for root in options.from_frames:
         if not root.is_dir():
             yield f"There is no folder {root}; --from-frames takes the folder of an existing dump."

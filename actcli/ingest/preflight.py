@@ -34,6 +34,8 @@ class CheckedJob:
     located: Mapping[str, str]
     """Source id to where the clip lies, of the clips that are there."""
     warnings: tuple[str, ...]
+    left_out: frozenset[str] = frozenset()
+    """Source ids of clips that are there and not wanted in this run."""
 
 
 def check_job(options: ExtractOptions) -> CheckedJob:
