@@ -10,6 +10,7 @@ import typer
 from actcli.cli._console import Progress, cell, console, plain, print_note, table
 from actcli.cli._options import HERE, ClassesOption, DatasetOption, WorkersOption, WorkspaceOption, named_classes
 from actcli.cli._workspace import Workspace
+from actcli.words import counted
 
 if TYPE_CHECKING:
     from actcli.ingest import Estimate, ExtractPlan, ExtractSummary, SplitCount
@@ -193,7 +194,7 @@ def _splits(counts: "tuple[SplitCount, ...]") -> str:
 
 def _print_found(plan: "ExtractPlan") -> None:
     missing = f", {plan.num_missing} of {plan.num_listed} listed clips missing" if plan.num_missing else ""
-    console.print(f"{plan.num_classes} classes, clips found: {_splits(plan.splits)}{missing}", markup=False)
+    console.print(f"{counted(plan.num_classes, 'class')}, clips found: {_splits(plan.splits)}{missing}", markup=False)
     for warning in plan.warnings:
         print_note(warning)
 
@@ -220,7 +221,7 @@ def _print_estimate(plan: "ExtractPlan", estimate: "Estimate | None") -> None:
     if estimate is not None:
         console.print(
             f"about {timedelta(seconds=round(estimate.seconds))} (h:mm:ss), {_size(estimate.bytes)} of disk and "
-            f"{_size(estimate.memory_bytes)} of memory, judging by {estimate.num_tried} clips",
+            f"{_size(estimate.memory_bytes)} of memory, judging by {counted(estimate.num_tried, 'clip')}",
             markup=False,
         )
     elif plan.num_to_do:
@@ -250,9 +251,9 @@ def _print_summary(name: str, summary: "ExtractSummary", shown: Collection[str])
         f"{summary.seconds:.1f}",
     )
     console.print(counts)
-    console.print(f"{summary.num_classes} classes, clips extracted: {_splits(summary.splits)}", markup=False)
+    console.print(f"{counted(summary.num_classes, 'class')}, clips extracted: {_splits(summary.splits)}", markup=False)
     for warning in summary.warnings:
         if warning not in shown:
             print_note(warning)
     if summary.already_done:
-        print_note(f"{summary.already_done} clips were done by earlier runs")
+        print_note(f"{counted(summary.already_done, 'clip')} done by earlier runs")

@@ -10,6 +10,7 @@ from actcli.cli._console import Progress, console, plain, print_note
 from actcli.cli._options import HERE, DatasetOption, WorkspaceOption
 from actcli.cli._workspace import Workspace
 from actcli.errors import ActcliError
+from actcli.words import counted
 
 MAX_SHOWN = 20
 MAX_NAMES_SHOWN = 6
@@ -40,7 +41,9 @@ def inspect_command(
     for conflict in inspection.conflicts[:MAX_SHOWN]:
         print_note(f"the same frames have different classes: {_names(conflict.clips)} ({_names(conflict.classes)})")
     found = f"{len(inspection.leaks)} leaks between splits, {len(inspection.conflicts)} labels in conflict"
-    console.print(f"{inspection.num_clips} clips, {inspection.num_failed} failed or missing; {found}", markup=False)
+    console.print(
+        f"{counted(inspection.num_clips, 'clip')}, {inspection.num_failed} failed or missing; {found}", markup=False
+    )
     console.print(plain(f"page: {page}"), markup=False)
 
 

@@ -35,6 +35,11 @@ def runs_command(workspace: WorkspaceOption = HERE) -> None:
             "finished" if state.finished else "unfinished",
             f"{len(state.epochs)}/{state.config.recipe.epochs}",
             "-" if state.best_top1 is None else f"{100 * state.best_top1:.2f}",
-            duration(time.time() - touched),
+            _age(time.time() - touched),
         )
     console.print(listing)
+
+
+def _age(seconds: float) -> str:
+    """How long ago; clocks of several machines may disagree."""
+    return duration(seconds) if seconds >= 0 else "in the future"

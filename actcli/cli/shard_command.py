@@ -12,6 +12,7 @@ from actcli.cli._options import HERE, DatasetOption, WorkersOption, WorkspaceOpt
 from actcli.cli._workspace import Workspace
 from actcli.cli.push_command import push
 from actcli.errors import ActcliError
+from actcli.words import counted
 
 if TYPE_CHECKING:
     from actcli.shards import ShardForecast, ShardOptions, ShardSummary
@@ -111,8 +112,9 @@ def _print_forecast(name: str, options: "ShardOptions") -> None:
     console.print(splits)
     most = "at most " if options.payload == "video" else ""
     console.print(
-        f"{options.shards_dir}: {most}{forecast.num_tars} tars, about {forecast.num_bytes / 1e6:,.1f} MB; the disk has "
-        f"{forecast.free_bytes / 1e6:,.1f} MB free; about {timedelta(seconds=max(1, round(forecast.seconds)))} h",
+        f"{options.shards_dir}: {most}{counted(forecast.num_tars, 'tar')}, about {forecast.num_bytes / 1e6:,.1f} MB; "
+        f"the disk has {forecast.free_bytes / 1e6:,.1f} MB free; "
+        f"about {timedelta(seconds=max(1, round(forecast.seconds)))} h",
         markup=False,
     )
     _note_lack_of_room(forecast)
@@ -158,4 +160,4 @@ def _print_summary(name: str, summary: "ShardSummary") -> None:
         console.print("the shards are there already and every checksum is right; nothing was written")
     else:
         kept = len(card.shards) - summary.num_written
-        console.print(f"{summary.num_written} tars were written, {kept} of an earlier run were kept")
+        console.print(f"tars: {summary.num_written} written, {kept} of an earlier run kept")

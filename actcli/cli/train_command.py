@@ -36,6 +36,7 @@ from actcli.cli._options import (
 from actcli.cli._training import TerminalReporter
 from actcli.cli._workspace import Workspace
 from actcli.errors import ActcliError
+from actcli.words import counted
 
 if TYPE_CHECKING:
     from actcli.engine.hardware import Hardware
@@ -283,6 +284,7 @@ def train_command(
         continued_same,
         make_config,
         new_run,
+        newest_on_all_split_sets,
         newest_run,
         same_run,
         split_set_requests,
@@ -298,6 +300,11 @@ def train_command(
             f"a run is continued with the settings in its config.yaml; leave out {', '.join(flags)}, or start a "
             f"new run. Only --epochs and --micro-batch can change, and where it runs."
         )
+    if resume and flags == ["--all-splits"] and run_dir is None and micro_batch is None:
+        configs = newest_on_all_split_sets(space.runs)
+        runs = ((config.split_id, same_run(config, space.runs, print_note, epochs)) for config in configs)
+        _print_split_sets({split_id: _train(run, hardware, dry_run) for split_id, run in runs})
+        return
     if resume and not flags:
         unfinished = run_dir or newest_run(space.runs)
         _train(continued_run(unfinished, epochs, micro_batch), hardware, dry_run)
@@ -380,8 +387,8 @@ def _train(run: "Run", hardware: "Hardware", dry_run: bool) -> float | None:
         return read_state(run.run_dir).best_top1
     verb = "continuing" if run.resume else "training"
     console.print(
-        f"{verb} {recipe.model} on {run.config.shards} with the recipe {recipe.name}: {recipe.epochs} epochs, batches "
-        f"of {recipe.batch_size}, in {run.run_dir}",
+        f"{verb} {recipe.model} on {run.config.shards} with the recipe {recipe.name}: "
+        f"{counted(recipe.epochs, 'epoch')}, batches of {recipe.batch_size}, in {run.run_dir}",
         markup=False,
     )
     if left_out := run.config.open_shards().left_out("train", run.config.split_id):
@@ -398,9 +405,7 @@ def _train(run: "Run", hardware: "Hardware", dry_run: bool) -> float | None:
 
 
 def _print_plan(run: "Run", hardware: "Hardware") -> None:
-    from actcli.engine.training import plan_training
-
-    plan = plan_training(run.config, hardware)
+    plan = run.plan(hardware)
     listing = table("what", "value")
     for name, value in plan.rows():
         listing.add_row(name, value)

@@ -174,17 +174,18 @@ def _resampled_means(values: NDArray[np.float64], seed: int) -> NDArray[np.float
 def _contestant(runs: Path, name: str) -> Contestant:
     folder = find_evaluation(runs, name)
     metrics = read_metrics(folder)
-    run = metrics.get("run")
+    run, gflops = metrics.get("run"), metrics.get("gflops")
     epochs: tuple[EpochReport, ...] = ()
-    if isinstance(run, dict) and (Path(run.get("folder", "")) / CONFIG_NAME).exists():
-        epochs = read_state(Path(run["folder"])).epochs
+    run_dir = run.get("folder") if isinstance(run, dict) else None
+    if isinstance(run_dir, str) and (Path(run_dir) / CONFIG_NAME).exists():
+        epochs = read_state(Path(run_dir)).epochs
     return Contestant(
         name=_short_name(Path(name), folder),
         folder=folder,
         scores=read_scores(folder).sorted(),
         protocol=str(metrics.get("protocol", "unknown")),
         left_out=str(metrics.get("left_out") or ""),
-        gflops=metrics.get("gflops"),
+        gflops=gflops if isinstance(gflops, int | float) else None,
         epochs=epochs,
     )
 

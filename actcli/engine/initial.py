@@ -8,6 +8,7 @@ import torch
 from actcli.engine.runs import RunConfig
 from actcli.errors import ActcliError
 from actcli.models import VideoModel, create_model, load_weights
+from actcli.words import counted
 
 _NUM_NAMED = 3
 """Class names that an error lists."""
@@ -54,7 +55,8 @@ def _check_same_classes(config: RunConfig, own: Sequence[str] | None, found: int
     remedy = "Start a new classifier with new_head (--new-head), or use a dataset with the same class list."
     if found != len(classes):
         raise ActcliError(
-            f"checkpoint {config.init} has {found} classes, dataset {config.dataset} has {len(classes)}. {remedy}"
+            f"checkpoint {config.init} has {counted(found, 'class')}, dataset {config.dataset} has {len(classes)}. "
+            f"{remedy}"
         )
     if own is None:
         return  # imported without names: the number is all there is to compare

@@ -7,6 +7,10 @@ from actcli.engine.recipes import Protocol
 from actcli.errors import ActcliError
 from actcli.loaders.originals import find_original, find_sampling, find_stand_in, original_of
 
+_MOST_CLIPS = 100
+"""Published tests take 10 at most."""
+_MOST_PIXELS = 4096
+
 
 @dataclass(frozen=True)
 class TestViews:
@@ -71,13 +75,13 @@ class AskedViews:
         """Refuse what no test has."""
         if self.crops not in (None, 1, 3, 5, 10):
             raise ActcliError(f"crops is {self.crops}; allowed are: 1, 3, 5, 10.")
-        for name, value, least in (
-            ("clips", self.clips, 1),
-            ("size", self.size, 16),
-            ("scale_size", self.scale_size, 16),
+        for name, value, least, most in (
+            ("clips", self.clips, 1, _MOST_CLIPS),
+            ("size", self.size, 16, _MOST_PIXELS),
+            ("scale_size", self.scale_size, 16, _MOST_PIXELS),
         ):
-            if value is not None and value < least:
-                raise ActcliError(f"{name} is {value}; it has to be at least {least}.")
+            if value is not None and not least <= value <= most:
+                raise ActcliError(f"{name} is {value}; it has to be at least {least} and at most {most}.")
 
 
 def choose_views(

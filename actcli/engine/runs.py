@@ -17,6 +17,7 @@ from actcli.engine.reporting import EpochReport
 from actcli.errors import ActcliError
 from actcli.files import written_whole
 from actcli.shards import WHOLE, ShardSet, Subset, select_shards
+from actcli.words import counted
 
 CONFIG_NAME = "config.yaml"
 LAST_CHECKPOINT = "checkpoints/last.ckpt"
@@ -120,7 +121,7 @@ class RunState:
         """``finished``, or ``interrupted after 3 of 50 epochs``."""
         if self.finished:
             return "finished"
-        return f"interrupted after {len(self.epochs)} of {self.config.recipe.epochs} epochs"
+        return f"interrupted after {len(self.epochs)} of {counted(self.config.recipe.epochs, 'epoch')}"
 
 
 def read_state(run_dir: Path) -> RunState:

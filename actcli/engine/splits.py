@@ -1,5 +1,7 @@
 """Loaders for training and for testing, opened in one place."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import cast
 
 from lightning_fabric import Fabric
@@ -23,24 +25,16 @@ def open_training(
     """The training split as ``recipe`` wants it, this process's share of each batch."""
     if recipe.batch_size % fabric.world_size:
         raise ActcliError(f"batches of {recipe.batch_size} cannot be shared by {fabric.world_size} processes.")
-    return open_loader(
+    return _opener(split_id, spec, hardware, fabric)(
         shards,
         "train",
         num_frames=recipe.num_frames,
         size=recipe.size or spec.size,
         batch_size=recipe.batch_size // fabric.world_size,
-        workers=hardware.workers,
-        backend=hardware.loader,
         seed=recipe.seed,
-        split_id=split_id,
         training=True,
-        modality=cast(Modality, spec.modality),
-        flow_stack=spec.flow_stack or None,
         sampling=recipe.sampling,
         augmentation=recipe.augmentation,
-        rank=fabric.global_rank,
-        world_size=fabric.world_size,
-        device=fabric.device if fabric.device.type == "cuda" else None,
         reading=Reading(recipe.order, hardware.cache_dir, hardware.cache_bytes),
     )
 
@@ -58,24 +52,31 @@ def open_test(
     batch_size: int,
 ) -> Loader:
     """A split seen as ``views`` says, every clip once over all processes."""
-    return open_loader(
+    return _opener(split_id, spec, hardware, fabric)(
         shards,
         split,
         num_frames=num_frames,
         size=views.size,
         batch_size=batch_size,
-        workers=hardware.workers,
-        backend=hardware.loader,
-        split_id=split_id,
         training=False,
-        modality=cast(Modality, spec.modality),
-        flow_stack=spec.flow_stack or None,
         sampling=views.sampling,
         views=views.views,
         num_test_clips=views.clips,
         num_crops=views.crops,
         scale_size=views.scale_size,
         reading=Reading("index", hardware.cache_dir, hardware.cache_bytes),
+    )
+
+
+def _opener(split_id: str, spec: InputSpec, hardware: Hardware, fabric: Fabric) -> Callable[..., Loader]:
+    """``open_loader`` with what training and tests have in common."""
+    return partial(
+        open_loader,
+        split_id=split_id,
+        modality=cast(Modality, spec.modality),
+        flow_stack=spec.flow_stack or None,
+        workers=hardware.workers,
+        backend=hardware.loader,
         rank=fabric.global_rank,
         world_size=fabric.world_size,
         device=fabric.device if fabric.device.type == "cuda" else None,

@@ -30,9 +30,11 @@ from actcli.engine.runs import (
 )
 from actcli.engine.trainer import train
 from actcli.errors import ActcliError
+from actcli.files import check_writable, nearest_folder
 from actcli.models import create_model, profile_model
 from actcli.models.profile import example_inputs
 from actcli.shards import WHOLE, ShardSet, Subset, select_shards
+from actcli.words import counted
 
 Note = Callable[[str], None]
 _TIMED_CLIPS = 2
@@ -76,6 +78,16 @@ class Run:
     """Where."""
     resume: bool
     """Whether it goes on from a checkpoint."""
+
+    def plan(self, hardware: Hardware) -> "TrainingPlan":
+        """What it would take on this machine.
+
+        Raises:
+            ActcliError: As ``plan_training``, or nothing can be written where the run would be.
+        """
+        plan = plan_training(self.config, hardware)
+        check_writable(nearest_folder(self.run_dir), plan.disk_bytes)
+        return plan
 
     def train(self, hardware: Hardware, reporter: Reporter) -> list[EpochReport]:
         """Train to the end."""
@@ -160,15 +172,28 @@ def new_run(config: RunConfig, runs: Path, run_dir: Path | None, note: Note = la
     return Run(config, target, resume=False)
 
 
-def same_run(config: RunConfig, runs: Path, note: Note = lambda _: None) -> Run:
-    """The run with exactly these settings, to be continued or finished already; a new one where there is none."""
+def same_run(config: RunConfig, runs: Path, note: Note = lambda _: None, epochs: int | None = None) -> Run:
+    """The run with exactly these settings, to be continued or finished already; a new one where there is none.
+
+    ``epochs`` takes it further, or less far, than its settings say.
+    """
     for finished in (False, True):
         found = find_same(runs, config, finished=finished)
         if found is not None:
-            return continued_run(found)
+            return continued_run(found, epochs)
     if list_runs(runs):
         note("no run has these settings; starting a new one")
-    return new_run(config, runs, None)
+    return new_run(replace(config, recipe=replace(config.recipe, epochs=epochs or config.recipe.epochs)), runs, None)
+
+
+def newest_on_all_split_sets(runs: Path) -> list[RunConfig]:
+    """The settings of the newest run, on every split set of its dataset.
+
+    Raises:
+        ActcliError: There is no run, or it cannot be read.
+    """
+    config = RunConfig.read(newest_run(runs)).settings()
+    return [replace(config, split_id=split_id) for split_id in config.open_shards().card.split_sets]
 
 
 def newest_run(runs: Path) -> Path:
@@ -193,7 +218,7 @@ def continued_run(run_dir: Path, epochs: int | None = None, micro_batch: int | N
     state = read_state(run_dir)
     config, done = state.config, len(state.epochs)
     if epochs is not None and epochs < done:
-        raise ActcliError(f"{run_dir} has done {done} epochs already; epochs has to be more than that.")
+        raise ActcliError(f"{run_dir} has done {counted(done, 'epoch')} already; epochs has to be more than that.")
     before, changes = config.recipe.epochs, config.changes
     if epochs not in (None, before):
         changes = (*changes, f"{epochs} epochs instead of {before}, from epoch {done + 1} on")
@@ -242,8 +267,8 @@ def describe_finished(run: Run) -> str | None:
         return None
     best = "" if state.best_top1 is None else f", best top-1 {100 * state.best_top1:.2f} %"
     return (
-        f"{run.run_dir} is finished: {len(state.epochs)} epochs{best}. Extend it with: actcli train --resume "
-        f"--run-dir {run.run_dir} --epochs {2 * len(state.epochs)}"
+        f"{run.run_dir} is finished: {counted(len(state.epochs), 'epoch')}{best}. Extend it with: actcli train "
+        f"--resume --run-dir {run.run_dir} --epochs {2 * len(state.epochs)}"
     )
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from actcli.errors import ActcliError
 from actcli.files import write_text_whole
 from actcli.ingest.records import ClipRecord, Listing, shown_names
+from actcli.words import counted
 
 SPLITS_NAME = "splits.json"
 
@@ -194,13 +195,14 @@ def loss_warnings(listing: Listing, kept: Collection[str]) -> Iterator[str]:
     for split, purpose in (("train", "training"), ("val", "validation")):
         before = set(untaught_classes(listing.classes, listing.records, split))
         if lost := [name for name in untaught_classes(listing.classes, left, split) if name not in before]:
-            yield f"None of the clips for {purpose} of {len(lost)} classes could be extracted: {shown_names(lost)}."
+            classes = counted(len(lost), "class")
+            yield f"None of the clips for {purpose} of {classes} could be extracted: {shown_names(lost)}."
 
 
 def split_warnings(listing: Listing, rule: SplitRule) -> Iterator[str]:
     """Classes that could not be judged, and recordings on both sides."""
     if "val" in listing.split_sets["1"] and (missing := untaught_classes(listing.classes, listing.records, "val")):
-        yield f"{len(missing)} classes have no clip for validation: {shown_names(missing)}."
+        yield f"{counted(len(missing), 'class')} without a clip for validation: {shown_names(missing)}."
     elif {"val", "test"}.isdisjoint(listing.split_sets["1"]):
         yield "There is no clip for validation: training will not be judged."
     if torn := torn_groups(listing.records, rule):

@@ -11,6 +11,7 @@ from actcli.models.base import VideoModel
 from actcli.models.checkpoint import read_checkpoint
 from actcli.models.matconvnet import is_matconvnet, read_matconvnet
 from actcli.models.registry import convert_upstream
+from actcli.words import counted
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class IncompleteImport(ActcliError):
     def __init__(self, path: str | Path, report: ImportReport) -> None:
         self.report = report
         classes = [found[0] for name, found, _ in report.mismatched if "classifier" in name or ".head." in name]
-        hint = f"It has {classes[0]} classes (--num-classes {classes[0]}). " if classes else ""
+        hint = f"It has {counted(classes[0], 'class')} (--num-classes {classes[0]}). " if classes else ""
         super().__init__(
             f"{path} does not fit the model: {len(report.missing)} tensors missing, {len(report.unexpected)} "
             f"unexpected, {len(report.mismatched)} of another shape. {hint}Check --from, --model and --set, or take "

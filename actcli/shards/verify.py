@@ -1,13 +1,16 @@
 """Check shards byte for byte against their card and indexes."""
 
 import hashlib
+import io
 import json
 import tarfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import av
 import numpy as np
+import simplejpeg
 
 from actcli.errors import ActcliError
 from actcli.shards.card import ShardCard, ShardFile, dali_index_name
@@ -15,6 +18,7 @@ from actcli.shards.checksum import difference
 from actcli.shards.index import FrameTable, ShardIndex, frame_crcs
 from actcli.shards.reader import ShardSet, is_local
 from actcli.shards.stream import DAMAGE, RetryingReader, read_member, read_through
+from actcli.words import counted
 
 
 @dataclass(frozen=True)
@@ -27,20 +31,25 @@ class Finding:
     """What is wrong, in one sentence."""
 
 
-def verify_shards(root: str | Path, *, progress: Callable[[int, int], None] | None = None) -> list[Finding]:
+def verify_shards(
+    root: str | Path, *, deep: bool = False, progress: Callable[[int, int], None] | None = None
+) -> list[Finding]:
     """Compare all files with the card (size, sha256), and tars with indexes (clips, offsets, checksum of every frame).
 
     Args:
         root: A shard folder, or a URL, of whose files the checksums alone are compared.
+        deep: Decode every frame as well, which finds what was damaged before its checksum was taken.
         progress: Called with (bytes checked, bytes in all).
 
     Returns:
         What is wrong; empty when all is well.
 
     Raises:
-        ActcliError: The folder holds no shards, or the card itself is damaged.
+        ActcliError: The folder holds no shards, or the card itself is damaged; or ``deep`` at a URL.
     """
     shard_set = ShardSet.open(root)
+    if deep and not is_local(shard_set.root):
+        raise ActcliError(f"frames are decoded (--deep) in a local folder only. Get one with: actcli pull {root}")
     report = progress or (lambda done, total: None)
     if not is_local(shard_set.root):
         return list(_verify_remote(shard_set, report))
@@ -51,7 +60,7 @@ def verify_shards(root: str | Path, *, progress: Callable[[int, int], None] | No
     rows = _rows_by_shard(shard_set, findings)
     for shard in shard_set.card.shards:
         findings += _verify_dali_index(folder, shard, shard_set.card)
-        findings += _verify_shard(folder, shard, rows.get(shard.name, {}))
+        findings += _verify_shard(folder, shard, rows.get(shard.name, {}), deep=deep)
         done += shard.bytes
         report(done, total)
     return findings
@@ -98,7 +107,9 @@ def _verify_dali_index(folder: Path, shard: ShardFile, card: ShardCard) -> Itera
         yield Finding(name, problem)
 
 
-def _verify_shard(folder: Path, shard: ShardFile, rows: dict[str, tuple[ShardIndex, int]]) -> Iterator[Finding]:
+def _verify_shard(
+    folder: Path, shard: ShardFile, rows: dict[str, tuple[ShardIndex, int]], *, deep: bool
+) -> Iterator[Finding]:
     path = folder / shard.name
     problem = difference(path, shard.bytes, shard.checksum)
     if problem:
@@ -109,11 +120,11 @@ def _verify_shard(folder: Path, shard: ShardFile, rows: dict[str, tuple[ShardInd
     try:
         with tarfile.open(path) as tar:
             for member in tar:
-                yield from _verify_member(tar, member, shard.name, rows, seen)
+                yield from _verify_member(tar, member, shard.name, rows, seen, deep=deep)
     except (*DAMAGE, OSError) as error:
         yield Finding(shard.name, f"cannot be read to its end ({error})")
     if len(seen) != shard.num_clips:
-        yield Finding(shard.name, f"{len(seen)} clips, the card says {shard.num_clips}")
+        yield Finding(shard.name, f"{counted(len(seen), 'clip')}, the card says {shard.num_clips}")
     for key in sorted(set(rows) - seen):
         yield Finding(shard.name, f"clip {key} of the index is not in the tar")
 
@@ -124,6 +135,8 @@ def _verify_member(
     shard_name: str,
     rows: dict[str, tuple[ShardIndex, int]],
     seen: set[str],
+    *,
+    deep: bool,
 ) -> Iterator[Finding]:
     key, suffix, data = read_member(tar, member)
     seen.add(key)
@@ -140,6 +153,10 @@ def _verify_member(
         yield Finding(shard_name, f"clip {key}: {member.name} is not where the index says")
     else:
         yield from _verify_frames(data, table, row, shard_name, member.name)
+        if deep:
+            is_video = suffix == "mp4"
+            problems = _video_problems(data, index, row) if is_video else _picture_problems(data, table, index, row)
+            yield from (Finding(shard_name, f"{member.name}: {problem}") for problem in problems)
 
 
 def _verify_frames(data: bytes, table: FrameTable, row: int, shard_name: str, name: str) -> Iterator[Finding]:
@@ -150,3 +167,31 @@ def _verify_frames(data: bytes, table: FrameTable, row: int, shard_name: str, na
         return
     for number in np.flatnonzero(frame_crcs(data, sizes) != crcs):
         yield Finding(shard_name, f"{name}: frame {number} is not the one that was packed (its CRC-32 differs)")
+
+
+def _picture_problems(data: bytes, table: FrameTable, index: ShardIndex, row: int) -> Iterator[str]:
+    """What is wrong with the pictures of a clip, each of them decoded."""
+    sizes, _ = table.of(row)
+    ends = np.cumsum(sizes, dtype=np.int64)
+    expected = (int(index.heights[row]), int(index.widths[row]))
+    for number, (end, size) in enumerate(zip(ends.tolist(), sizes.tolist(), strict=True)):
+        try:
+            height, width = simplejpeg.decode_jpeg(data[end - size : end], "GRAY").shape[:2]
+        except ValueError as error:
+            yield f"frame {number} cannot be decoded ({error})"
+            continue
+        if (height, width) != expected:
+            yield f"frame {number} is {width} x {height}, the index says {expected[1]} x {expected[0]}"
+
+
+def _video_problems(data: bytes, index: ShardIndex, row: int) -> Iterator[str]:
+    try:
+        with av.open(io.BytesIO(data), "r", format="mp4") as container:
+            found = [(frame.width, frame.height) for frame in container.decode(video=0)]
+    except (av.FFmpegError, IndexError) as error:
+        yield f"the video cannot be decoded ({error})"
+        return
+    expected = (int(index.widths[row]), int(index.heights[row]))
+    if found != [expected] * int(index.num_frames[row]):
+        size = f"{expected[0]} x {expected[1]}"
+        yield f"it decodes to {len(found)} frames, the index says {index.num_frames[row]} of {size}"

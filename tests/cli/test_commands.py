@@ -1,6 +1,7 @@
 """The commands, one after the other, on a small dataset."""
 
 import json
+import os
 import shutil
 from importlib.metadata import version
 
@@ -26,7 +27,7 @@ def test_extract_counts_clips_and_says_what_comes_next(done):
 def test_extract_again_does_nothing(done, actcli):
     again = actcli(f"extract --dataset tiny --short-side 0 --executor serial {done.space}")
     assert again.exit_code == 0
-    assert "24 clips were done by earlier runs" in again.output
+    assert "24 clips done by earlier runs" in again.output
 
 
 def test_shard_counts_splits_and_says_what_comes_next(done):
@@ -96,6 +97,13 @@ def test_a_dry_run_of_training_says_what_it_takes_and_trains_nothing(done, actcl
     for text in ("train 18, val 6", "4 an epoch, 4 in all", "GB free", "h:min:s"):
         assert text in result.output
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_dry_run_tries_whether_the_folder_of_the_run_can_be_written(done, actcli, tmp_path):
+    (tmp_path / "file").touch()
+    result = actcli(f"train --model tsm {TINY} --dry-run --run-dir {tmp_path / 'file' / 'run'} {done.space}")
+    assert result.exit_code == 1
+    assert f"nothing can be written to {tmp_path / 'file'}" in result.output
 
 
 def test_eval_takes_the_newest_run_and_writes_scores_metrics_and_a_page(done):
@@ -178,6 +186,14 @@ def test_runs_are_listed_with_their_state(done, actcli):
     assert result.exit_code == 0, result.output
     assert done.run.name in result.output
     assert "finished" in result.output
+
+
+def test_the_age_of_a_run_is_never_negative(done, actcli, tmp_path):
+    run = tmp_path / "runs" / "tomorrow"
+    run.mkdir(parents=True)
+    (run / "config.yaml").write_bytes((done.run / "config.yaml").read_bytes())
+    os.utime(run / "config.yaml", (4e9, 4e9))
+    assert "in the future" in actcli(f"runs --workspace {tmp_path}").output
 
 
 def test_compare_shows_both_runs_the_test_and_the_curves(done, second_run, actcli):
@@ -380,6 +396,14 @@ def test_all_split_sets_are_resumed_with_the_same_settings_only_and_keep_their_s
     longer = actcli(f"{command} --resume --epochs 2")
     assert longer.exit_code == 0, longer.output
     assert "epoch 2: loss" in longer.output
+
+
+def test_resume_on_all_split_sets_alone_takes_the_settings_of_the_newest_run(interrupted, actcli):
+    workspace, run, _ = interrupted
+    result = actcli(f"train --resume --all-splits --workers 0 --device cpu --workspace {workspace}")
+    assert result.exit_code == 0, result.output
+    assert (run / "finished").exists()
+    assert "best top-1" in result.output.splitlines()[-6]
 
 
 def test_a_run_is_not_overwritten(interrupted, actcli):

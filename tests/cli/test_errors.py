@@ -172,6 +172,7 @@ def test_a_wrong_training_is_refused_in_one_sentence_and_leaves_no_run(actcli, d
     [
         ("--run absent", "there is no run 'absent'"),
         ("--crops 4", "4"),
+        ("--clips 1000", "clips is 1000; it has to be at least 1 and at most 100"),
         ("--split test", "no split 'test'"),
         ("--weights absent.safetensors", "there are no weights at absent.safetensors"),
         ("--all-splits", "--all-splits"),

@@ -97,7 +97,7 @@ def test_a_class_without_validation_clips_is_noted(own, actcli):
     shutil.copytree(own / "raw/mine/clap", raw / "val" / "clap")
     result = actcli(f"extract --dataset split --executor serial --workspace {own}")
     assert result.exit_code == 0, result.output
-    assert "note: 1 classes have no clip for validation: 'wave'" in result.output
+    assert "note: 1 class without a clip for validation: 'wave'" in result.output
 
 
 def test_another_name_of_a_known_dataset_is_not_taken_for_an_own_one(own, actcli):
@@ -140,7 +140,7 @@ def test_classes_that_lost_their_clips_are_named_at_the_end(own, actcli):
     for path in (own / "raw/mine/wave").iterdir():
         path.write_bytes(b"")
     result = actcli(f"extract --executor serial --workspace {own}")
-    assert "note: None of the clips for training of 1 classes could be extracted: 'wave'" in result.output
+    assert "note: None of the clips for training of 1 class could be extracted: 'wave'" in result.output
 
 
 @pytest.mark.parametrize(

@@ -42,6 +42,13 @@ def test_the_difference_counts_clips_that_both_scored(evaluation, tmp_path):
     assert "chance would not explain" in test.verdict()
 
 
+def test_facts_of_an_evaluation_that_are_of_no_use_are_left_out(evaluation, tmp_path):
+    folders = [evaluation(name, [0, 0, 0, 0, 1, 1, 1, 2, 2, 0]) for name in ("one", "two")]
+    (tmp_path / "one" / METRICS_NAME).write_text(json.dumps({"gflops": "many", "run": {"folder": 7}}))
+    (tmp_path / "two" / METRICS_NAME).write_text(json.dumps({"gflops": [1], "run": ["x"]}))
+    assert [(part.gflops, part.epochs) for part in contestants(tmp_path, folders)] == [(None, ())] * 2
+
+
 def test_many_clips_make_a_small_difference_certain(tmp_path):
     labels = np.zeros(2000, int)
     folders = []

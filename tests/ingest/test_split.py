@@ -39,7 +39,7 @@ def test_the_share_can_be_chosen(tmp_path):
 def test_a_class_of_one_clip_learns_from_it(tmp_path):
     divided = divide(listing(a=1, b=5), SplitRule(), tmp_path)
     assert sides(divided)["a/0.mp4"] == "train"
-    assert list(split_warnings(divided, SplitRule())) == ["1 classes have no clip for validation: 'a'."]
+    assert list(split_warnings(divided, SplitRule())) == ["1 class without a clip for validation: 'a'."]
 
 
 @given(sizes=st.lists(st.integers(2, 40), min_size=1, max_size=5), fraction=st.floats(0.01, 0.99))
