@@ -1,6 +1,6 @@
 """Evaluate a run: scores of every clip, metrics, and a page to look at."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -189,14 +189,18 @@ def _open_shards(options: EvalOptions, metadata: dict[str, Any], note: Note) -> 
     return select_shards(roots, options.subset, labelled_as=own)
 
 
-def scored_shards(metrics: dict[str, Any]) -> ShardSet:
+def scored_shards(metrics: dict[str, Any], only_keys: Sequence[str] = ()) -> ShardSet:
     """The shards of an evaluation, as its ``metrics.json`` tells: the same clips with the same labels.
+
+    With ``only_keys``, these of its clips alone.
 
     Raises:
         ActcliError: They are not there any more, or hold other clips.
     """
     chosen = metrics.get("selection") or {}
     subset = read_fields(Subset, chosen.get("subset") or {}, "the selection in metrics.json")
+    if only_keys:
+        subset = replace(subset.of_tests(), only_keys=tuple(only_keys))
     return select_shards((metrics["shards"], *chosen.get("joined", ())), subset, chosen.get("labelled_as", ()))
 
 

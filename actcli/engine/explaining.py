@@ -24,7 +24,7 @@ from actcli.errors import ActcliError
 from actcli.ingest.loose import SPLIT, LooseClip, find_videos
 from actcli.loaders import Loader
 from actcli.models import VideoModel, load_weights
-from actcli.shards import ShardSet, Subset, select_shards
+from actcli.shards import ShardSet
 
 Note = Callable[[str], None]
 _SECONDS_OF_FRAME = 0.3
@@ -86,7 +86,7 @@ def explain_videos(
             raise ActcliError("none of the videos can be read.")
         shown = {number: _Shown(str(video.path), "") for number, video in enumerate(videos)}
         loader = _open(model, metadata, shards, SPLIT, "1", hardware, note)
-        return list(_explain(model, metadata, loader, shown, out_dir, class_name))
+        return [one for _, one in _explain(model, metadata, loader, shown, out_dir, class_name)]
 
 
 def explain_worst(
@@ -116,12 +116,10 @@ def explain_worst(
     keys = scores.keys[worst].tolist()
     classes = class_names_of(model, metadata)
     shown = {key: _Shown(names[key], classes[scores.labels[n]]) for key, n in zip(keys, worst, strict=True)}
-    chosen = metrics.get("selection") or {}
-    roots = (metrics["shards"], *chosen.get("joined", ()))
-    few = select_shards(roots, Subset(only_keys=tuple(f"{key:09d}" for key in keys)), labelled_as=classes)
+    few = scored_shards(metrics, [f"{key:09d}" for key in keys])
     loader = _open(model, metadata, few, split, split_id, hardware, note)
-    found = {one.name: one for one in _explain(model, metadata, loader, shown, out_dir, class_name)}
-    return [found[names[key]] for key in keys]
+    found = dict(_explain(model, metadata, loader, shown, out_dir, class_name))
+    return [found[key] for key in keys]
 
 
 def _load(weights: Path) -> tuple[VideoModel, dict[str, Any]]:
@@ -166,7 +164,8 @@ def _explain(
     shown: dict[int, _Shown],
     out_dir: Path,
     class_name: str | None,
-) -> Iterator[Explanation]:
+) -> Iterator[tuple[int, Explanation]]:
+    """Key and explanation of each clip."""
     classes = class_names_of(model, metadata)
     if class_name is not None and class_name not in classes:
         close = difflib.get_close_matches(class_name, classes, 1)
@@ -182,15 +181,18 @@ def _explain(
             key = int(batch.keys[0])
             probabilities = torch.softmax(logits, 0)
             guess = int(probabilities.argmax())
-            yield _write(
-                shown[key],
+            yield (
                 key,
-                classes[guess],
-                float(probabilities[guess]),
-                classes[guess if wanted is None else wanted],
-                list(frames),
-                [heated(frame, one) for frame, one in zip(frames, heat, strict=True)],
-                out_dir,
+                _write(
+                    shown[key],
+                    key,
+                    classes[guess],
+                    float(probabilities[guess]),
+                    classes[guess if wanted is None else wanted],
+                    list(frames),
+                    [heated(frame, one) for frame, one in zip(frames, heat, strict=True)],
+                    out_dir,
+                ),
             )
 
 
