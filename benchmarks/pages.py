@@ -108,9 +108,7 @@ def inspect(frames: Path, listed: int, present: int, classes: tuple[str, ...]) -
             target = payload_path(frames, key)
             target.parent.mkdir(exist_ok=True)
             target.write_bytes(source)
-    write_manifest(
-        frames / "manifest.parquet", records, {record.source_id: record.source_id for record in records}, outcomes
-    )
+    write_manifest(frames / "manifest.parquet", records, [outcomes[record.source_id] for record in records])
     replace(DatasetCard.read(frames), classes=classes).write(frames)
     begin = time.monotonic()
     inspect_dataset(frames, frames / "inspect.html")
