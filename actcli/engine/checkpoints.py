@@ -64,7 +64,10 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     ) as error:  # fmt: skip
         raise ActcliError(f"{path} is no checkpoint of actcli, or is damaged ({type(error).__name__}).") from error
     if version != CHECKPOINT_VERSION:
-        raise ActcliError(f"{path} has version {version}, this actcli reads {CHECKPOINT_VERSION}.")
+        raise ActcliError(
+            f"{path} has version {version}, this actcli reads {CHECKPOINT_VERSION}. Continue it with the actcli that "
+            "wrote it, or start a new run."
+        )
     interned: dict[str, Any] = _interned(state)
     return interned
 

@@ -24,7 +24,10 @@ def open_training(
 ) -> Loader:
     """The training split as ``recipe`` wants it, this process's share of each batch."""
     if recipe.batch_size % fabric.world_size:
-        raise ActcliError(f"batches of {recipe.batch_size} cannot be shared by {fabric.world_size} processes.")
+        raise ActcliError(
+            f"batches of {recipe.batch_size} cannot be shared by {fabric.world_size} processes. Take a number that "
+            "divides them (--devices), or begin a run with another --batch-size."
+        )
     return _opener(split_id, spec, hardware, fabric)(
         shards,
         "train",
