@@ -45,7 +45,7 @@ class Contender:
     latency_ms: int | None
     """Of the server; None: the local disk."""
     order: str
-    """Of reading; ``stream`` takes the tars from front to back."""
+    """Of reading."""
     megabytes_per_second: int | None = None
     """Of each connection."""
     cached: bool = False
@@ -56,7 +56,6 @@ LOCAL = Contender("local disk, index", None, "index")
 CONTENDERS = (
     LOCAL,
     *(Contender(f"{ms} ms, {order}", ms, order) for ms in (5, 30, 100) for order in ("index", "blocks")),
-    Contender("30 ms, stream", 30, "stream"),
     Contender("30 ms, 100 MB/s a connection, index", 30, "index", 100),
     Contender("30 ms, 100 MB/s a connection, blocks", 30, "blocks", 100),
     Contender("30 ms, index, second epoch from the cache", 30, "index", cached=True),
@@ -125,8 +124,8 @@ def served(root: Path, contender: Contender) -> Iterator[str]:
 def clips_per_second(root: Path, contender: Contender, seconds: float, scratch: Path) -> tuple[float, float]:
     """Speed after a few batches, and megabytes read a clip."""
     cache = str(scratch / contender.name.replace(" ", "-").replace("/", "-")) if contender.cached else None
-    how = {"shuffle_buffer": 64} if contender.order == "stream" else {"reading": Reading(contender.order, cache)}
-    with served(root, contender) as url, open_loader(url, **SETUP, **how) as loader:
+    reading = Reading(contender.order, cache)
+    with served(root, contender) as url, open_loader(url, **SETUP, reading=reading) as loader:
         if contender.cached:
             fill(url, cache)
         num_clips, begin, read = 0, 0.0, 0

@@ -18,9 +18,9 @@ from actcli.shards.stream import Encoded
 
 AHEAD_BYTES = 96 << 20
 """Bytes that are asked for before the batch that needs them; one batch at least."""
-NUM_REQUESTS = 32
+NUM_REQUESTS = 64
 """Requests under way at a time."""
-LARGEST_GAP = 96 << 10
+LARGEST_GAP = 256 << 10
 """Unwanted bytes between two pictures that are read along rather than asked around: a request costs as much."""
 
 
