@@ -1,0 +1,292 @@
+"""Does every model learn what only the order of frames tells?
+
+    python make_corpus.py W/raw/sthv2 --dataset sthv2 --clips 400
+    python benchmarks/temporal.py W [--only tsn tsm] [--seeds 3] [--write]
+
+``W`` is a workspace with a dataset under ``raw/sthv2`` whose classes come in pairs that differ in the direction of a
+move (``PAIRS``). The script goes the way of a user: ``actcli extract`` (frames and flow), ``shard``, and for each model
+and seed ``train`` and ``eval``. What is done is not done again, and a training that was killed goes on, so it can be
+stopped at any time. ``--write`` keeps numbers and curves in ``results/temporal.json``, the picture in
+``docs/pictures/temporal.svg``, and the table in ``docs/learning.md``.
+
+All models train with the same clips, batch size and schedule, from random weights. Sizes, learning rates and in one
+case the epochs differ (``CASES``): Inception networks need 64 pixels, and a transformer wants other rates than a
+convolution net.
+"""
+
+import argparse
+import dataclasses
+import json
+import re
+import resource
+import shlex
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+
+from actcli.engine.metrics import Scores
+from actcli.engine.results import class_names, read_scores
+
+PAIRS = (
+    ("Pushing something from left to right", "Pushing something from right to left"),
+    ("Moving something down", "Moving something up"),
+    ("Approaching something with your camera", "Moving away from something with your camera"),
+)
+"""Classes whose single frames look alike."""
+
+EPOCHS = 24
+COMMON = (
+    "--pretrained none --batch-size 8 --frames 8 --sampling segments --workers 0 --accumulate 1 "
+    "--set schedule.kind=cosine --set schedule.milestones=[] --set schedule.factors=[] --set schedule.warmup_epochs=3 "
+    "--set augmentation.crop=center --set validate_every=2"
+)
+"""What all trainings share."""
+
+SCORES = Path("eval/temporal/scores.parquet")
+HERE = Path(__file__).parent
+RESULTS = HERE / "results" / "temporal.json"
+PICTURE = HERE.parent / "docs" / "pictures" / "temporal.svg"
+PAGE = HERE.parent / "docs" / "learning.md"
+
+
+@dataclass(frozen=True)
+class Case:
+    """How a model is trained."""
+
+    model: str
+    """Its name."""
+    backbone: str
+    """Its backbone."""
+    size: int
+    """Side of the input in pixels."""
+    rate: float
+    """Base learning rate."""
+    recipe: str
+    """The recipe whose other numbers hold."""
+    options: str = ""
+    """Further flags of ``actcli train``."""
+    seeds: int = 1
+    """Trainings by default."""
+    epochs: int = EPOCHS
+    """Passes over the training split."""
+
+    def command(self) -> str:
+        """The flags of ``actcli train``."""
+        return (
+            f"--recipe {self.recipe} --backbone {self.backbone} --size {self.size} --learning-rate {self.rate} "
+            f"--epochs {self.epochs} {COMMON} {self.options}"
+        )
+
+
+CASES = (
+    Case("tsn", "resnet18", 32, 0.005, "tsn-something-r50-8f", "--dropout 0 --set fast_classifier=false", 3),
+    Case("tsm", "resnet18", 32, 0.005, "tsm-something-r50-8f", "--dropout 0 --set fast_classifier=false", 3),
+    Case("gsm", "bninception", 64, 0.005, "gsm-something-bninception-8f", "--dropout 0"),
+    Case("gsf", "resnet50", 32, 0.005, "gsf-something-r50-16f", "--dropout 0"),
+    Case("masnet", "resnet50", 32, 0.005, "masnet-sthv1-r50-8f", "--dropout 0", epochs=48),
+    Case("lsnet", "resnet50", 32, 0.005, "lsnet-something-r50-8f", "--dropout 0"),
+    Case("tokshift", "vit_ti16", 64, 0.0005, "tokshift-kinetics-b16-8x32-224", "--optimizer adamw --weight-decay 0.05"),
+    Case("stmulnet", "resnet50", 32, 0.0002, "stmulnet-ucf101-r50-11f", "--optimizer adamw --weight-decay 0.05"),
+)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one training came to."""
+
+    model: str
+    """Model name."""
+    seed: int
+    """Of everything random."""
+    top1: float
+    """0..1, validation split, centre crop of one test clip."""
+    within_pair: float
+    """Share of clips for which the right class of the pair has the higher score, 0..1; chance is 0.5."""
+    left_or_right: float
+    """The same for the first of ``PAIRS`` alone."""
+    right_pair: float
+    """Share of clips whose prediction lies in the right pair, 0..1; chance is 1 / 3."""
+    curve: tuple[tuple[int, float], ...]
+    """Epochs done and top-1 on the validation split after them."""
+    steps: int
+    """Updates of the weights."""
+    cpu_minutes: float
+    """Processor time of training and test, over all cores."""
+
+
+def main() -> None:
+    """Run what is missing, then print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("workspace", type=Path)
+    parser.add_argument("--only", nargs="+", choices=[case.model for case in CASES], help="models")
+    parser.add_argument("--seeds", type=int, help="trainings of each model, instead of 3 for TSN and TSM, 1 for others")
+    parser.add_argument("--done", action="store_true", help="train nothing, take what is there")
+    parser.add_argument("--write", action="store_true")
+    arguments = parser.parse_args()
+    workspace = arguments.workspace.resolve()
+    cases = [case for case in CASES if arguments.only is None or case.model in arguments.only]
+    if not arguments.done:
+        prepare(workspace)
+    outcomes = []
+    for case in cases:
+        for seed in range(arguments.seeds or case.seeds):
+            if arguments.done and not (workspace / "runs" / f"{case.model}-{seed}" / SCORES).exists():
+                continue
+            outcomes.append(learn(workspace, case, seed))
+            print(outcomes[-1], flush=True)
+    print(table(outcomes))
+    if arguments.write:
+        write(outcomes)
+
+
+def prepare(workspace: Path) -> None:
+    """Extract frames and flow, and pack them, unless that is done."""
+    if not (workspace / "shards" / "sthv2" / "dataset.json").exists():
+        run(workspace, "extract --dataset sthv2 --short-side 80")
+        run(workspace, "extract --dataset sthv2 --short-side 80 --modality flow")
+        run(workspace, "shard --dataset sthv2")
+
+
+def learn(workspace: Path, case: Case, seed: int) -> Outcome:
+    """Train and test a model; what was done before is not done again."""
+    folder = (workspace / "runs" / f"{case.model}-{seed}").resolve()
+    into = f"--run-dir {shlex.quote(str(folder))}"
+    if not (folder / "finished").exists():
+        goes_on = (folder / "config.yaml").exists()
+        run(workspace, f"train --resume {into}" if goes_on else f"train {case.command()} --seed {seed} {into}", folder)
+    if not (folder / SCORES).exists():
+        scores = shlex.quote(str((folder / SCORES).parent))
+        run(workspace, f"eval --run {folder.name} --clips 1 --crops 1 --out-dir {scores}", folder)
+    return outcome(folder, case, seed)
+
+
+def outcome(folder: Path, case: Case, seed: int) -> Outcome:
+    """Read a finished run."""
+    history = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
+    scores = read_scores(folder / "eval" / "temporal")
+    pairs = pair_of(class_names(folder / "eval" / "temporal"))
+    predictions, better = scores.logits.argmax(1), better_of_pair(scores, pairs)
+    log = (folder / "temporal.log").read_text()
+    return Outcome(
+        model=case.model,
+        seed=seed,
+        top1=float((predictions == scores.labels).mean()),
+        within_pair=float(better.mean()),
+        left_or_right=float(better[pairs[scores.labels] // 2 == 0].mean()),
+        right_pair=float((pairs[predictions] // 2 == pairs[scores.labels] // 2).mean()),
+        curve=tuple((line["epoch"] + 1, line["val_top1"]) for line in history if line["val_top1"] is not None),
+        steps=len(history) * int(re.findall(r"epoch \d+/\d+: \d+/(\d+) steps", log)[-1]),
+        cpu_minutes=round(sum(map(float, re.findall(r"^processor seconds: ([\d.]+)$", log, re.M))) / 60, 1),
+    )
+
+
+def pair_of(names: dict[int, str]) -> np.ndarray:
+    """``[K]``: the place of each label in ``PAIRS``, read in order; // 2 is its pair."""
+    order = [name for pair in PAIRS for name in pair]
+    return np.array([order.index(names[label]) for label in range(len(order))])
+
+
+def better_of_pair(scores: Scores, pairs: np.ndarray) -> np.ndarray:
+    """``[N]``: whether each clip's class has a higher score than the other class of its pair."""
+    place = np.argsort(pairs)  # label at each place of PAIRS
+    partner = place[pairs[scores.labels] ^ 1]
+    rows = np.arange(len(scores.labels))
+    return np.asarray(scores.logits[rows, scores.labels] > scores.logits[rows, partner])
+
+
+def run(workspace: Path, command: str, folder: Path | None = None) -> None:
+    """Run ``actcli``; its words and its processor time go to ``temporal.log`` in ``folder``."""
+    print(f"$ actcli {command}", flush=True)
+    began, before = time.time(), processor_seconds()
+    process = subprocess.run(
+        [Path(sys.executable).with_name("actcli"), *shlex.split(command), "--workspace", str(workspace)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / "temporal.log").open("a") as log:
+            log.write(f"$ actcli {command}\n{process.stdout}\nprocessor seconds: {processor_seconds() - before:.1f}\n")
+    if process.returncode:
+        raise SystemExit(f"{process.stdout[-2000:]}\nfailed: actcli {command}")
+    print(f"  {time.time() - began:.0f} s", flush=True)
+
+
+def processor_seconds() -> float:
+    """Of all children so far."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
+def table(outcomes: Sequence[Outcome]) -> str:
+    """In Markdown, a row per model; means over the seeds."""
+    rows = [
+        "| model | backbone | input | rate | epochs | runs | top-1 | within pairs | left or right | pair found "
+        "| CPU minutes a run |",
+        "|" + "---|" * 11,
+    ]
+    for case in CASES:
+        runs = [one for one in outcomes if one.model == case.model]
+        if runs:
+            shares = " | ".join(
+                spread([getattr(one, name) for one in runs])
+                for name in ("top1", "within_pair", "left_or_right", "right_pair")
+            )
+            minutes = statistics.mean(one.cpu_minutes for one in runs)
+            setting = f"{case.backbone} | {case.size} px | {case.rate} | {case.epochs}"
+            rows.append(f"| {case.model} | {setting} | {len(runs)} | {shares} | {minutes:.0f} |")
+    return "\n".join(rows)
+
+
+def spread(shares: Sequence[float]) -> str:
+    """``93.1 % (91.0 to 94.2)``; the range where there are several."""
+    mean = f"{100 * statistics.mean(shares):.1f} %"
+    return mean if len(shares) == 1 else f"{mean} ({100 * min(shares):.1f} to {100 * max(shares):.1f})"
+
+
+def write(outcomes: Sequence[Outcome]) -> None:
+    """Keep numbers, picture and table."""
+    value = {
+        "epochs": EPOCHS,
+        "common": COMMON,
+        "cases": [dataclasses.asdict(case) for case in CASES],
+        "outcomes": [dataclasses.asdict(one) for one in outcomes],
+    }
+    RESULTS.write_text(json.dumps(value, indent=1) + "\n")
+    PICTURE.parent.mkdir(exist_ok=True)
+    draw(outcomes)
+    before, _, rest = PAGE.read_text().partition("<!-- table of temporal.py -->\n")
+    _, _, after = rest.partition("<!-- end of table -->\n")
+    PAGE.write_text(f"{before}<!-- table of temporal.py -->\n{table(outcomes)}\n<!-- end of table -->\n{after}")
+
+
+def draw(outcomes: Sequence[Outcome]) -> None:
+    """Curves of all trainings."""
+    matplotlib.use("svg")
+    matplotlib.rcParams["svg.hashsalt"] = "temporal"
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(8, 4.5), layout="constrained")
+    colours = dict(zip((case.model for case in CASES), pyplot.colormaps["tab10"].colors, strict=False))
+    for one in outcomes:
+        epochs, shares = zip(*one.curve, strict=True)
+        label = one.model if one.seed == 0 else None
+        axes.plot(epochs, [100 * share for share in shares], color=colours[one.model], label=label, linewidth=1.4)
+    axes.axhline(50, color="grey", linestyle=":", linewidth=1)
+    axes.annotate("best without the order of frames", (EPOCHS, 50), ha="right", va="bottom", color="grey", fontsize=8)
+    axes.set(xlabel="epochs", ylabel="top-1 on the validation split, %", ylim=(0, 100), xlim=(0, EPOCHS))
+    axes.legend(loc="upper left", ncols=2, frameon=False)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(PICTURE, metadata={"Date": None})
+
+
+if __name__ == "__main__":
+    main()
