@@ -6,7 +6,9 @@ A server of ranges on this machine (a process of its own) waits 5, 30 or 100 ms 
 each connection no more than a bandwidth where one is named. Every contender takes 8 segments of 224 pixels in batches
 of 8 with two workers and training augmentation, and they take turns for several rounds; a ratio is the median of the
 ratios to the local disk within each round. The server runs on the same cores as the loader, so ratios of a machine with
-few cores are too low rather than too high. Shuffle quality is that of the order alone, counted, not timed.
+few cores are too low rather than too high. The list names each of 1,024 clips four times, as that of ``loader.py``
+does, so block order reads fewer bytes a clip than from a real list, where it reads each clip whole. Shuffle quality is
+that of the order alone, counted, not timed.
 """
 
 import argparse
