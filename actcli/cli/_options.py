@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from actcli.cli._completion import complete_datasets, complete_runs
+from actcli.cli._completion import complete_datasets, complete_models, complete_runs
 from actcli.errors import ActcliError
 
 if TYPE_CHECKING:
@@ -93,6 +93,10 @@ ExcludeOption = Annotated[
     typer.Option(
         "--exclude-keys", help="File with a key or clip name a line; these are left out.", rich_help_panel=DATA
     ),
+]
+ModelOption = Annotated[
+    str | None,
+    typer.Option(help="Model; see: actcli models", autocompletion=complete_models, rich_help_panel=MODEL),
 ]
 SplitIdOption = Annotated[str, typer.Option(help="Split set, for UCF101 and HMDB51: 1, 2 or 3.", rich_help_panel=DATA)]
 

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from actcli.cli._completion import complete_models, complete_recipes
+from actcli.cli._completion import complete_recipes
 from actcli.cli._console import console, print_note, status, table
 from actcli.cli._options import (
     HARDWARE,
@@ -13,6 +13,7 @@ from actcli.cli._options import (
     DatasetOption,
     DeviceOption,
     LoaderOption,
+    ModelOption,
     Precision,
     ShardsOption,
     WorkersOption,
@@ -75,10 +76,7 @@ def train_command(
     dataset: DatasetOption = None,
     workspace: WorkspaceOption = HERE,
     shards_dir: ShardsOption = None,
-    model: Annotated[
-        str | None,
-        typer.Option(help="Model; see: actcli models", autocompletion=complete_models, rich_help_panel=MODEL),
-    ] = None,
+    model: ModelOption = None,
     recipe: Annotated[
         str | None,
         typer.Option(help="Recipe or YAML file.", autocompletion=complete_recipes, rich_help_panel=MODEL),

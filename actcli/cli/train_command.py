@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from actcli.cli._completion import complete_models, complete_recipes
+from actcli.cli._completion import complete_recipes
 from actcli.cli._console import console, print_note, table
 from actcli.cli._options import (
     CACHE_BYTES,
@@ -25,6 +25,7 @@ from actcli.cli._options import (
     FractionOption,
     LoaderOption,
     MaxClipsOption,
+    ModelOption,
     Precision,
     ShardsOptions,
     SplitIdOption,
@@ -74,10 +75,7 @@ def train_command(
         bool, typer.Option("--all-splits", help="Train on every split set and print the mean.", rich_help_panel=DATA)
     ] = False,
     workspace: WorkspaceOption = HERE,
-    model: Annotated[
-        str | None,
-        typer.Option(help="Model; see: actcli models", autocompletion=complete_models, rich_help_panel=MODEL),
-    ] = None,
+    model: ModelOption = None,
     backbone: Annotated[
         str | None, typer.Option(help="Backbone of the model.", show_default=RECIPE, rich_help_panel=MODEL)
     ] = None,

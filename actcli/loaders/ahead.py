@@ -10,11 +10,11 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from actcli.errors import ActcliError
 from actcli.loaders.plan import BatchPlan, ClipPlan, WantedPictures, broken_clip
-from actcli.shards.stream import Encoded
+from actcli.shards.stream import Encoded, TarReader
 
 AHEAD_BYTES = 96 << 20
 """Bytes that are asked for before the batch that needs them; one batch at least."""
@@ -33,14 +33,6 @@ class Range(NamedTuple):
     """First byte."""
     end: int
     """Byte after the last one."""
-
-
-class RangeReader(Protocol):
-    """What reads bytes of tars, from several threads at a time."""
-
-    def read(self, shard_name: str, offset: int, size: int) -> Encoded:
-        """``size`` bytes of a tar from ``offset``."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -89,7 +81,7 @@ def _holds(one: Range, wanted: WantedPictures, number: int) -> bool:
 class _Reads:
     """What was asked for and is not done with."""
 
-    reader: RangeReader
+    reader: TarReader
     threads: ThreadPoolExecutor
     under_way: dict[Range, Future[Encoded]] = field(default_factory=dict)
     waiting_for: Counter[Range] = field(default_factory=Counter)
@@ -119,7 +111,7 @@ class _Reads:
             raise broken_clip(clip, wanted, error) from error
 
 
-def read_ahead(demands: Iterable[Demand], reader: RangeReader) -> Iterator[BatchPlan]:
+def read_ahead(demands: Iterable[Demand], reader: TarReader) -> Iterator[BatchPlan]:
     """The batches of ``demands`` in their order, with their pictures.
 
     Raises:
@@ -167,12 +159,12 @@ def _inline(wanted: WantedPictures, found: dict[Range, Encoded], data: bytearray
 class ThreadedReader:
     """A reader for each thread that asks, since readers of tars are not for several."""
 
-    def __init__(self, make: Callable[[], RangeReader]) -> None:
+    def __init__(self, make: Callable[[], TarReader]) -> None:
         self._make, self._of_thread = make, threading.local()
 
     def read(self, shard_name: str, offset: int, size: int) -> Encoded:
         """``size`` bytes of a tar from ``offset``; raises as the reader does."""
-        reader: RangeReader | None = getattr(self._of_thread, "reader", None)
+        reader: TarReader | None = getattr(self._of_thread, "reader", None)
         if reader is None:
             reader = self._of_thread.reader = self._make()
         return reader.read(shard_name, offset, size)

@@ -13,7 +13,7 @@ import webdataset
 from numpy.typing import NDArray
 
 from actcli.errors import ActcliError
-from actcli.loaders.ahead import Demand, Range, RangeReader, ThreadedReader, picture_ranges, read_ahead
+from actcli.loaders.ahead import Demand, Range, ThreadedReader, picture_ranges, read_ahead
 from actcli.loaders.blocks import (
     LARGEST_BLOCK,
     MIXED_BYTES,
@@ -29,7 +29,7 @@ from actcli.loaders.plan import BatchPlan, ClipPlan, Modality, Planner, ViewSett
 from actcli.shards import ShardIndex, ShardSet
 from actcli.shards.cache import CachedReader, ChunkCache
 from actcli.shards.reader import is_local
-from actcli.shards.stream import RetryingReader, StreamedClip, stream_clips
+from actcli.shards.stream import RetryingReader, StreamedClip, TarReader, stream_clips
 
 ReadingOrder = Literal["auto", "index", "blocks"]
 CACHE_BYTES = 100 << 30
@@ -68,7 +68,7 @@ class IndexedEpochs:
     """The plans of an epoch, by random access through the index."""
 
     def __init__(
-        self, shards: ShardSet, split: str, split_id: str, settings: ViewSettings, reader: RangeReader | None = None
+        self, shards: ShardSet, split: str, split_id: str, settings: ViewSettings, reader: TarReader | None = None
     ) -> None:
         """With a ``reader`` the pictures are read ahead by it; otherwise by whatever carries out the plans."""
         index = shards.index(split, split_id)
@@ -92,9 +92,7 @@ class IndexedEpochs:
 class BlockedEpochs(IndexedEpochs):
     """The plans of an epoch in block order: large consecutive ranges, each read by one rank and once."""
 
-    def __init__(
-        self, shards: ShardSet, split: str, split_id: str, settings: ViewSettings, reader: RangeReader
-    ) -> None:
+    def __init__(self, shards: ShardSet, split: str, split_id: str, settings: ViewSettings, reader: TarReader) -> None:
         super().__init__(shards, split, split_id, settings, reader)
         self._settings, self._ahead = settings, reader
         extent = _extent(self._index, self._rows, settings.modality)
@@ -106,7 +104,7 @@ class BlockedEpochs(IndexedEpochs):
         """The batches from ``first_step`` on; what was used before is not read again."""
         mixing = Mixing.of(order.batch_size * order.world_size)
         blocks = block_order(self._extent, mixing, self._settings.seed, epoch)
-        steps = [positions for _, positions in order.batches(epoch, first_step)]
+        steps = list(order.positions(first_step))
         return read_ahead(self._demands(blocks, steps, epoch), self._ahead)
 
     def _demands(self, blocks: BlockOrder, steps: list[NDArray[np.int64]], epoch: int) -> Iterator[Demand]:
@@ -139,7 +137,7 @@ def open_indexed(
     return IndexedEpochs(shards, split, split_id, settings, _reader(shards, reading) if remote else None)
 
 
-def _reader(shards: ShardSet, reading: Reading) -> RangeReader:
+def _reader(shards: ShardSet, reading: Reading) -> TarReader:
     """What reads the tars of ``shards`` from several threads."""
     if reading.cache_dir is None:
         return ThreadedReader(lambda: RetryingReader(shards.root))
@@ -206,7 +204,7 @@ class StreamedEpochs:
         """
         self.num_without_flow = 0
         mine = islice(enumerate(self._clips(epoch)), order.rank, None, order.world_size)
-        for step, (_, positions) in enumerate(order.batches(epoch)):
+        for step, positions in enumerate(order.positions()):
             batch = list(islice(mine, len(positions)))
             if len(batch) < len(positions) and (order.drop_last or not batch):
                 return  # clips without flow were counted; now there are no more

@@ -67,11 +67,15 @@ class Order:
         that they do not change with the number of ranks. A batch may be empty when there are fewer clips than ranks.
         """
         order = self.epoch(epoch)
+        return ((order[positions], positions) for positions in self.positions(first_step))
+
+    def positions(self, first_step: int = 0) -> Iterator[NDArray[np.int64]]:
+        """The places in the epoch order of this rank's batches from ``first_step`` on; the same in every epoch."""
         used = self.num_steps * self.batch_size * self.world_size if self.drop_last else self.num_clips
         mine = np.arange(self.rank, used, self.world_size)  # this rank's positions in the epoch order
         for step, begin, end in self._cuts(len(mine)):
             if step >= first_step:
-                yield order[mine[begin:end]], mine[begin:end]
+                yield mine[begin:end]
 
     def _cuts(self, num_clips: int) -> Iterator[tuple[int, int, int]]:
         """``(step, begin, end)`` of each batch: full ones first, keeping a clip for each later step.

@@ -16,11 +16,11 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 from actcli.errors import ActcliError
 from actcli.files import is_temporary, open_regular, temporary_path
 from actcli.shards.card import ShardCard
+from actcli.shards.stream import Encoded, TarReader
 
 CHUNK_BYTES = 4 << 20
 """Bytes of a tar that are kept together."""
@@ -33,14 +33,6 @@ _LEFT_OVER_SECONDS = 3600.0
 """A temporary file this old is of a process that was killed."""
 _SLACK = 0.02
 """Share of the limit that each process may add before it looks whether something has to go."""
-
-
-class TarReader(Protocol):
-    """What reads tars."""
-
-    def read(self, shard_name: str, offset: int, size: int) -> bytes | memoryview:
-        """``size`` bytes of a tar from ``offset``."""
-        ...
 
 
 class ChunkCache:
@@ -204,7 +196,7 @@ class CachedReader:
         self._reader, self._cache = reader, cache
         self._files = {file.name: file for file in card.shards}
 
-    def read(self, shard_name: str, offset: int, size: int) -> bytes | memoryview:
+    def read(self, shard_name: str, offset: int, size: int) -> Encoded:
         """``size`` bytes of a tar from ``offset``; raises as the reader does.
 
         Raises:

@@ -9,7 +9,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from fsspec import AbstractFileSystem
@@ -23,6 +23,7 @@ from actcli.shards.checksum import FileSeal, difference
 from actcli.shards.index import ShardIndex
 from actcli.shards.index_file import read_clip_names, read_index
 
+Got = TypeVar("Got")
 Piece = bytes | BaseException
 """Bytes of a tar, or why they could not be had."""
 
@@ -222,28 +223,28 @@ def read_whole(root: str, name: str, size: int = MAX_CARD_BYTES) -> bytes:
         ActcliError: It is not there, could not be had, or the URL's protocol is not available.
     """
     path = _join(root, name)
-    for attempt in range(1, ATTEMPTS + 1):
-        try:
-            if is_local(root):
-                return _read_local_whole(path, size)
-            filesystem, base = open_filesystem(root)
-            return bytes(filesystem.cat_file(f"{base}/{name}", **_deadline(filesystem, size)))
-        except ActcliError:
-            raise
-        except FileNotFoundError as error:
-            raise ActcliError(
-                f"there is no {path}. Write shards with: actcli shard, or name the right folder or URL with "
-                "--shards-dir"
-            ) from error
-        except Exception as error:  # every protocol of fsspec has exceptions of its own
-            if is_local(root) or attempt == ATTEMPTS:
-                error = _too_slow(error) if isinstance(error, TimeoutError | FSTimeoutError) else error
-                raise ActcliError(
-                    f"{path} cannot be read ({type(error).__name__}: {error}). "
-                    "Check that it is a folder or URL of shards, and that the connection works."
-                ) from error
-            pause(attempt)
-    raise AssertionError("unreachable")
+    attempts = 1 if is_local(root) else ATTEMPTS
+    try:
+        return persist(lambda: _read_once(root, name, size), (ActcliError, FileNotFoundError), attempts)
+    except ActcliError:
+        raise
+    except FileNotFoundError as error:
+        raise ActcliError(
+            f"there is no {path}. Write shards with: actcli shard, or name the right folder or URL with --shards-dir"
+        ) from error
+    except Exception as error:  # every protocol of fsspec has exceptions of its own
+        error = _too_slow(error) if isinstance(error, TimeoutError | FSTimeoutError) else error
+        raise ActcliError(
+            f"{path} cannot be read ({type(error).__name__}: {error}). "
+            "Check that it is a folder or URL of shards, and that the connection works."
+        ) from error
+
+
+def _read_once(root: str, name: str, size: int) -> bytes:
+    if is_local(root):
+        return _read_local_whole(_join(root, name), size)
+    filesystem, base = open_filesystem(root)
+    return bytes(filesystem.cat_file(f"{base}/{name}", **_deadline(filesystem, size)))
 
 
 def pause(attempt: int) -> None:
@@ -251,22 +252,16 @@ def pause(attempt: int) -> None:
     time.sleep(FIRST_WAIT_SECONDS * 2 ** (attempt - 1))
 
 
-def patiently(step: Callable[[], None], failure: str) -> None:
-    """Do something over a connection, again when it fails.
-
-    Raises:
-        ActcliError: It failed ``ATTEMPTS`` times, or is not allowed; begins with ``failure``.
-    """
-    for attempt in range(1, ATTEMPTS + 1):
+def persist(step: Callable[[], Got], hopeless: tuple[type[Exception], ...], attempts: int = ATTEMPTS) -> Got:
+    """Do something over a connection, again when it fails; the last failure, and any ``hopeless`` one, is raised."""
+    for attempt in range(1, attempts):
         try:
-            step()
-            return
-        except Exception as error:  # every protocol of fsspec has exceptions of its own
-            if attempt == ATTEMPTS or isinstance(error, FileNotFoundError | PermissionError | NotImplementedError):
-                raise ActcliError(
-                    f"{failure} ({type(error).__name__}: {error}). Check the URL, the credentials and the connection."
-                ) from error
+            return step()
+        except hopeless:
+            raise
+        except Exception:  # every protocol of fsspec has exceptions of its own
             pause(attempt)
+    return step()
 
 
 def _read_local_whole(path: str, size: int) -> bytes:

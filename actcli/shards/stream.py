@@ -10,7 +10,7 @@ import tarfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from actcli.errors import ActcliError
 from actcli.shards.bounds import check_clip
@@ -27,6 +27,14 @@ CHUNK_BYTES = 8 << 20
 MEMBER_NAME = re.compile(r"(\d{9})\.(json|mjpeg|mp4|flow\.mjpeg)", re.ASCII)
 DAMAGE = (tarfile.TarError, ValueError, LookupError, TypeError, ArithmeticError, EOFError, RecursionError)
 """What ``tarfile`` raises for tars that no one wrote on purpose."""
+
+
+class TarReader(Protocol):
+    """What reads tars: a ``RetryingReader``, or one behind a cache or for several threads."""
+
+    def read(self, shard_name: str, offset: int, size: int) -> Encoded:
+        """``size`` bytes of a tar from ``offset``."""
+        ...
 
 
 class RetryingReader:

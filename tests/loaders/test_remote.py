@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import numpy as np
 import pytest
-import torch
+from few_batches import SMALL, batches, same
 from range_server import served
 
 import actcli.loaders.ahead as ahead
@@ -23,7 +23,6 @@ from actcli.shards import ShardSet
 from actcli.shards.cache import CachedReader, ChunkCache
 from actcli.shards.stream import RetryingReader
 
-SMALL = {"num_frames": 4, "size": 40, "scale_size": 40, "batch_size": 2, "workers": 0}
 BLOCKS = Reading("blocks")
 
 
@@ -34,17 +33,6 @@ def small(monkeypatch):
     monkeypatch.setattr(blocks, "SMALLEST_BLOCK", 60_000)
     monkeypatch.setattr(blocks, "MIXED_BYTES", 400_000)
     monkeypatch.setattr(cache, "CHUNK_BYTES", 20_000)
-
-
-def batches(root, **setup):
-    with open_loader(root, **SMALL | setup) as loader:
-        return [(batch.keys.tolist(), batch.labels.tolist(), batch.clips.clone()) for batch in loader]
-
-
-def same(one, other):
-    return len(one) == len(other) and all(
-        a[:2] == b[:2] and torch.equal(a[2], b[2]) for a, b in zip(one, other, strict=True)
-    )
 
 
 def keys(found):

@@ -6,7 +6,7 @@ from contextlib import contextmanager, suppress
 
 import numpy as np
 import pytest
-import torch
+from few_batches import SMALL, batches, same
 from range_server import served
 
 import actcli.loaders.ahead as ahead
@@ -16,23 +16,10 @@ from actcli.errors import ActcliError
 from actcli.loaders import Reading, open_loader
 from actcli.shards import ShardSet
 
-SMALL = {"num_frames": 4, "size": 40, "scale_size": 40, "batch_size": 2, "workers": 0}
-
 
 @pytest.fixture(autouse=True)
 def short_waits(monkeypatch):
     monkeypatch.setattr(reader, "FIRST_WAIT_SECONDS", 0.01)
-
-
-def batches(root, **setup):
-    with open_loader(root, **SMALL | setup) as loader:
-        return [(batch.keys.tolist(), batch.labels.tolist(), batch.clips.clone()) for batch in loader]
-
-
-def same(one, other):
-    return len(one) == len(other) and all(
-        a[:2] == b[:2] and torch.equal(a[2], b[2]) for a, b in zip(one, other, strict=True)
-    )
 
 
 @pytest.mark.parametrize("workers", [0, 2])
