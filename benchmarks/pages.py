@@ -38,30 +38,11 @@ class Repeated(ShardSet):
         """The rows of the small index, repeated."""
         whole = super().index(split, split_id)
         rows = np.arange(self.num_clips) % len(whole)
-        columns = {name: getattr(whole, name)[rows] for name in COLUMNS}
-        starts = np.arange(self.num_clips + 1) * int(whole.rgb.starts[1])
-        sizes, crcs = (
-            np.tile(part, -(-starts[-1] // len(part)))[: starts[-1]] for part in (whole.rgb.sizes, whole.rgb.crcs)
-        )
-        rgb = replace(whole.rgb, offsets=whole.rgb.offsets[rows], starts=starts, sizes=sizes, crcs=crcs)
-        return replace(whole, rgb=rgb, **(columns | {"keys": np.arange(self.num_clips)}))
+        return replace(whole.take(rows), keys=np.arange(self.num_clips))
 
     def clip_names(self, split: str, split_id: str = "1") -> tuple[str, ...]:
         """A name for each key."""
         return tuple(f"clip {key}" for key in range(self.num_clips))
-
-
-COLUMNS = (
-    "labels",
-    "shard_ids",
-    "payload_bytes",
-    "num_frames",
-    "widths",
-    "heights",
-    "fps",
-    "flow_num_frames",
-    "flow_bounds",
-)
 
 
 def report(shards_dir: Path, num_clips: int, classes: tuple[str, ...], folder: Path) -> dict[str, float]:

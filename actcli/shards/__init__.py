@@ -5,7 +5,8 @@ from actcli.shards.forecast import ShardForecast, forecast_shards
 from actcli.shards.index import ShardIndex
 from actcli.shards.options import ShardOptions
 from actcli.shards.reader import ShardReader, ShardSet
-from actcli.shards.selection import WHOLE, Selection, Subset, read_keys, select_shards
+from actcli.shards.selection import Selection, select_shards
+from actcli.shards.subset import WHOLE, Subset, read_keys
 from actcli.shards.verify import Finding, verify_shards
 from actcli.shards.writer import ShardSummary, write_shards
 

@@ -3,11 +3,12 @@
 from collections.abc import Mapping
 
 import numpy as np
+from numpy.typing import NDArray
 
 from actcli.facts import Sizes
 from actcli.shards.card import ShardCard
 from actcli.shards.clip import StoredClip
-from actcli.shards.index import Array, FrameTable, ShardIndex
+from actcli.shards.index import FrameTable, ShardIndex
 
 MAX_PIXELS = 1 << 26
 """Pixels of the largest picture that is decoded, twice those of 8K video; they take 200 MB in RGB."""
@@ -80,18 +81,19 @@ def _check_sizes(sizes: Sizes, num_pictures: int, payload_bytes: int) -> None:
         )
 
 
-def _refuse(index: ShardIndex, what: str, wrong: Array) -> None:
+def _refuse(index: ShardIndex, what: str, wrong: NDArray[np.bool_]) -> None:
     if wrong.any():
         raise ValueError(f"clip {index.keys[np.flatnonzero(wrong)[0]]:09d}: {what} cannot be")
 
 
-def _possible_sizes(index: ShardIndex) -> Array:
+def _possible_sizes(index: ShardIndex) -> NDArray[np.bool_]:
     widths, heights = index.widths.astype(np.int64), index.heights.astype(np.int64)
-    possible = (widths > 0) & (heights > 0) & (widths * heights <= MAX_PIXELS)
-    return np.asarray(possible)
+    return (widths > 0) & (heights > 0) & (widths * heights <= MAX_PIXELS)
 
 
-def _check_places(index: ShardIndex, table: FrameTable, num_pictures: Array, tar_bytes: Array, what: str) -> None:
+def _check_places(
+    index: ShardIndex, table: FrameTable, num_pictures: NDArray[np.int64], tar_bytes: NDArray[np.int64], what: str
+) -> None:
     lengths, sums = np.diff(table.starts), _sums(table)
     _refuse(index, f"its number of {what}", lengths != num_pictures)
     if len(table.sizes) and not table.sizes.all():
@@ -100,7 +102,7 @@ def _check_places(index: ShardIndex, table: FrameTable, num_pictures: Array, tar
     _refuse(index, "its place in the tar", present & ((begins < _BLOCK) | (begins > tar_bytes - sums)))
 
 
-def _sums(table: FrameTable) -> Array:
+def _sums(table: FrameTable) -> NDArray[np.int64]:
     """Bytes of each clip's pictures, int64; some clips at a time, because the sizes are widened on the way."""
     sums = np.zeros(len(table.starts) - 1, np.int64)
     for begin in range(0, len(sums), _CLIPS_AT_A_TIME):

@@ -2,28 +2,29 @@
 
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from actcli.facts import NO_SIZES, Sizes
 from actcli.shards.clip import Extents, StoredClip
 
-Array = np.ndarray[Any, np.dtype[Any]]
+Rows = NDArray[np.int64]
+"""Rows of an index, 0-based."""
 
 
 @dataclass(frozen=True)
 class FrameTable:
     """Bytes and CRC-32 of the JPEGs of all clips, back to back, and where each clip's payload begins in its tar."""
 
-    offsets: Array
+    offsets: NDArray[np.int64]
     """int64 ``[num_clips]``: first byte of the clip's payload in its tar."""
-    starts: Array
+    starts: NDArray[np.int64]
     """int64 ``[num_clips + 1]``: the clip's JPEGs are ``sizes[starts[row]:starts[row + 1]]``."""
-    sizes: Array
+    sizes: Sizes
     """uint16 or uint32: bytes of each JPEG; a video is one entry."""
-    crcs: Array
+    crcs: Sizes
     """uint32: CRC-32 of each JPEG; empty where none are known."""
 
     def of(self, row: int) -> tuple[Sizes, Sizes]:
@@ -31,48 +32,72 @@ class FrameTable:
         place = slice(self.starts[row], self.starts[row + 1])
         return self.sizes[place], self.crcs[place]
 
-    def payload_bytes(self) -> Array:
+    def payload_bytes(self) -> NDArray[np.int64]:
         """int64 ``[num_clips]``: bytes of all JPEGs of each clip."""
-        ends = np.concatenate([[0], np.cumsum(self.sizes, dtype=np.int64)])
-        return ends[self.starts[1:]] - ends[self.starts[:-1]]  # type: ignore[no-any-return]
+        ends = _ends(self.sizes)
+        return ends[self.starts[1:]] - ends[self.starts[:-1]]
+
+    def take(self, rows: Rows) -> "FrameTable":
+        """The pictures of some clips."""
+        lengths = np.diff(self.starts)[rows]
+        starts = _ends(lengths)
+        # place of each wanted picture in this table: start of its clip here, plus its number in the clip
+        places = np.repeat(self.starts[rows] - starts[:-1], lengths) + np.arange(starts[-1])
+        crcs = self.crcs[places] if len(self.crcs) else self.crcs
+        return FrameTable(self.offsets[rows], starts, self.sizes[places], crcs)
+
+    @staticmethod
+    def joined(tables: "Sequence[FrameTable]") -> "FrameTable":
+        """The pictures of several tables, one after the other."""
+        return FrameTable(
+            np.concatenate([table.offsets for table in tables]),
+            _ends(np.concatenate([np.diff(table.starts) for table in tables])),
+            np.concatenate([table.sizes for table in tables]),
+            np.concatenate([table.crcs for table in tables]),
+        )
+
+
+def _ends(lengths: NDArray[np.integer]) -> NDArray[np.int64]:
+    """``[n + 1]``: where each of ``n`` things that lie back to back begins, and where the last one ends."""
+    return np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths, dtype=np.int64)])
 
 
 @dataclass(frozen=True)
 class ShardIndex:
     """The clips of one split as numpy columns, one row per clip."""
 
-    keys: Array
+    keys: NDArray[np.int64]
     """int64: position of the clip in the official list."""
-    labels: Array
+    labels: NDArray[np.int32]
     """int32, −1 where the official list gives none."""
-    shard_ids: Array
+    shard_ids: NDArray[np.int32]
     """int32: position of the clip's tar in ``shard_names``."""
     shard_names: tuple[str, ...]
     """Tar names."""
-    payload_bytes: Array
+    payload_bytes: NDArray[np.int64]
     """int64: bytes of the RGB payload."""
-    num_frames: Array
+    num_frames: NDArray[np.int32]
     """int32: RGB frames."""
-    widths: Array
+    widths: NDArray[np.int32]
     """int32: stored pixels."""
-    heights: Array
+    heights: NDArray[np.int32]
     """int32: stored pixels."""
-    fps: Array
+    fps: NDArray[np.float32]
     """float32: frames per second of the stored frames, 0 where unknown."""
     rgb: FrameTable
     """The RGB frames; where the payload is video, the whole video as if it were one."""
     flow: FrameTable | None
     """The flow JPEGs (x, y, x, y, …), or None where the dataset has no flow."""
-    flow_num_frames: Array
+    flow_num_frames: NDArray[np.int32]
     """int32: flow fields of each clip, 0 where it has none."""
-    flow_bounds: Array
+    flow_bounds: NDArray[np.float32]
     """float32: displacement in pixels that the stored values 0 and 255 stand for."""
 
     def __len__(self) -> int:
         return len(self.keys)
 
     @property
-    def offsets(self) -> Array:
+    def offsets(self) -> NDArray[np.int64]:
         """int64: first byte of each clip's RGB payload in its tar."""
         return self.rgb.offsets
 
@@ -103,13 +128,41 @@ class ShardIndex:
             flow_frame_crcs=flow_crcs,
         )
 
-    def frame_extents(self, row: int, frames: Sequence[int] | Array) -> Extents:
+    def frame_extents(self, row: int, frames: Sequence[int] | NDArray[np.int64]) -> Extents:
         """Where some RGB frames of a clip lie, frames 0-based."""
         return self.clip(row).frame_extents(frames)
 
-    def flow_extents(self, row: int, fields: Sequence[int] | Array) -> Extents:
+    def flow_extents(self, row: int, fields: Sequence[int] | NDArray[np.int64]) -> Extents:
         """Where the JPEGs of some flow fields lie, x and y of each in turn (two per field)."""
         return self.clip(row).flow_extents(fields)
+
+    def take(self, rows: Rows) -> "ShardIndex":
+        """Some clips, in the order of ``rows``; a clip may come more than once."""
+        return replace(
+            self,
+            rgb=self.rgb.take(rows),
+            flow=self.flow.take(rows) if self.flow else None,
+            **{name: getattr(self, name)[rows] for name in _COLUMNS},
+        )
+
+    @staticmethod
+    def joined(indexes: "Sequence[ShardIndex]", *, with_flow: bool) -> "ShardIndex":
+        """The clips of several indexes, one after the other, each in its own tars; with flow where all have it."""
+        if len(indexes) == 1:
+            return indexes[0] if with_flow else replace(indexes[0], flow=None)
+        first_ids = np.cumsum([0, *(len(index.shard_names) for index in indexes)], dtype=np.int32)[:-1]
+        moved = [replace(one, shard_ids=one.shard_ids + first) for one, first in zip(indexes, first_ids, strict=True)]
+        flows = [index.flow for index in indexes if index.flow is not None]
+        return ShardIndex(
+            shard_names=tuple(name for index in indexes for name in index.shard_names),
+            rgb=FrameTable.joined([index.rgb for index in indexes]),
+            flow=FrameTable.joined(flows) if with_flow else None,
+            **{name: np.concatenate([getattr(index, name) for index in moved]) for name in _COLUMNS},
+        )
+
+
+_COLUMNS = tuple(fact.name for fact in fields(ShardIndex) if fact.name not in ("shard_names", "rgb", "flow"))
+"""Columns with a number for each clip."""
 
 
 def frame_crcs(data: bytes, frame_sizes: Sizes) -> Sizes:

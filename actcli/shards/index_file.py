@@ -1,18 +1,20 @@
 """The parquet file of an index: written from stored clips, read into numpy columns, refused where it is damaged."""
 
 from collections.abc import Sequence
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from actcli.errors import ActcliError
+from actcli.facts import Sizes
 from actcli.shards.bounds import check_index
 from actcli.shards.card import ShardCard
 from actcli.shards.clip import StoredClip, index_schema
-from actcli.shards.index import Array, FrameTable, ShardIndex
+from actcli.shards.index import FrameTable, ShardIndex
 
 ROW_GROUP_ROWS = 50_000
 """Rows per parquet row group; bounds what opening an index needs beside the result."""
@@ -122,10 +124,16 @@ def _list_columns(schema: pa.Schema) -> list[str]:
     return [name for name in schema.names if pa.types.is_list(schema.field(name).type)]
 
 
+Number = TypeVar("Number", bound=np.generic)
+_Values = NDArray[np.generic]
+_Ragged = tuple[NDArray[np.int64], Sizes]
+"""Lengths and values of a list column."""
+
+
 def _collect(file: pq.ParquetFile, columns: list[str]) -> ShardIndex:
     schema = file.schema_arrow
-    scalars: dict[str, list[Array]] = {name: [] for name in columns if name not in _list_columns(schema)}
-    lists: dict[str, list[tuple[Array, Array]]] = {name: [] for name in _list_columns(schema)}
+    scalars: dict[str, list[_Values]] = {name: [] for name in columns if name not in _list_columns(schema)}
+    lists: dict[str, list[_Ragged]] = {name: [] for name in _list_columns(schema)}
     names: dict[str, int] = {}
     for group in range(file.num_row_groups):
         table = file.read_row_group(group, columns=columns)
@@ -143,21 +151,21 @@ def _collect(file: pq.ParquetFile, columns: list[str]) -> ShardIndex:
         labels=whole["label"].astype(np.int32, copy=False),
         shard_ids=whole["shard"].astype(np.int32, copy=False),
         shard_names=tuple(names),
-        payload_bytes=whole["bytes"],
-        num_frames=whole["num_frames"],
-        widths=whole["width"],
-        heights=whole["height"],
-        fps=whole["fps"],
+        payload_bytes=whole["bytes"].astype(np.int64, copy=False),
+        num_frames=whole["num_frames"].astype(np.int32, copy=False),
+        widths=whole["width"].astype(np.int32, copy=False),
+        heights=whole["height"].astype(np.int32, copy=False),
+        fps=whole["fps"].astype(np.float32, copy=False),
         rgb=_frame_table(whole["offset"], lists["frame_sizes"], lists["frame_crcs"]),
         flow=_frame_table(whole["flow_offset"], lists["flow_frame_sizes"], lists["flow_frame_crcs"])
         if with_flow
         else None,
-        flow_num_frames=whole.get("flow_num_frames", no_flow.astype(np.int32)),
-        flow_bounds=whole.get("flow_bound", no_flow.astype(np.float32)),
+        flow_num_frames=whole.get("flow_num_frames", no_flow).astype(np.int32, copy=False),
+        flow_bounds=whole.get("flow_bound", no_flow).astype(np.float32, copy=False),
     )
 
 
-def _column(column: pa.Array, name: str, names: dict[str, int]) -> Array:
+def _column(column: pa.Array, name: str, names: dict[str, int]) -> _Values:
     if name == "key":
         return _keys(column)
     if name == "shard":
@@ -167,7 +175,7 @@ def _column(column: pa.Array, name: str, names: dict[str, int]) -> Array:
     return np.asarray(column.to_numpy(zero_copy_only=False))
 
 
-def _keys(column: pa.DictionaryArray) -> Array:
+def _keys(column: pa.DictionaryArray) -> NDArray[np.int64]:
     """int64 from strings of nine digits; few long strings that stand for many rows are never spelled out."""
     text = column.dictionary
     if len(text) and not pc.all(pc.equal(pc.binary_length(text), KEY_DIGITS)).as_py():
@@ -175,14 +183,14 @@ def _keys(column: pa.DictionaryArray) -> Array:
     return np.asarray(pc.cast(text, pa.int64()).to_numpy()[column.indices.to_numpy(zero_copy_only=False)])
 
 
-def _ragged(column: pa.ListArray) -> tuple[Array, Array]:
+def _ragged(column: pa.ListArray) -> _Ragged:
     """Lengths (int64) and values of a list column, in the narrowest of uint16 and uint32."""
     values = column.flatten().to_numpy()
     narrow = np.uint16 if not len(values) or values.max() < 1 << 16 else np.uint32
     return np.diff(column.offsets.to_numpy()).astype(np.int64), values.astype(narrow)
 
 
-def _frame_table(offsets: Array, sizes: list[tuple[Array, Array]], crcs: list[tuple[Array, Array]]) -> FrameTable:
+def _frame_table(offsets: _Values, sizes: list[_Ragged], crcs: list[_Ragged]) -> FrameTable:
     lengths, all_sizes = _joined(sizes)
     crc_lengths, all_crcs = _joined(crcs)
     if not np.array_equal(lengths, crc_lengths):
@@ -191,14 +199,14 @@ def _frame_table(offsets: Array, sizes: list[tuple[Array, Array]], crcs: list[tu
     return FrameTable(offsets.astype(np.int64, copy=False), starts, all_sizes, all_crcs)
 
 
-def _joined(pieces: list[tuple[Array, Array]]) -> tuple[Array, Array]:
+def _joined(pieces: list[_Ragged]) -> _Ragged:
     """Lengths and values of a list column from those of its row groups."""
     lengths, values = [lengths for lengths, _ in pieces], [values for _, values in pieces]
     pieces.clear()
     return _concatenated(lengths, np.int64), _concatenated(values, np.uint16)
 
 
-def _concatenated(parts: list[Array], empty_type: type) -> Array:
+def _concatenated(parts: list[NDArray[Number]], empty_type: type[Number]) -> NDArray[Number]:
     """All parts in one array; each is freed once it is copied, so that this takes no memory twice."""
     whole = np.empty(sum(len(part) for part in parts), np.result_type(*parts) if parts else empty_type)
     end = len(whole)
