@@ -45,10 +45,15 @@ def written_whole(path: Path) -> Iterator[Path]:
         raise
 
 
+def write_whole(path: Path, data: bytes | memoryview) -> None:
+    """Replace a file: readers see the old or the new one, never a part."""
+    with written_whole(path) as partial, partial.open("wb") as file:
+        file.write(data)
+
+
 def write_text_whole(path: Path, text: str) -> None:
     """Replace a text file: readers see the old or the new one, never a part."""
-    with written_whole(path) as partial:
-        partial.write_text(text, encoding="utf-8", newline="")
+    write_whole(path, text.encode("utf-8"))
 
 
 def remove_leftovers(*folders: Path) -> None:

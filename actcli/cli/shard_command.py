@@ -158,6 +158,12 @@ def _print_summary(name: str, summary: "ShardSummary") -> None:
     console.print(counts)
     if summary.was_whole:
         console.print("the shards are there already and every checksum is right; nothing was written")
+        return
+    kept = len(card.shards) - summary.num_written
+    if summary.num_added:
+        console.print(
+            f"{counted(summary.num_added, 'clip')} added in {counted(summary.num_written, 'new tar')}; the {kept} that "
+            "were there are the same to the byte"
+        )
     else:
-        kept = len(card.shards) - summary.num_written
         console.print(f"tars: {summary.num_written} written, {kept} of an earlier run kept")

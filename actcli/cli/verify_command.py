@@ -1,12 +1,19 @@
-"""``actcli verify``: check shards byte for byte."""
+"""``actcli verify``: check shards byte for byte, and mend them."""
 
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from actcli.cli._console import Progress, console, table
 from actcli.cli._options import HERE, DatasetOption, WorkspaceOption
 from actcli.cli._workspace import Workspace
+from actcli.errors import ActcliError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from actcli.shards import Finding
 
 
 def verify_command(
@@ -16,23 +23,70 @@ def verify_command(
         str | None,
         typer.Option(help="Folder or URL of shards.", show_default="shards/<dataset>", rich_help_panel="Data"),
     ] = None,
+    frames_dir: Annotated[
+        Path | None,
+        typer.Option(
+            help="With --repair: the frames to pack hurt clips from.",
+            show_default="frames/<dataset>",
+            rich_help_panel="Data",
+        ),
+    ] = None,
     deep: Annotated[bool, typer.Option("--deep", help="Decode every frame as well.")] = False,
+    repair: Annotated[
+        bool,
+        typer.Option(
+            "--repair", help="Make indexes again from the tars, and pack hurt clips again from the frames, to the byte."
+        ),
+    ] = False,
 ) -> None:
     """Check card, tars and indexes against their checksums and each other; exit code 1 if anything differs."""
+    space = Workspace(workspace)
+    folder = shards_dir or str(space.shard_dataset(dataset))
+    if frames_dir and not repair:
+        raise ActcliError("--frames-dir is where --repair takes frames from; add --repair, or leave it out.")
+    if repair:
+        _repair(folder, frames_dir or space.frames / Path(folder).name)
+    if deep or not repair:
+        _verify(folder, deep)
+
+
+def _verify(folder: str, deep: bool) -> None:
     from actcli.shards import verify_shards
 
-    folder = shards_dir or str(Workspace(workspace).shard_dataset(dataset))
     with Progress("verify", "MB") as bar:
         findings = verify_shards(
             folder, deep=deep, progress=lambda done, total: bar.update(done // 10**6, max(1, total // 10**6))
         )
-    if not findings:
-        told = ", and every frame can be decoded" if deep else ""
-        console.print(f"{folder}: every byte is as it was written{told}", markup=False)
-        return
-    problems = table("file", "problem")
+    if findings:
+        _print(findings, "file", "problem")
+        console.print("mend them with: actcli verify --repair; or write the shards again: actcli shard --overwrite")
+        raise typer.Exit(1)
+    told = ", and every frame can be decoded" if deep else ""
+    console.print(f"{folder}: every byte is as it was written{told}", markup=False)
+
+
+def _repair(folder: str, frames_dir: Path) -> None:
+    from actcli.shards.repair import repair_shards
+
+    if "://" in folder:
+        raise ActcliError(f"--repair works in a folder. Send files that are whole again with: actcli push {folder}")
+    with Progress("verify", "MB") as bar:
+        result = repair_shards(
+            Path(folder), frames_dir, report=lambda done, total: bar.update(done // 10**6, max(1, total // 10**6))
+        )
+    if result.mended:
+        _print(result.mended, "mended", "what was wrong")
+    if result.left:
+        _print(result.left, "not mended", "why")
+        console.print(
+            "copy these from where they are whole with: actcli pull URL; or write all anew: actcli shard --overwrite"
+        )
+        raise typer.Exit(1)
+    console.print(f"{folder}: every byte is as it was written", markup=False)
+
+
+def _print(findings: "Iterable[Finding]", *titles: str) -> None:
+    problems = table(*titles)
     for finding in findings:
         problems.add_row(finding.file, finding.problem)
     console.print(problems)
-    console.print("write the shards again with: actcli shard --overwrite")
-    raise typer.Exit(1)

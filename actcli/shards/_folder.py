@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from actcli.errors import ActcliError
 from actcli.files import nearest_folder, open_regular, remove_leftovers
-from actcli.shards.card import our_names
+from actcli.shards.card import ShardCard, our_names
 from actcli.shards.checksum import FileSeal, difference
 from actcli.shards.journal import Journal
 from actcli.shards.reader import CARD_NAME
@@ -51,14 +51,31 @@ def _in_words(error: Exception, folder: Path) -> str:
     return f"{path}: {reason}"
 
 
+ASIDE_NAME = ".actcli-dataset.json"
+"""Where the card is while the indexes are exchanged for those of more clips."""
+
+
 def ours(folder: Path, journal: Journal) -> frozenset[str]:
     """Names that the card and the journal of a folder call ours, the card's own included."""
-    path = folder / CARD_NAME
-    if not path.exists():
-        return journal.names
-    with open_regular(path) as file:
-        named = our_names(file.read())
-    return journal.names if named is None else journal.names | named | {CARD_NAME}
+    owned = journal.names
+    for path in (folder / CARD_NAME, folder / ASIDE_NAME):
+        if path.exists():
+            with open_regular(path) as file:
+                named = our_names(file.read())
+            owned |= set() if named is None else named | {path.name}
+    return owned
+
+
+def base_card(folder: Path, owned: frozenset[str]) -> ShardCard | None:
+    """The card of the finished shards of a folder, also of those that a killed run was adding clips to.
+
+    Raises:
+        ActcliError: It is damaged, or of another version.
+    """
+    for path in (folder / name for name in (CARD_NAME, ASIDE_NAME) if name in owned):
+        if path.exists():
+            return ShardCard.from_json(path.read_bytes(), os.fspath(path))
+    return None
 
 
 def refuse_foreign(folder: Path, names: Iterable[str], owned: frozenset[str]) -> None:

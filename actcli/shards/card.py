@@ -74,6 +74,8 @@ class ShardCard:
     """``coverage`` of each split, for each split set."""
     files: tuple[FileSeal, ...] = field(default=())
     """The indexes, and DALI's index of each tar."""
+    extends: tuple[str, ...] = field(default=())
+    """``source_digest`` of the shards that clips were added to, each time, oldest first; their tars are the first."""
 
     def index_name(self, split: str, split_id: str = "1") -> str:
         """File name of the index of one split, such as ``train.index.parquet`` or ``test2.index.parquet``.
@@ -127,6 +129,8 @@ class ShardCard:
     def to_json(self) -> str:
         """The text of ``dataset.json``."""
         value = {"format": SHARD_FORMAT, "version": SHARD_FORMAT_VERSION, **asdict(self)}
+        if not self.extends:  # so that cards without are those that they always were
+            del value["extends"]
         return json.dumps({**value, "checksum": _checksum(value)}, indent=1) + "\n"
 
     @staticmethod
@@ -208,6 +212,7 @@ def _typed(value: dict[str, Any]) -> ShardCard:
         for split_id, splits in value["split_coverage"].items()
     }
     value["files"] = tuple(FileSeal(**file) for file in value["files"])
+    value["extends"] = tuple(value.get("extends", ()))
     value["extraction"] = read_extraction(value["extraction"])
     value["flip_swaps"] = tuple((a, b) for a, b in value["flip_swaps"])
     value["classes"], value["modalities"] = tuple(value["classes"]), tuple(value["modalities"])
@@ -216,7 +221,7 @@ def _typed(value: dict[str, Any]) -> ShardCard:
 
 def _check(card: ShardCard) -> None:
     """Names are names and numbers are counts; raises ``ValueError`` otherwise."""
-    _check_texts("class and dataset names", [card.name, card.source_digest, *card.classes])
+    _check_texts("class and dataset names", [card.name, card.source_digest, *card.extends, *card.classes])
     _check_texts("flip_swaps", [name for pair in card.flip_swaps for name in pair])
     if card.flip not in get_args(FlipPolicy):
         raise ValueError(f"flip policy {card.flip!r} is unknown")

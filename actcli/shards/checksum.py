@@ -30,6 +30,11 @@ class FileSeal:
             return FileSeal(path.name, path.stat().st_size, sha256_of(file))
 
 
+def seal_of(name: str, data: bytes | memoryview) -> FileSeal:
+    """What a card says of a file with these bytes."""
+    return FileSeal(name, len(data), hashlib.sha256(data).hexdigest())
+
+
 def sha256_of(file: BinaryIO) -> str:
     """sha256 of what is left of a file, in hex."""
     digest = hashlib.sha256()

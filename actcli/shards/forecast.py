@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from actcli.files import nearest_folder
-from actcli.shards._folder import check_place, ours, refuse_foreign
+from actcli.shards._folder import base_card, check_place, ours, refuse_foreign
+from actcli.shards.growth import find_growth
 from actcli.shards.index import frame_crcs
 from actcli.shards.journal import Journal
 from actcli.shards.manifest import Clip, Payload, Source, read_payload, read_source
@@ -58,15 +59,16 @@ def forecast_shards(options: ShardOptions) -> ShardForecast:
     """
     check_place(options.shards_dir)
     source = read_source(options.frames_dir)
-    plan = plan_tars(source.clips, source.card.split_sets, options)
-    if options.shards_dir.is_dir():
-        owned = ours(options.shards_dir, Journal.read(options.shards_dir))
-        refuse_foreign(options.shards_dir, [CARD_NAME, *output_names(plan, source.card)], owned)
+    owned = ours(options.shards_dir, Journal.read(options.shards_dir))
+    base = None if options.overwrite else base_card(options.shards_dir, owned)
+    growth = find_growth(options, source, base)
+    plan = plan_tars(growth.clips, source.card.split_sets, options, [tar.name for tar in growth.kept])
+    refuse_foreign(options.shards_dir, [CARD_NAME, *output_names(plan, source.card)], owned)
     num_bytes = sum(tar.num_bytes() for tar in plan)
     if options.payload == "video":
-        share, seconds = _measure_encoding(options, source.clips)
+        share, seconds = _measure_encoding(options, growth.clips)
     else:
-        share, seconds = 1.0, _measure_reading(source.clips)
+        share, seconds = 1.0, _measure_reading(growth.clips)
     cores = min(options.workers, len(os.sched_getaffinity(0)))
     return ShardForecast(
         tuple(_splits(source)),

@@ -1,6 +1,6 @@
 """The parquet file of an index: written from stored clips, read into numpy columns, refused where it is damaged."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import BinaryIO, TypeVar
 
 import numpy as np
@@ -46,6 +46,22 @@ def write_index(sink: str | pa.NativeFile, clips: Sequence[StoredClip], *, with_
             for name in _list_columns(schema)
         },
     )
+
+
+def split_indexes(card: ShardCard, clips: Sequence[StoredClip]) -> Iterator[tuple[str, memoryview]]:
+    """Name and bytes of the index of each split of each split set.
+
+    Args:
+        card: Which splits there are, and whether there is flow.
+        clips: All clips of all tars, with their splits.
+    """
+    ordered = sorted(clips, key=lambda clip: clip.key)
+    for split_id, splits in card.split_sets.items():
+        for split in splits:
+            sink = pa.BufferOutputStream()
+            chosen = [clip for clip in ordered if clip.splits.get(split_id) == split]
+            write_index(sink, chosen, with_flow="flow" in card.modalities)
+            yield card.index_name(split, split_id), memoryview(sink.getvalue())
 
 
 def read_index(source: str | BinaryIO, origin: str, card: ShardCard, num_clips: int) -> ShardIndex:

@@ -113,12 +113,13 @@ class Source:
     split_coverage: Mapping[str, Mapping[str, Coverage]]
     """The same for each split set and split."""
 
-    def digest(self, options: ShardOptions) -> str:
-        """sha256 over frames and settings."""
+    def digest(self, options: ShardOptions, extends: Sequence[str] = ()) -> str:
+        """sha256 over frames and settings, and over the digests of the shards that these are added to."""
         card = self.card
         coverage = [self.coverage, coverage_json(self.split_coverage)]
         swaps = [list(pair) for pair in card.flip_swaps]
-        description = [options.settings(), coverage, list(card.classes), card.flip, swaps]
+        description: list[object] = [options.settings(), coverage, list(card.classes), card.flip, swaps]
+        description += [list(extends)] if extends else []
         digest = hashlib.sha256(json.dumps(description, sort_keys=True).encode())
         for clip in self.clips:
             digest.update(write_note(clip.stored().note()))
@@ -135,6 +136,7 @@ def read_source(frames_dir: Path) -> Source:
     card = DatasetCard.read(frames_dir)
     _check_layout(frames_dir, card)
     source = read_clips(frames_dir, card)
+    _check_files(source.clips)
     if not source.clips:
         raise ActcliError(f"{frames_dir} has no extracted clip: see the reasons with: actcli inspect")
     return source
@@ -161,7 +163,7 @@ def read_clips(frames_dir: Path, card: DatasetCard) -> Source:
     Where flow was extracted too it is joined on the key; a clip without flow keeps its RGB frames.
 
     Raises:
-        ActcliError: There is no manifest, it is damaged, or files on disk are not those that it lists.
+        ActcliError: There is no manifest, or it is damaged.
     """
     manifests: dict[str, Modality] = {RGB_MANIFEST: "rgb", FLOW_MANIFEST: "flow"}
     tables = {
@@ -180,7 +182,6 @@ def read_clips(frames_dir: Path, card: DatasetCard) -> Source:
     frames = _payloads(frames_dir, tables.get(RGB_MANIFEST), "mjpeg", extract_command(frames_dir, card, "rgb"))
     clips = [_clip(frames_dir, row, card, frames.get(row.key), flows.get(row.key)) for row in base if row.is_ok]
     _check_labels(clips)
-    _check_files(clips)
     whole = asdict(_coverage(base))
     if has_rgb and flows:
         whole["ok_flow"] = sum(clip.flow is not None for clip in clips)
@@ -299,7 +300,7 @@ def _check_labels(clips: list[Clip]) -> None:
         )
 
 
-def _check_files(clips: list[Clip]) -> None:
+def _check_files(clips: Sequence[Clip]) -> None:
     wrong = [(payload, problem) for clip in clips for payload in clip.payloads if (problem := _problem(payload))]
     if wrong:
         listed = ", ".join(f"{payload.path} ({problem})" for payload, problem in wrong[:5])

@@ -1,8 +1,11 @@
 """Everything that a user can choose about shards."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+
+from actcli.facts import read_facts
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,16 @@ class ShardOptions:
     """Tars written, or clips encoded, at a time."""
     overwrite: bool = False
     """Write anew where shards of other frames or settings are."""
+
+    @staticmethod
+    def of_settings(settings: Mapping[str, object], frames_dir: Path, shards_dir: Path) -> "ShardOptions":
+        """The options that shards were written with, as their card has them.
+
+        Raises:
+            ValueError: A setting is absent or not of its type.
+        """
+        names = ("seed", "shard_bytes", "payload", "short_side")
+        return ShardOptions(frames_dir, shards_dir, **read_facts(ShardOptions, settings, names))
 
     def settings(self) -> dict[str, str | int]:
         """The options that decide what is written."""

@@ -6,9 +6,9 @@ A pure function of clips and settings. Each member of a tar is a header of one b
     0        512          ·        ^ offset of the payload, as the index has it
 """
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
 
 import numpy as np
 
@@ -16,7 +16,8 @@ from actcli.facts import NO_SIZES, Sizes
 from actcli.ingest.card import DatasetCard
 from actcli.shards.card import dali_index_name, index_name
 from actcli.shards.clip import StoredClip
-from actcli.shards.manifest import Clip, Payload
+from actcli.shards.dali import Member, write_dali_index
+from actcli.shards.manifest import Clip
 from actcli.shards.note import write_note
 from actcli.shards.options import ShardOptions
 
@@ -29,20 +30,6 @@ Crcs = Mapping[str, Sizes]
 """CRC-32 of each JPEG, or of the one video, by member name."""
 
 
-class PlannedMember(NamedTuple):
-    """One file of a clip in a tar."""
-
-    clip: Clip
-    name: str
-    """``000000012.mjpeg``."""
-    payload: Payload | None
-    """What it holds; None for the clip's JSON."""
-    size: int
-    """Bytes."""
-    offset: int
-    """First byte of its data in the tar."""
-
-
 @dataclass(frozen=True)
 class PlannedTar:
     """One tar: its name and what goes into it."""
@@ -52,12 +39,12 @@ class PlannedTar:
     clips: tuple[Clip, ...]
     """In the order of the tar."""
 
-    def members(self) -> Iterator[PlannedMember]:
+    def members(self) -> Iterator[Member]:
         """Every member, in order."""
         position = 0
         for clip in self.clips:
-            for suffix, payload, size in _contents(clip):
-                yield PlannedMember(clip, f"{clip.key}.{suffix}", payload, size, position + BLOCK)
+            for suffix, size in _contents(clip):
+                yield Member(clip.key, suffix, position + BLOCK, size)
                 position += BLOCK + _padded(size)
 
     def num_bytes(self) -> int:
@@ -67,7 +54,7 @@ class PlannedTar:
 
     def stored_clips(self, crcs: Crcs) -> Iterator[StoredClip]:
         """The clips with their places in this tar."""
-        offsets = {member.name: member.offset for member in self.members()}
+        offsets = {f"{member.key}.{member.suffix}": member.offset for member in self.members()}
         for clip in self.clips:
             rgb, flow = clip.member_name(clip.rgb), clip.member_name(clip.flow)
             yield replace(
@@ -80,15 +67,22 @@ class PlannedTar:
             )
 
     def dali_index(self) -> str:
-        """DALI's index: a line per clip with suffix, offset, size and name of each member (wds2idx, v1.2)."""
-        lines: dict[str, list[str]] = {}
-        for clip, name, _, size, offset in self.members():
-            lines.setdefault(clip.key, []).append(f"{name.split('.', 1)[1]} {offset} {size} {name}")
-        return f"v1.2 {len(lines)}\n" + "".join(f"{' '.join(parts)}\n" for parts in lines.values())
+        """DALI's index."""
+        return write_dali_index(self.members())
 
 
-def plan_tars(clips: Sequence[Clip], split_sets: Iterable[str], options: ShardOptions) -> list[PlannedTar]:
-    """Which clips go into which tar, in which order."""
+def plan_tars(
+    clips: Sequence[Clip], split_sets: Iterable[str], options: ShardOptions, before: Sequence[str] = ()
+) -> list[PlannedTar]:
+    """Which clips go into which tar, in which order.
+
+    Args:
+        clips: What is packed.
+        split_sets: Names of the split sets.
+        options: Seed and size.
+        before: Tars that are there and stay; the new ones are numbered from theirs on.
+    """
+    taken = Counter(name.rpartition("-")[0] for name in before)
     groups: dict[str, list[Clip]] = {}
     has_one_set = set(split_sets) == {"1"}
     for clip in clips:
@@ -98,7 +92,7 @@ def plan_tars(clips: Sequence[Clip], split_sets: Iterable[str], options: ShardOp
         seed = [options.seed, *name.encode()]
         order = np.random.default_rng(seed).permutation(len(groups[name]))
         tars = _packed([groups[name][i] for i in order], options.shard_bytes)
-        plan += [PlannedTar(f"{name}-{number:06d}.tar", tuple(tar)) for number, tar in enumerate(tars)]
+        plan += [PlannedTar(f"{name}-{number:06d}.tar", tuple(tar)) for number, tar in enumerate(tars, taken[name])]
     return plan
 
 
@@ -128,14 +122,14 @@ def _packed(clips: Iterable[Clip], shard_bytes: int) -> Iterator[list[Clip]]:
 
 
 def _tar_bytes(clip: Clip) -> int:
-    return sum(BLOCK + _padded(size) for _, _, size in _contents(clip))
+    return sum(BLOCK + _padded(size) for _, size in _contents(clip))
 
 
-def _contents(clip: Clip) -> Iterator[tuple[str, Payload | None, int]]:
-    """Suffix, payload and bytes of each member of a clip."""
-    yield "json", None, len(write_note(clip.stored().note()))
+def _contents(clip: Clip) -> Iterator[tuple[str, int]]:
+    """Suffix and bytes of each member of a clip."""
+    yield "json", len(write_note(clip.stored().note()))
     for payload in clip.payloads:
-        yield payload.suffix, payload, payload.bytes
+        yield payload.suffix, payload.bytes
 
 
 def _padded(size: int) -> int:

@@ -124,14 +124,14 @@ def _group(name: str, tar: tarfile.TarFile, card: ShardCard) -> Iterator[Streame
         member_key, suffix, data = read_member(tar, member)
         if suffix == "json":
             if key:
-                yield _whole(name, key, note, payloads, card)
+                yield open_clip(name, key, note, payloads, card)
             key, note, payloads = member_key, data, {}
         elif member_key == key and suffix not in payloads:
             payloads[suffix] = data
         else:
             raise tarfile.ReadError(f"member {member.name} does not follow its JSON")
     if key:
-        yield _whole(name, key, note, payloads, card)
+        yield open_clip(name, key, note, payloads, card)
 
 
 def read_member(tar: tarfile.TarFile, member: tarfile.TarInfo) -> tuple[str, str, bytes]:
@@ -152,8 +152,19 @@ def read_member(tar: tarfile.TarFile, member: tarfile.TarInfo) -> tuple[str, str
     return name[1], name[2], data
 
 
-def _whole(name: str, key: str, sealed: bytes, payloads: dict[str, bytes], card: ShardCard) -> StreamedClip:
-    """The clip, when it is what was packed."""
+def open_clip(name: str, key: str, sealed: bytes, payloads: dict[str, bytes], card: ShardCard) -> StreamedClip:
+    """The clip, when it is what was packed.
+
+    Args:
+        name: Of the tar.
+        key: Of the clip, as its members say.
+        sealed: Its JSON.
+        payloads: Bytes by suffix, in the order of the tar.
+        card: What its numbers have to agree with.
+
+    Raises:
+        tarfile.ReadError: JSON or payloads have changed, or say what cannot be.
+    """
     try:
         note = open_note(sealed, payloads.values())
         if note.get("key") != key:

@@ -6,7 +6,7 @@ A target without ``dataset.json`` is unfinished, for every reader. The same call
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,6 +46,9 @@ def push_shards(folder: Path, url: str, *, overwrite: bool = False, progress: Re
         overwrite: Replace other shards there.
         progress: Called with (bytes done, bytes in all).
 
+    Where the shards at the target are those that these were made of by adding clips, what is new is copied: tars first,
+    while the old card stays; then the old card goes, and the indexes and the new card come.
+
     Raises:
         ActcliError: A file here is not what the card says, other shards are there, or the target cannot be written to.
     """
@@ -53,11 +56,13 @@ def push_shards(folder: Path, url: str, *, overwrite: bool = False, progress: Re
         raise ActcliError(f"{url} is no URL. Name one such as s3://bucket/sthv2; folders are copied with: cp -r")
     card = ShardSet.open(folder).card
     filesystem, base = open_filesystem(url)
-    _clear_target(url, card, filesystem, base, overwrite)
+    outgrown = _clear_target(url, card, filesystem, base, overwrite)
     files = (*card.shards, *card.files)
     there = _pushed(filesystem, base)
     done, sent, total = 0, [], sum(file.bytes for file in files)
     for file in files:
+        if outgrown and file.name.endswith(".parquet"):
+            outgrown = _take_away(filesystem, base, there)
         if there.get(file.name) != file.checksum or _remote_size(filesystem, f"{base}/{file.name}") != file.bytes:
             problem = difference(folder / file.name, file.bytes, file.checksum)
             if problem:
@@ -100,16 +105,22 @@ def hub_page(card: ShardCard) -> str:
     )
 
 
-def _clear_target(url: str, card: ShardCard, filesystem: AbstractFileSystem, base: str, overwrite: bool) -> None:
-    """Refuse a target that holds other shards, or delete those: the card first, then what it names."""
+def _clear_target(url: str, card: ShardCard, filesystem: AbstractFileSystem, base: str, overwrite: bool) -> bool:
+    """Refuse a target that holds other shards, or delete those: the card first, then what it names.
+
+    Returns:
+        Whether shards are there that clips were added to here.
+    """
     try:
         there = ShardSet.open(url).card
     except ActcliError as error:
         if isinstance(error.__cause__, FileNotFoundError):
-            return
+            return False
         raise
     if there.source_digest == card.source_digest:
-        return
+        return False
+    if has_grown(there, card):
+        return True
     if not overwrite:
         raise ActcliError(
             f"{url} holds other shards, of {there.name} ({sum(file.num_clips for file in there.shards)} clips). Choose "
@@ -117,6 +128,19 @@ def _clear_target(url: str, card: ShardCard, filesystem: AbstractFileSystem, bas
         )
     for name in (CARD_NAME, *(file.name for file in (*there.shards, *there.files))):
         _remove(filesystem, f"{base}/{name}")
+    return False
+
+
+def has_grown(before: ShardCard, after: ShardCard) -> bool:
+    """Whether shards are others with clips added: all tars of these are among theirs."""
+    return before.source_digest in after.extends and set(before.shards) <= set(after.shards)
+
+
+def _take_away(filesystem: AbstractFileSystem, base: str, there: Mapping[str, str]) -> bool:
+    """Remove the card of shards whose indexes are about to be exchanged; what has arrived is noted first."""
+    _pipe(filesystem, f"{base}/{PUSHED_NAME}", json.dumps(there).encode())
+    _remove(filesystem, f"{base}/{CARD_NAME}")
+    return False
 
 
 def _pushed(filesystem: AbstractFileSystem, base: str) -> dict[str, str]:
@@ -176,7 +200,7 @@ def pull_shards(url: str, folder: Path, *, progress: Report | None = None) -> Tr
 
     Args:
         url: Where shards are.
-        folder: A new folder, or one that an earlier call left unfinished.
+        folder: A new folder, one that an earlier call left unfinished, or one of shards that clips were added to there.
         progress: Called with (bytes done, bytes in all).
 
     Raises:
@@ -188,14 +212,16 @@ def pull_shards(url: str, folder: Path, *, progress: Report | None = None) -> Tr
     total = sum(file.bytes for file in files)
     check_writable(folder)
     with folder_lock(folder, "Another program"):
-        if (folder / CARD_NAME).exists() and ShardSet.open(folder).card.source_digest != shards.card.source_digest:
-            raise ActcliError(f"{folder} holds other shards. Choose another folder with --shards-dir.")
+        outgrown = _check_folder(folder, shards.card)
         remove_leftovers(folder)
         missing = [file for file in files if difference(folder / file.name, file.bytes, file.checksum)]
         check_writable(folder, sum(file.bytes for file in missing))
         done = total - sum(file.bytes for file in missing)
         reader = RetryingReader(shards.root)
         for file in missing:
+            if outgrown and file.name.endswith(".parquet"):
+                (folder / CARD_NAME).unlink()
+                outgrown = False
             _fetch(reader, file, folder)
             done += file.bytes
             if progress:
@@ -203,6 +229,18 @@ def pull_shards(url: str, folder: Path, *, progress: Report | None = None) -> Tr
         with written_whole(folder / CARD_NAME) as partial:
             partial.write_bytes(read_whole(shards.root, CARD_NAME))
     return TransferSummary(len(files) + 1, len(missing) + 1, sum(file.bytes for file in missing))
+
+
+def _check_folder(folder: Path, card: ShardCard) -> bool:
+    """Refuse a folder of other shards; whether it holds those that clips were added to."""
+    if not (folder / CARD_NAME).exists():
+        return False
+    here = ShardSet.open(folder).card
+    if here.source_digest == card.source_digest:
+        return False
+    if not has_grown(here, card):
+        raise ActcliError(f"{folder} holds other shards. Choose another folder with --shards-dir.")
+    return True
 
 
 def _fetch(reader: RetryingReader, file: FileSeal, folder: Path) -> None:

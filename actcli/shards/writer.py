@@ -5,8 +5,6 @@ the result is the same to the byte as that of an undisturbed run. What an earlie
 one that was noted when it was written.
 """
 
-import hashlib
-import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,20 +13,21 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-import pyarrow as pa
-
 from actcli.errors import ActcliError
-from actcli.files import folder_lock, written_whole
+from actcli.files import folder_lock, write_whole
 from actcli.shards import _folder
 from actcli.shards.card import ShardCard, ShardFile, dali_index_name
-from actcli.shards.checksum import FileSeal
-from actcli.shards.index_file import write_index
+from actcli.shards.checksum import FileSeal, seal_of
+from actcli.shards.growth import Growth, damaged, find_growth
+from actcli.shards.index_file import split_indexes
 from actcli.shards.journal import JOURNAL_NAME, Journal
 from actcli.shards.manifest import Source, read_source
+from actcli.shards.mend import mend_shards
 from actcli.shards.options import ShardOptions
-from actcli.shards.plan import Crcs, PlannedTar, output_names, plan_tars
+from actcli.shards.plan import PlannedTar, output_names, plan_tars
 from actcli.shards.reader import CARD_NAME
-from actcli.shards.tar import WrittenTar, read_crcs, write_tar
+from actcli.shards.scan import scan_tar
+from actcli.shards.tar import WrittenTar, write_tar
 from actcli.shards.video_cache import encode_clips, remove_cache
 
 
@@ -57,6 +56,8 @@ class ShardSummary:
     """Tars written by this run; the others were whole already."""
     was_whole: bool = False
     """Whether every file was there already, with its checksum."""
+    num_added: int = 0
+    """Clips that were added to shards, whose tars were left as they are."""
 
 
 def write_shards(options: ShardOptions, *, progress: Report | None = None) -> ShardSummary:
@@ -75,59 +76,78 @@ def write_shards(options: ShardOptions, *, progress: Report | None = None) -> Sh
 
 
 def _write(options: ShardOptions, source: Source, report: Report) -> ShardSummary:
-    folder, digest = options.shards_dir, source.digest(options)
+    folder, split_sets = options.shards_dir, source.card.split_sets
     journal = Journal.read(folder)
     owned = _folder.ours(folder, journal)
-    plan = plan_tars(source.clips, source.card.split_sets, options)  # of video, what there is before it is encoded
+    base = None if options.overwrite else _folder.base_card(folder, owned)
+    growth = find_growth(options, source, base)
+    kept = [tar.name for tar in growth.kept]
+    plan = plan_tars(growth.clips, split_sets, options, kept)  # of video, what there is before it is encoded
     _folder.refuse_foreign(folder, [CARD_NAME, *output_names(plan, source.card)], owned)
-    finished = _finished_card(options, digest) if CARD_NAME in owned else None
-    known = {} if options.overwrite else _known_tars(finished, journal, digest)
-    whole = _whole_tars(folder, known, options.workers, report)
-    if finished is not None and _is_whole(folder, finished, whole):
-        _tidy(folder)
-        return ShardSummary(finished, 0, was_whole=True)
+    known = {} if options.overwrite else journal.shards if journal.digest == growth.digest else {}
+    if base is not None and growth.digest == base.source_digest:
+        known = _whole_tars(folder, base, options.workers, report)
+        if len(known) == len(base.shards) and all(_folder.is_whole(folder, file) for file in base.files):
+            _tidy(folder)
+            return ShardSummary(base, 0, was_whole=True)
+        if base.extends:  # which clips each of its tars has is not told by the frames
+            return _mend(options, base)
+    card = describe(source, options, growth)
+    whole = _scan_tars(folder, {**{tar.name: tar for tar in growth.kept}, **known}, card, options.workers, report)
+    _check_kept(folder, growth, whole)
     _check_disk(folder, plan, whole)
     if options.payload == "video":
-        clips = encode_clips(source.clips, options, digest, lambda *done: report(ShardProgress("encode", *done)))
-        source = replace(source, clips=clips)
-        plan = plan_tars(source.clips, source.card.split_sets, options)
-    names = {CARD_NAME, *output_names(plan, source.card)}
+        clips = encode_clips(growth.clips, options, growth.digest, lambda *done: report(ShardProgress("encode", *done)))
+        plan = plan_tars(clips, split_sets, options, kept)
+    names = {CARD_NAME, *output_names(plan, source.card), *kept, *map(dali_index_name, kept)}
     _folder.refuse_foreign(folder, names, owned)
-    whole = {tar.name: whole[tar.name] for tar in plan if tar.name in whole}
-    Journal(digest, owned | names, whole).write(folder)
-    _folder.remove(folder, [CARD_NAME, *(owned - {CARD_NAME} - set(whole))])
-    written = _write_tars(plan, whole, options, report)
-    card = _card(source, options, digest, [tar.file for tar in written])
-    card = replace(card, files=tuple(_write_indexes(folder, plan, [tar.crcs for tar in written], card)))
+    whole = {name: whole[name] for name in (*kept, *(tar.name for tar in plan if _holds(whole.get(tar.name), tar)))}
+    Journal(growth.digest, owned | names, {name: tar.file for name, tar in whole.items()}).write(folder)
+    _make_room(folder, owned, whole, growth)
+    tars = [*(whole[name] for name in kept), *_write_tars(plan, whole, options, report)]
+    files = _write_indexes(folder, tars, card, growth)
+    card = replace(card, shards=tuple(tar.file for tar in tars), files=tuple(files))
     _write_small(folder / CARD_NAME, card.to_json().encode())
     _tidy(folder)
-    return ShardSummary(card, sum(tar.is_new for tar in written))
+    return ShardSummary(card, len(tars) - len(whole), num_added=len(growth.clips) if kept else 0)
+
+
+def _mend(options: ShardOptions, base: ShardCard) -> ShardSummary:
+    """Write damaged files again, each as it was."""
+    folder = options.shards_dir
+    mended = mend_shards(folder, base, options.frames_dir, lambda done, total: None)
+    for finding in mended.left:
+        raise ActcliError(
+            f"{folder / finding.file}: {finding.problem}. Copy it from where it is whole with: actcli pull URL; or "
+            "write all tars anew with --overwrite."
+        )
+    _tidy(folder)
+    return ShardSummary(mended.card, sum(finding.file.endswith(".tar") for finding in mended.mended))
 
 
 def _tidy(folder: Path) -> None:
     """Remove what only an unfinished run needs."""
     remove_cache(folder)
-    _folder.remove(folder, [JOURNAL_NAME])
+    _folder.remove(folder, [_folder.ASIDE_NAME, JOURNAL_NAME])
 
 
-def _is_whole(folder: Path, card: ShardCard, whole: Mapping[str, ShardFile]) -> bool:
-    return len(whole) == len(card.shards) and all(_folder.is_whole(folder, file) for file in card.files)
+def _make_room(folder: Path, owned: frozenset[str], whole: Mapping[str, WrittenTar], growth: Growth) -> None:
+    """Remove what is written anew. Shards that clips are added to stay readable, card and all, until that is done."""
+    cards = (CARD_NAME, _folder.ASIDE_NAME)
+    if growth.base is None:
+        _folder.remove(folder, [*cards, *(owned - set(cards) - whole.keys())])
+    else:
+        stay = {file.name for file in (*growth.base.shards, *growth.base.files)}
+        _folder.remove(folder, owned - set(cards) - whole.keys() - stay)
 
 
-def _known_tars(finished: ShardCard | None, journal: Journal, digest: str) -> dict[str, ShardFile]:
-    """Tars of the same frames and settings that an earlier run says to have finished."""
-    if finished is not None:
-        return {tar.name: tar for tar in finished.shards}
-    return journal.shards if journal.digest == digest else {}
-
-
-def _whole_tars(folder: Path, known: Mapping[str, ShardFile], workers: int, report: Report) -> dict[str, ShardFile]:
-    """Those of the tars that still are what was written."""
-    total, done = sum(tar.num_clips for tar in known.values()), 0
+def _whole_tars(folder: Path, card: ShardCard, workers: int, report: Report) -> dict[str, ShardFile]:
+    """Those of the tars of a card that still are what was written."""
+    total, done = sum(tar.num_clips for tar in card.shards), 0
     whole = {}
     with ThreadPoolExecutor(workers) as pool:
-        checks = pool.map(partial(_folder.is_whole, folder), known.values())
-        for tar, is_good in zip(known.values(), checks, strict=True):
+        checks = pool.map(partial(_folder.is_whole, folder), card.shards)
+        for tar, is_good in zip(card.shards, checks, strict=True):
             done += tar.num_clips
             report(ShardProgress("check", done, total))
             if is_good:
@@ -135,17 +155,51 @@ def _whole_tars(folder: Path, known: Mapping[str, ShardFile], workers: int, repo
     return whole
 
 
+def _scan_tars(
+    folder: Path, known: Mapping[str, ShardFile], card: ShardCard, workers: int, report: Report
+) -> dict[str, WrittenTar]:
+    """What is in those tars that an earlier run says to have finished and that still are what was written."""
+    total, done = sum(tar.num_clips for tar in known.values()), 0
+    whole = {}
+    with ThreadPoolExecutor(workers) as pool:
+        for tar in pool.map(partial(_scanned, folder, card), known.values()):
+            if tar is not None:
+                whole[tar.file.name] = tar
+                done += len(tar.clips)
+                report(ShardProgress("check", done, total))
+    return whole
+
+
+def _scanned(folder: Path, card: ShardCard, listed: ShardFile) -> WrittenTar | None:
+    try:
+        tar = scan_tar(folder / listed.name, card).written
+    except (ActcliError, OSError):
+        return None
+    return tar if tar.file == listed else None
+
+
+def _holds(tar: WrittenTar | None, planned: PlannedTar) -> bool:
+    """Whether a tar that is there has the clips that were planned; those of another video encoder may be others."""
+    return tar is not None and [clip.key for clip in tar.clips] == [clip.key for clip in planned.clips]
+
+
+def _check_kept(folder: Path, growth: Growth, whole: Mapping[str, WrittenTar]) -> None:
+    for tar in growth.kept:
+        if tar.name not in whole:
+            raise damaged(folder / tar.name, "is not the tar that the card names")
+
+
 def _write_tars(
-    plan: Sequence[PlannedTar], whole: Mapping[str, ShardFile], options: ShardOptions, report: Report
+    plan: Sequence[PlannedTar], whole: Mapping[str, WrittenTar], options: ShardOptions, report: Report
 ) -> list[WrittenTar]:
     """Write the tars that are not whole; each is noted in the journal once it is."""
     total, done = sum(len(tar.clips) for tar in plan), 0
     results = []
     with ThreadPoolExecutor(options.workers) as pool:
         try:
-            tars = pool.map(lambda tar: _kept_or_written(tar, whole.get(tar.name), options.shards_dir), plan)
+            tars = pool.map(lambda tar: whole.get(tar.name) or write_tar(tar, options.shards_dir), plan)
             for planned, tar in zip(plan, tars, strict=True):
-                if tar.is_new:
+                if planned.name not in whole:
                     Journal.add(options.shards_dir, tar.file)
                 results.append(tar)
                 done += len(planned.clips)
@@ -156,34 +210,25 @@ def _write_tars(
     return results
 
 
-def _kept_or_written(tar: PlannedTar, whole: ShardFile | None, folder: Path) -> WrittenTar:
-    crcs = read_crcs(tar, folder) if whole else None
-    return write_tar(tar, folder) if whole is None or crcs is None else WrittenTar(whole, crcs, is_new=False)
-
-
-def _write_indexes(
-    folder: Path, plan: Sequence[PlannedTar], crcs: Sequence[Crcs], card: ShardCard
-) -> Iterator[FileSeal]:
+def _write_indexes(folder: Path, tars: Sequence[WrittenTar], card: ShardCard, growth: Growth) -> Iterator[FileSeal]:
     """Write DALI's index of each tar and the index of each split."""
-    for tar in plan:
-        yield _write_small(folder / dali_index_name(tar.name), tar.dali_index().encode())
-    clips = [clip for tar, known in zip(plan, crcs, strict=True) for clip in tar.stored_clips(known)]
-    clips.sort(key=lambda clip: clip.key)
-    for split_id, splits in card.split_sets.items():
-        for split in splits:
-            sink = pa.BufferOutputStream()
-            chosen = [clip for clip in clips if clip.splits.get(split_id) == split]
-            write_index(sink, chosen, with_flow="flow" in card.modalities)
-            yield _write_small(folder / card.index_name(split, split_id), memoryview(sink.getvalue()))
+    kept = {tar.name for tar in growth.kept}
+    for tar in tars:
+        name, text = dali_index_name(tar.file.name), tar.dali_index.encode()
+        yield seal_of(name, text) if tar.file.name in kept else _write_small(folder / name, text)
+    if kept and (folder / CARD_NAME).exists():
+        (folder / CARD_NAME).replace(folder / _folder.ASIDE_NAME)
+    for name, data in split_indexes(card, [clip for tar in tars for clip in tar.clips]):
+        yield _write_small(folder / name, data)
 
 
 def _write_small(path: Path, data: bytes | memoryview) -> FileSeal:
-    with written_whole(path) as temporary, temporary.open("wb") as file:
-        file.write(data)
-    return FileSeal(path.name, len(data), hashlib.sha256(data).hexdigest())
+    write_whole(path, data)
+    return seal_of(path.name, data)
 
 
-def _card(source: Source, options: ShardOptions, digest: str, tars: Sequence[ShardFile]) -> ShardCard:
+def describe(source: Source, options: ShardOptions, growth: Growth) -> ShardCard:
+    """The card of what is packed, without the files of that."""
     described, clips = source.card, source.clips
     counts = {
         split_id: {split: coverage.ok for split, coverage in splits.items()}
@@ -202,26 +247,12 @@ def _card(source: Source, options: ShardOptions, digest: str, tars: Sequence[Sha
         split_coverage=source.split_coverage,
         extraction=dict(described.extraction),
         settings=options.settings(),
-        source_digest=digest,
-        shards=tuple(tars),
+        source_digest=growth.digest,
+        extends=growth.extends,
     )
 
 
-def _finished_card(options: ShardOptions, digest: str) -> ShardCard | None:
-    """The card of finished shards of the same frames and settings."""
-    path = options.shards_dir / CARD_NAME
-    if options.overwrite or not path.exists():
-        return None
-    card = ShardCard.from_json(path.read_bytes(), os.fspath(path))
-    if card.source_digest == digest:
-        return card
-    raise ActcliError(
-        f"{options.shards_dir} holds shards of other frames or settings. "
-        f"Write them anew with --overwrite, or elsewhere with --shards-dir."
-    )
-
-
-def _check_disk(folder: Path, plan: Sequence[PlannedTar], whole: Mapping[str, ShardFile]) -> None:
+def _check_disk(folder: Path, plan: Sequence[PlannedTar], whole: Mapping[str, WrittenTar]) -> None:
     needed = sum(tar.num_bytes() for tar in plan if tar.name not in whole)
     free = shutil.disk_usage(folder).free
     if needed > free:

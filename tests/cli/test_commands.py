@@ -242,6 +242,35 @@ def test_verify_finds_a_changed_byte(shards_copy, actcli):
     assert "actcli shard --overwrite" in result.output
 
 
+def test_verify_mends_shards(done, shards_copy, actcli):
+    folder, frames = shards_copy / "shards" / "tiny", done.root / "frames" / "tiny"
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    for name in ("train-000000.tar", "val.index.parquet", "val-000000.idx"):
+        os.truncate(folder / name, len(before[name]) // 2)
+    result = actcli(f"verify --repair --deep --frames-dir {frames} --workspace {shards_copy}")
+    assert result.exit_code == 0, result.output
+    assert "val.index.parquet" in result.output
+    assert "every frame can be decoded" in result.output
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_verify_says_what_it_cannot_mend(shards_copy, actcli):
+    tar = shards_copy / "shards" / "tiny" / "train-000000.tar"
+    os.truncate(tar, 3000)
+    result = actcli(f"verify --repair --workspace {shards_copy}")
+    assert result.exit_code == 1
+    assert "not mended" in result.output
+    assert "frames/tiny" in result.output
+    assert tar.stat().st_size == 3000
+
+
+def test_repair_is_for_folders_and_frames_are_for_repair(shards_copy, actcli):
+    result = actcli("verify --repair --shards-dir s3://bucket/x")
+    assert (result.exit_code, "--repair works in a folder" in result.output) == (1, True)
+    result = actcli(f"verify --frames-dir x --workspace {shards_copy}")
+    assert (result.exit_code, "add --repair" in result.output) == (1, True)
+
+
 def test_inspect_writes_a_page(done, actcli, tmp_path):
     result = actcli(f"inspect --out {tmp_path / 'page.html'} {done.space}")
     assert result.exit_code == 0, result.output
