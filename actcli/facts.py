@@ -78,6 +78,10 @@ def _number(name: str, value: object) -> float:
     return value
 
 
+def _optional_number(name: str, value: object) -> float | None:
+    return None if value is None else _number(name, value)
+
+
 def _truth(name: str, value: object) -> bool:
     if not isinstance(value, bool):
         raise ValueError(f"its {name} is {value!r}")
@@ -102,6 +106,7 @@ _READERS: dict[object, Reader] = {
     str: _text,
     int: _count,
     float: _number,
+    float | None: _optional_number,
     bool: _truth,
     Mapping[str, str]: _texts,
     Sizes: _sizes,

@@ -53,7 +53,7 @@ def main() -> None:
 
     rows = []
     for name, num_frames in CASES:
-        foretold = step_memory(name, 224, num_classes=CLASSES, num_frames=num_frames).per_clip
+        foretold = step_memory({"name": name, "num_classes": CLASSES, "num_frames": num_frames}, 224).per_clip
         added = peak(name, num_frames, 2) - peak(name, num_frames, 1)
         rows.append({"model": name, "frames": num_frames, "foretold_bytes": foretold, "measured_bytes": added})
         print(rows[-1], flush=True)

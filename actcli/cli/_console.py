@@ -4,17 +4,20 @@ import os
 import sys
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING
 from unicodedata import category
 
 from rich import box
-from rich.console import Console, RenderableType
+from rich.console import Console, JustifyMethod, RenderableType
 from rich.style import StyleType
 from rich.table import Table
 from rich.text import Text
+
+if TYPE_CHECKING:
+    from rich import progress as bars
 
 LINE_SECONDS = 5.0
 """Seconds between progress lines where the output is no terminal."""
@@ -78,6 +81,11 @@ class _Listing(Table):
             self.columns[0].no_wrap = False
 
 
+def percent(share: float | None, decimals: int = 2) -> str:
+    """A share 0..1 in per cent; ``-`` where there is none."""
+    return "-" if share is None else f"{100 * share:.{decimals}f}"
+
+
 def table(*columns: str, title: str | None = None) -> Table:
     """A table; columns whose name begins with ``#`` are numbers. They and the first column are never cut."""
     made = _Listing(
@@ -91,9 +99,20 @@ def table(*columns: str, title: str | None = None) -> Table:
     )
     for number, column in enumerate(columns):
         is_number = column.startswith("#")
-        justify: Any = "right" if is_number else "left"
+        justify: JustifyMethod = "right" if is_number else "left"
         made.add_column(column.lstrip("#"), justify=justify, no_wrap=is_number or number == 0, overflow="fold")
     return made
+
+
+def print_split_sets(top1: Mapping[str, float | None], what: str) -> None:
+    """A number of each split set, and their mean where all have one."""
+    summary = table("split set", f"#{what}")
+    for split_id, share in top1.items():
+        summary.add_row(split_id, percent(share))
+    known = [share for share in top1.values() if share is not None]
+    if known and len(known) == len(top1):
+        summary.add_row("mean", percent(sum(known) / len(known)))
+    console.print(summary)
 
 
 class Progress:
@@ -103,8 +122,8 @@ class Progress:
         self._title, self._unit = title, unit
         self._told = time.monotonic()
         self._marks: deque[tuple[float, int]] = deque()
-        self._bar: Any = None
-        self._task: Any = None
+        self._bar: bars.Progress | None = None
+        self._task: bars.TaskID | None = None
 
     def __enter__(self) -> "Progress":
         return self
@@ -144,7 +163,7 @@ class Progress:
         return (done - marks[0][1]) / seconds if seconds >= SETTLED_SECONDS else 0.0
 
     def _draw(self, done: int, total: int, told: str) -> None:
-        if self._bar is None:
+        if self._bar is None or self._task is None:
             from rich import progress as bars
 
             self._bar = bars.Progress(

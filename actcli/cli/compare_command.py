@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from actcli.cli._completion import complete_runs
-from actcli.cli._console import cell, console, print_note, table
+from actcli.cli._console import cell, console, percent, print_note, table
 from actcli.cli._options import HERE, WorkspaceOption, typed_command
 from actcli.cli._workspace import Workspace
 
@@ -36,7 +36,7 @@ def compare_command(
     found = contestants(runs, parts)
     numbers = table("evaluation", "#clips", "#top-1", "#top-5", "#mean class", "#GFLOPs")
     for part in found:
-        shown = [f"{100 * value:.2f}" for value in part.accuracies.values()]
+        shown = map(percent, (part.accuracies["top1"], part.accuracies["top5"], part.accuracies["mean_class_accuracy"]))
         cost = "-" if part.gflops is None else f"{part.gflops:.1f}"
         numbers.add_row(cell(part.name), str(len(part.scores.keys)), *shown, cost)
     console.print(numbers)

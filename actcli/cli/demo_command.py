@@ -2,11 +2,11 @@
 
 import shlex
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from actcli.cli._console import console, status, table
+from actcli.cli._console import console, percent, status, table
 
 DATASET = "sprites"
 NUM_CLIPS = 480
@@ -27,6 +27,7 @@ def demo_command(
     The classes of the made clips show only in the order of frames, so that a model without temporal modelling (TSN)
     can only guess inside a pair, and one with it (TSM) recognises them.
     """
+    from actcli.engine.results import read_metrics
     from actcli.errors import ActcliError
     from actcli.ingest import make_synthetic
 
@@ -49,10 +50,10 @@ def demo_command(
             goes_on = (run / "config.yaml").exists()
             _run(f"train --resume {where}" if goes_on else f"train --recipe {recipe} {TRAINING} {where}")
         _run(f"eval --run {model} --clips 2 --crops 3 --out-dir {shlex.quote(str(run / EVALUATION))} {space}")
-        results[model] = _metrics(run)
+        results[model] = read_metrics(run / EVALUATION)
     comparison = table("model", "#top-1", "sees the order of frames")
     for model, metrics in results.items():
-        comparison.add_row(model.upper(), f"{100 * metrics['top1']:.1f} %", "yes" if model == "tsm" else "no")
+        comparison.add_row(model.upper(), f"{percent(metrics['top1'], 1)} %", "yes" if model == "tsm" else "no")
     console.print(comparison)
     for model in results:
         console.print(f"report: {folder / 'runs' / model / EVALUATION / 'report.html'}", markup=False)
@@ -63,9 +64,3 @@ def _run(command: str) -> None:
 
     console.print(f"\n[bold]$ actcli {command}[/]")
     app(shlex.split(command), standalone_mode=False)
-
-
-def _metrics(run: Path) -> Any:
-    import json
-
-    return json.loads((run / EVALUATION / "metrics.json").read_text())

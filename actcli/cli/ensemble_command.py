@@ -1,14 +1,17 @@
 """``actcli ensemble``: fuse the scores of several evaluations."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from actcli.cli._console import console, table
+from actcli.cli._console import console, percent, table
 from actcli.cli._options import HERE, WorkspaceOption
 from actcli.cli._workspace import Workspace
 from actcli.errors import ActcliError
+
+if TYPE_CHECKING:
+    from actcli.engine.results import Metrics
 
 
 def ensemble_command(
@@ -33,7 +36,7 @@ def ensemble_command(
     _check_dataset(folders, metrics)
     shards = scored_shards(metrics[0])
     shares = numbers or [1.0] * len(folders)
-    result = {
+    result: Metrics = {
         **metrics[0],
         **summarise(fused),
         **details(fused, shards.card.classes),
@@ -52,13 +55,13 @@ def ensemble_command(
     write_evaluation(target, fused, plain_numbers(result), shards, result["split"], result["split_id"])
     numbers_table = table("evaluation", "#weight", "#top-1", "#top-5", "#mean class")
     for folder, share, part in zip([*map(str, folders), "fused"], [*shares, None], [*metrics, result], strict=True):
-        accuracies = [f"{100 * part[name]:.2f}" for name in ("top1", "top5", "mean_class_accuracy")]
+        accuracies = [percent(share) for share in (part["top1"], part["top5"], part["mean_class_accuracy"])]
         numbers_table.add_row(folder, "" if share is None else f"{share:g}", *accuracies)
     console.print(numbers_table)
     console.print(f"report: {target / 'report.html'}", markup=False)
 
 
-def _check_dataset(folders: list[Path], metrics: list[dict[str, Any]]) -> None:
+def _check_dataset(folders: list[Path], metrics: list["Metrics"]) -> None:
     """Refuse other datasets and splits, whose keys and labels may be the same by chance."""
     tested = [f"{part['dataset']}, {part['split']}, split set {part['split_id']}" for part in metrics]
     for folder, other in zip(folders, tested, strict=True):

@@ -1,11 +1,11 @@
 """``actcli eval``: a run to its scores."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from actcli.cli._console import Progress, console, print_note, table
+from actcli.cli._console import Progress, console, percent, print_note, print_split_sets, table
 from actcli.cli._options import (
     CACHE_BYTES,
     DATA,
@@ -108,7 +108,7 @@ def eval_command(
 
     Without --crops and --clips the test of the run's recipe is used, as published.
     """
-    from actcli.engine.evaluator import EvalOptions, RunChoice, newest_per_split_set, options_for_run
+    from actcli.engine.evaluator import AskedTest, EvalOptions, RunChoice, newest_per_split_set, options_for_run
     from actcli.engine.hardware import Hardware
     from actcli.engine.protocols import AskedViews
     from actcli.engine.runs import find_run
@@ -118,7 +118,8 @@ def eval_command(
     hardware = Hardware(device, 1, num_workers(workers), loader, cache_dir=cached, cache_bytes=cache_bytes)
     subset = make_subset(classes, fraction, max_clips_per_class, exclude_keys)
     space = Workspace(workspace)
-    asked: dict[str, Any] = {
+    asked: AskedTest = {
+        "out_dir": out_dir,
         "views": AskedViews(clips, crops, size, scale_size, sampling),
         "split": split,
         "batch_size": batch_size,
@@ -129,21 +130,23 @@ def eval_command(
     if weights is not None:
         first, *others = shards_dir or [str(space.shard_dataset(None))]
         results = weights.with_suffix("") / "eval"
-        asked |= {"joined": tuple(others), "subset": subset, "split_id": split_id or "1"}
-        _evaluate(EvalOptions(weights, first, results, out_dir, **asked), hardware)
+        options = EvalOptions(
+            weights, first, results, joined=tuple(others), subset=subset, split_id=split_id or "1", **asked
+        )
+        _evaluate(options, hardware)
         return
     if all_splits:
         found = {}
         for folder in newest_per_split_set(space.runs):
             options = options_for_run(RunChoice(folder, checkpoint, tuple(shards_dir or ()), subset), **asked)
             found[options.split_id] = _evaluate(options, hardware)
-        _print_split_sets(found)
+        print_split_sets(found, "top-1")
         return
     chosen = find_run(space.runs, str(run_dir) if run_dir else run)
     if run is None and run_dir is None:
         console.print(f"evaluating the newest run, {chosen.name}", markup=False)
     choice = RunChoice(chosen, checkpoint, tuple(shards_dir or ()), subset, split_id)
-    _evaluate(options_for_run(choice, out_dir=out_dir, **asked), hardware)
+    _evaluate(options_for_run(choice, **asked), hardware)
 
 
 def _check_choice(ctx: typer.Context, weights: Path | None, all_splits: bool) -> None:
@@ -163,7 +166,7 @@ def _refuse(flag: str, others: set[str]) -> None:
         raise typer.BadParameter(f"{flag} says already what is evaluated; leave out {listed}.")
 
 
-def _evaluate(options: "EvalOptions", hardware: "Hardware") -> float:
+def _evaluate(options: "EvalOptions", hardware: "Hardware") -> float | None:
     from actcli.engine.evaluator import evaluate
 
     with Progress("evaluate", "batches") as bar:
@@ -174,7 +177,7 @@ def _evaluate(options: "EvalOptions", hardware: "Hardware") -> float:
         metrics["dataset"],
         metrics["split"],
         str(metrics["num_clips"]),
-        *(f"{100 * metrics[name]:.2f}" for name in ("top1", "top5", "mean_class_accuracy")),
+        *map(percent, (metrics["top1"], metrics["top5"], metrics["mean_class_accuracy"])),
     )
     console.print(numbers)
     console.print(f"test: {metrics['protocol']}", markup=False)
@@ -183,12 +186,4 @@ def _evaluate(options: "EvalOptions", hardware: "Hardware") -> float:
     if metrics["left_out"]:
         print_note(f"left out: {metrics['left_out']}")
     console.print(f"report: {result.out_dir / 'report.html'}", markup=False)
-    return float(metrics["top1"])
-
-
-def _print_split_sets(found: dict[str, float]) -> None:
-    summary = table("split set", "#top-1")
-    for split_id, top1 in found.items():
-        summary.add_row(split_id, f"{100 * top1:.2f}")
-    summary.add_row("mean", f"{100 * sum(found.values()) / len(found):.2f}")
-    console.print(summary)
+    return metrics["top1"]

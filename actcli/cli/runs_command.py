@@ -4,7 +4,7 @@ import time
 
 import typer
 
-from actcli.cli._console import cell, console, duration, table
+from actcli.cli._console import cell, console, duration, percent, table
 from actcli.cli._options import HERE, WorkspaceOption
 from actcli.cli._workspace import Workspace
 
@@ -34,7 +34,7 @@ def runs_command(workspace: WorkspaceOption = HERE) -> None:
             cell(state.run_dir.name),
             "finished" if state.finished else "unfinished",
             f"{len(state.epochs)}/{state.config.recipe.epochs}",
-            "-" if state.best_top1 is None else f"{100 * state.best_top1:.2f}",
+            percent(state.best_top1),
             _age(time.time() - touched),
         )
     console.print(listing)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from actcli.cli._completion import complete_recipes
-from actcli.cli._console import console, print_note, table
+from actcli.cli._console import console, print_note, print_split_sets, table
 from actcli.cli._options import (
     CACHE_BYTES,
     DATA,
@@ -301,7 +301,7 @@ def train_command(
     if resume and flags == ["--all-splits"] and run_dir is None and micro_batch is None:
         configs = newest_on_all_split_sets(space.runs)
         runs = ((config.split_id, same_run(config, space.runs, print_note, epochs)) for config in configs)
-        _print_split_sets({split_id: _train(run, hardware, dry_run) for split_id, run in runs})
+        print_split_sets({split_id: _train(run, hardware, dry_run) for split_id, run in runs}, "best top-1")
         return
     if resume and not flags:
         unfinished = run_dir or newest_run(space.runs)
@@ -361,7 +361,7 @@ def train_command(
             run = new_run(config, space.runs, folder, print_note)
         best[part.split_id] = _train(run, hardware, dry_run)
     if all_splits:
-        _print_split_sets(best)
+        print_split_sets(best, "best top-1")
 
 
 def _other_flags(ctx: typer.Context) -> list[str]:
@@ -408,13 +408,3 @@ def _print_plan(run: "Run", hardware: "Hardware") -> None:
     for name, value in plan.rows():
         listing.add_row(name, value)
     console.print(listing)
-
-
-def _print_split_sets(best: dict[str, float | None]) -> None:
-    summary = table("split set", "#best top-1")
-    known = [top1 for top1 in best.values() if top1 is not None]
-    for split_id, top1 in best.items():
-        summary.add_row(split_id, "-" if top1 is None else f"{100 * top1:.2f}")
-    if len(known) == len(best):
-        summary.add_row("mean", f"{100 * sum(known) / len(known):.2f}")
-    console.print(summary)

@@ -68,7 +68,7 @@ def _last_maps(model: nn.Module) -> Iterator[list[Tensor]]:
     """The newest output of any layer that is ``[N, C, H, W]`` with places to tell apart."""
     found: list[Tensor] = []
 
-    def look(_module: nn.Module, _inputs: Any, output: Any) -> None:
+    def look(_module: nn.Module, _inputs: object, output: object) -> None:
         if isinstance(output, Tensor) and output.dim() == 4 and min(output.shape[-2:]) > 1 and output.requires_grad:
             found[:] = [output]
 

@@ -3,8 +3,9 @@
 import pickle
 import sys
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import torch
 
@@ -14,7 +15,7 @@ from actcli.files import open_regular, written_whole
 CHECKPOINT_VERSION = 2
 
 
-def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
+def save_checkpoint(path: Path, state: Mapping[str, object]) -> None:
     """Write tensors and plain data; a crash while writing leaves the file that was there.
 
     Raises:
@@ -32,14 +33,14 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
         ) from error
 
 
-def _save(state: dict[str, Any], file: BinaryIO) -> None:
+def _save(state: Mapping[str, object], file: BinaryIO) -> None:
     try:
         torch.save(state, file)
     except RuntimeError as error:  # torch's complaint about an unfinished file; what stopped it comes before
         raise error.__context__ or error from None
 
 
-def load_checkpoint(path: Path) -> dict[str, Any]:
+def load_checkpoint(path: Path) -> dict[str, object]:
     """Read a checkpoint; it can hold tensors and plain data only, so nothing in it can run.
 
     Raises:
@@ -52,7 +53,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
             if damaged is not None:
                 raise ActcliError(f"{path} is damaged (in {damaged}). Start the training anew, or restore the file.")
             file.seek(0)
-            state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
+            state = torch.load(file, map_location="cpu", weights_only=True)
         version = state["version"]
     except FileNotFoundError as error:
         raise ActcliError(f"{path} does not exist: the run was stopped before its first checkpoint.") from error
@@ -68,11 +69,10 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
             f"{path} has version {version}, this actcli reads {CHECKPOINT_VERSION}. Continue it with the actcli that "
             "wrote it, or start a new run."
         )
-    interned: dict[str, Any] = _interned(state)
-    return interned
+    return {sys.intern(name): _interned(value) for name, value in state.items()}
 
 
-def _interned(value: Any) -> Any:
+def _interned(value: object) -> object:
     """The same with names that are the program's own strings.
 
     A pickle writes a string once and refers to it afterwards, so that the next checkpoint has the very bytes of an

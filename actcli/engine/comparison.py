@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import binomtest
 
-from actcli.engine.metrics import Scores, class_accuracies, confusion_matrix, summarise
+from actcli.engine.metrics import Accuracies, Scores, class_accuracies, confusion_matrix, summarise
 from actcli.engine.reporting import EpochReport
 from actcli.engine.results import SCORES_NAME, read_metrics, read_scores
 from actcli.engine.runs import CONFIG_NAME, find_run, read_state
@@ -43,7 +43,7 @@ class Contestant:
         return np.asarray(self.scores.logits.argmax(1) == self.scores.labels)
 
     @property
-    def accuracies(self) -> dict[str, float]:
+    def accuracies(self) -> Accuracies:
         """Top-1, top-5 and mean class accuracy, 0..1."""
         return summarise(self.scores)
 

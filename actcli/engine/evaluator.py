@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TypedDict, Unpack
 
 import torch
 
@@ -12,13 +12,22 @@ from actcli.engine.metrics import Scores, details, summarise
 from actcli.engine.protocols import AskedViews, TestViews, choose_views
 from actcli.engine.recipes import Precision, Protocol, read_fields
 from actcli.engine.report import write_report
-from actcli.engine.results import METRICS_NAME, SCORES_NAME, plain_numbers, write_metrics, write_scores
+from actcli.engine.results import (
+    METRICS_NAME,
+    SCORES_NAME,
+    Metrics,
+    RunFacts,
+    SelectionFacts,
+    plain_numbers,
+    write_metrics,
+    write_scores,
+)
 from actcli.engine.runs import RunConfig, list_runs, read_state, weights_path
 from actcli.engine.scoring import score_split
 from actcli.engine.splits import VIEWS_PER_STEP, open_test
 from actcli.errors import ActcliError
 from actcli.files import check_writable
-from actcli.models import VideoModel, load_weights, profile_model
+from actcli.models import VideoModel, WeightFacts, load_weights, profile_config
 from actcli.shards import WHOLE, Selection, ShardSet, Subset, select_shards
 
 REPORT_NAME = "report.html"
@@ -64,7 +73,7 @@ class EvalOptions:
 class Evaluation:
     """What an evaluation found and where it is."""
 
-    metrics: dict[str, Any]
+    metrics: Metrics
     """As in ``metrics.json``."""
     out_dir: Path
     """Folder of the results."""
@@ -88,7 +97,19 @@ class RunChoice:
     """Split set; that of the training unless given."""
 
 
-def options_for_run(choice: RunChoice, **asked: Any) -> EvalOptions:
+class AskedTest(TypedDict, total=False):
+    """Fields of ``EvalOptions`` that say how a test is made, whatever it is of."""
+
+    out_dir: Path | None
+    views: AskedViews
+    split: str | None
+    batch_size: int | None
+    precision: Precision
+    keep_views: bool
+    command: str
+
+
+def options_for_run(choice: RunChoice, **asked: Unpack[AskedTest]) -> EvalOptions:
     """The evaluation of a run; ``asked`` are further fields of :class:`EvalOptions`.
 
     Raises:
@@ -149,11 +170,11 @@ def evaluate(
         ActcliError: Classes of weights and dataset differ, the views do not exist, or nothing can be written.
     """
     fabric = launch(hardware, options.precision)
-    model, metadata = load_weights(options.weights)
-    shards = _open_shards(options, metadata, note)
+    model, facts = load_weights(options.weights)
+    shards = _open_shards(options, facts, note)
     split = options.split or shards.card.evaluation_split(options.split_id)
-    _check_classes(options, metadata, shards)
-    views = published_views(options.views, model, metadata, note)
+    _check_classes(options, facts, model.num_classes, shards)
+    views = published_views(options.views, model, facts, note)
     out_dir = options.out_dir or options.results_dir / _folder_name(options, split, views, shards)
     loader = open_test(
         shards,
@@ -171,17 +192,16 @@ def evaluate(
     with loader:
         check_writable(out_dir)  # only now, so that an evaluation that does not fit together leaves no folder
         scores = score_split(model, loader, model.input_spec, fabric, keep_views=options.keep_views, progress=told)
-    metrics = _metrics(options, scores, shards, split, model, metadata, views)
-    metrics = plain_numbers({**metrics, "num_without_flow": loader.num_without_flow})
+    metrics = plain_numbers(_metrics(options, scores, shards, split, model, facts, views, loader.num_without_flow))
     if fabric.is_global_zero:
         _say_state(metrics, note)
         write_evaluation(out_dir, scores, metrics, shards, split, options.split_id)
     return Evaluation(metrics, out_dir, views)
 
 
-def _open_shards(options: EvalOptions, metadata: dict[str, Any], note: Note) -> ShardSet:
+def _open_shards(options: EvalOptions, facts: WeightFacts, note: Note) -> ShardSet:
     """The clips to score, their labels counted as the model counts them where it knows more classes."""
-    roots, own = (options.shards, *options.joined), metadata.get("classes")
+    roots, own = (options.shards, *options.joined), facts.get("classes")
     shards = select_shards(roots, options.subset)
     if own is None or not set(shards.card.classes) < set(own):
         return shards
@@ -189,7 +209,7 @@ def _open_shards(options: EvalOptions, metadata: dict[str, Any], note: Note) -> 
     return select_shards(roots, options.subset, labelled_as=own)
 
 
-def scored_shards(metrics: dict[str, Any], only_keys: Sequence[str] = ()) -> ShardSet:
+def scored_shards(metrics: Metrics, only_keys: Sequence[str] = ()) -> ShardSet:
     """The shards of an evaluation, as its ``metrics.json`` tells: the same clips with the same labels.
 
     With ``only_keys``, these of its clips alone.
@@ -197,29 +217,27 @@ def scored_shards(metrics: dict[str, Any], only_keys: Sequence[str] = ()) -> Sha
     Raises:
         ActcliError: They are not there any more, or hold other clips.
     """
-    chosen = metrics.get("selection") or {}
+    chosen: SelectionFacts = metrics.get("selection") or {}
     subset = read_fields(Subset, chosen.get("subset") or {}, "the selection in metrics.json")
     if only_keys:
         subset = replace(subset.of_tests(), only_keys=tuple(only_keys))
     return select_shards((metrics["shards"], *chosen.get("joined", ())), subset, chosen.get("labelled_as", ()))
 
 
-def published_views(
-    asked: AskedViews, model: VideoModel, metadata: dict[str, Any], note: Note = lambda _: None
-) -> TestViews:
+def published_views(asked: AskedViews, model: VideoModel, facts: WeightFacts, note: Note = lambda _: None) -> TestViews:
     """``asked``, filled up with the test that the weights say is theirs."""
-    published = read_fields(Protocol, metadata.get("test") or {}, "the test in the metadata of the weights")
+    published = read_fields(Protocol, facts.get("test") or {}, "the test in the metadata of the weights")
     return choose_views(
         asked,
         published,
-        training_size=metadata.get("size") or model.input_spec.size,
-        trained_with=metadata.get("sampling") or "segments",
+        training_size=facts.get("size") or model.input_spec.size,
+        trained_with=facts.get("sampling") or "segments",
         note=note,
     )
 
 
 def write_evaluation(
-    out_dir: Path, scores: Scores, metrics: dict[str, Any], shards: ShardSet, split: str, split_id: str
+    out_dir: Path, scores: Scores, metrics: Metrics, shards: ShardSet, split: str, split_id: str
 ) -> None:
     """Write ``scores.parquet``, ``metrics.json`` and ``report.html``.
 
@@ -257,7 +275,7 @@ def _is_as_validated(options: EvalOptions) -> bool:
     return (options.shards, options.joined, options.subset) == own
 
 
-def _say_state(metrics: dict[str, Any], note: Note) -> None:
+def _say_state(metrics: Metrics, note: Note) -> None:
     run = metrics["run"]
     if run and not run["finished"]:
         note(f"this run was {run['state']}; continue it with: actcli train --resume --run-dir {run['folder']}")
@@ -265,9 +283,8 @@ def _say_state(metrics: dict[str, Any], note: Note) -> None:
         note(f"this run was continued with other settings: {change}")
 
 
-def _check_classes(options: EvalOptions, metadata: dict[str, Any], shards: ShardSet) -> None:
-    own, found = metadata.get("classes"), list(shards.card.classes)
-    num_classes = metadata["model"]["num_classes"]
+def _check_classes(options: EvalOptions, facts: WeightFacts, num_classes: int, shards: ShardSet) -> None:
+    own, found = facts.get("classes"), list(shards.card.classes)
     if own is not None and list(own) != found:
         same = "the same classes in another order" if sorted(own) == sorted(found) else f"{len(found)} other classes"
         raise ActcliError(
@@ -285,14 +302,16 @@ def _metrics(
     shards: ShardSet,
     split: str,
     model: VideoModel,
-    metadata: dict[str, Any],
+    facts: WeightFacts,
     views: TestViews,
-) -> dict[str, Any]:
-    profile = profile_model(**model.config, size=views.size)
+    num_without_flow: int,
+) -> Metrics:
+    profile = profile_config(model.config, views.size)
     return {
         **summarise(scores),
         **details(scores, shards.card.classes),
         "num_clips": len(scores.keys),
+        "num_without_flow": num_without_flow,
         "coverage": asdict(shards.card.split_coverage[options.split_id][split]),
         "gflops_per_view": profile.macs / 1e9,
         "num_views": views.num_views,
@@ -309,15 +328,15 @@ def _metrics(
         "left_out": shards.left_out(split, options.split_id),
         "split": split,
         "split_id": options.split_id,
-        "model": model.config["name"],
+        "model": str(model.config["name"]),
         "weights": options.weights.name,
         "command": options.command,
-        "trained": metadata.get("source"),
+        "trained": facts.get("source"),
         "run": None if options.run_dir is None else _run_facts(options.run_dir),
     }
 
 
-def _run_facts(run_dir: Path) -> dict[str, Any]:
+def _run_facts(run_dir: Path) -> RunFacts:
     state = read_state(run_dir)
     return {
         "folder": str(run_dir),

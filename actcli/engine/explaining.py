@@ -5,7 +5,6 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -23,7 +22,7 @@ from actcli.engine.splits import open_test
 from actcli.errors import ActcliError
 from actcli.ingest.loose import SPLIT, LooseClip, find_videos
 from actcli.loaders import Loader
-from actcli.models import VideoModel, load_weights
+from actcli.models import VideoModel, WeightFacts, load_weights
 from actcli.shards import ShardSet
 
 Note = Callable[[str], None]
@@ -72,21 +71,21 @@ def explain_videos(
     Raises:
         ActcliError: No video can be read, or the model has no such class or sees optical flow.
     """
-    model, metadata = _load(weights)
+    model, facts = _load(weights)
     videos = [LooseClip(video) for video in find_videos(map(Path, paths))]
     if not videos:
         raise ActcliError(
             f"there is no video in {', '.join(map(str, paths)) or 'what was given'}. Name files or folders."
         )
-    with packed_videos(videos, metadata, class_names_of(model, metadata), hardware) as (shards, outcomes):
+    with packed_videos(videos, facts, class_names_of(model, facts), hardware) as (shards, outcomes):
         for video, outcome in zip(videos, outcomes, strict=True):
             if not outcome.is_ok:
                 note(f"{video.path} cannot be read: {outcome.message or outcome.error}")
         if shards is None:
             raise ActcliError("none of the videos can be read.")
         shown = {number: _Shown(str(video.path), "") for number, video in enumerate(videos)}
-        loader = _open(model, metadata, shards, SPLIT, "1", hardware, note)
-        return [one for _, one in _explain(model, metadata, loader, shown, out_dir, class_name)]
+        loader = _open(model, facts, shards, SPLIT, "1", hardware, note)
+        return [one for _, one in _explain(model, facts, loader, shown, out_dir, class_name)]
 
 
 def explain_worst(
@@ -103,7 +102,7 @@ def explain_worst(
     Raises:
         ActcliError: There is no such evaluation or class, no clip has a label, or the model sees optical flow.
     """
-    model, metadata = _load(weights)
+    model, facts = _load(weights)
     metrics, scores = read_metrics(evaluation), read_scores(evaluation)
     labelled = np.flatnonzero(scores.labels >= 0)
     if not len(labelled):
@@ -114,27 +113,27 @@ def explain_worst(
     whole = scored_shards(metrics)
     names = dict(zip(whole.index(split, split_id).keys.tolist(), whole.clip_names(split, split_id), strict=True))
     keys = scores.keys[worst].tolist()
-    classes = class_names_of(model, metadata)
+    classes = class_names_of(model, facts)
     shown = {key: _Shown(names[key], classes[scores.labels[n]]) for key, n in zip(keys, worst, strict=True)}
     few = scored_shards(metrics, [f"{key:09d}" for key in keys])
-    loader = _open(model, metadata, few, split, split_id, hardware, note)
-    found = dict(_explain(model, metadata, loader, shown, out_dir, class_name))
+    loader = _open(model, facts, few, split, split_id, hardware, note)
+    found = dict(_explain(model, facts, loader, shown, out_dir, class_name))
     return [found[key] for key in keys]
 
 
-def _load(weights: Path) -> tuple[VideoModel, dict[str, Any]]:
-    model, metadata = load_weights(weights)
+def _load(weights: Path) -> tuple[VideoModel, WeightFacts]:
+    model, facts = load_weights(weights)
     if model.input_spec.modality != "rgb":
         raise ActcliError(
             f"{model.config['name']} sees {model.input_spec.modality}; where a model looks is shown for RGB "
             f"frames only."
         )
-    return model.eval(), metadata
+    return model.eval(), facts
 
 
 def _open(
     model: VideoModel,
-    metadata: dict[str, Any],
+    facts: WeightFacts,
     shards: ShardSet,
     split: str,
     split_id: str,
@@ -142,7 +141,7 @@ def _open(
     note: Note,
 ) -> Loader:
     """One look at each clip: the middle crop of its frames."""
-    views = published_views(AskedViews(clips=1, crops=1), model, metadata, note)
+    views = published_views(AskedViews(clips=1, crops=1), model, facts, note)
     fabric = launch(hardware, "32-true")
     return open_test(
         shards,
@@ -159,14 +158,14 @@ def _open(
 
 def _explain(
     model: VideoModel,
-    metadata: dict[str, Any],
+    facts: WeightFacts,
     loader: Loader,
     shown: dict[int, _Shown],
     out_dir: Path,
     class_name: str | None,
 ) -> Iterator[tuple[int, Explanation]]:
     """Key and explanation of each clip."""
-    classes = class_names_of(model, metadata)
+    classes = class_names_of(model, facts)
     if class_name is not None and class_name not in classes:
         close = difflib.get_close_matches(class_name, classes, 1)
         hint = f"did you mean {close[0]!r}?" if close else f"its classes are: {', '.join(classes[:_MAX_CLASSES])} …"

@@ -8,23 +8,25 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, cast, get_args
+from typing import Literal, cast, get_args
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
+from torch.export import ExportedProgram
 
 from actcli.engine.inputs import model_inputs
 from actcli.errors import ActcliError
 from actcli.files import written_whole
 from actcli.loaders import open_loader
 from actcli.loaders.plan import Modality
-from actcli.models import VideoModel, load_weights
+from actcli.models import VideoModel, WeightFacts, load_weights
 from actcli.models.profile import example_inputs
 from actcli.shards import ShardSet
 
 Format = Literal["onnx", "torch"]
-Run = Callable[[Sequence[Tensor]], np.ndarray[Any, Any]]
+Run = Callable[[Sequence[Tensor]], NDArray[np.floating]]
 """Scores of the inputs by an exported model."""
 METADATA_KEY = "actcli"
 """Key of the JSON text in the metadata of an exported model."""
@@ -70,9 +72,9 @@ def export_model(
         raise ActcliError(f"form is {form!r}; allowed are: {', '.join(get_args(Format))}.")
     if path.exists() and path.samefile(weights):
         raise ActcliError(f"{path} holds the weights themselves. Name another file with --out.")
-    model, metadata = load_weights(weights)
+    model, facts = load_weights(weights)
     model.eval()
-    side = size or metadata.get("size") or model.input_spec.size
+    side = size or facts.get("size") or model.input_spec.size
     inputs = _random_inputs(model, side, batch_size=2)
     real = [] if shards is None else real_inputs(model, side, shards)
     try:
@@ -81,7 +83,7 @@ def export_model(
             program = torch.export.export(model, inputs, dynamic_shapes=free)
     except Exception as error:  # the exporter raises whatever its stages raise
         raise ActcliError(f"{model.config['name']} cannot be exported at {side} px: {_first_line(error)}") from error
-    described = json.dumps(describe(model, metadata, side), ensure_ascii=False)
+    described = json.dumps(describe(model, facts, side), ensure_ascii=False)
     write, read = (_write_onnx, _read_onnx) if form == "onnx" else (_write_torch, _read_torch)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -99,14 +101,14 @@ def export_model(
     return Exported(path, shapes, difference, sum(len(clips[0]) for clips in real))
 
 
-def describe(model: VideoModel, metadata: dict[str, Any], size: int) -> dict[str, Any]:
+def describe(model: VideoModel, facts: WeightFacts, size: int) -> dict[str, object]:
     """What a program needs to feed the model and read its scores, as plain data."""
     return {
         "model": dict(model.config),
-        "classes": metadata.get("classes"),
+        "classes": facts.get("classes"),
         "input": {**asdict(model.input_spec), "size": size, "num_frames": model.num_frames, "layout": "B T C H W"},
-        "sampling": metadata.get("sampling"),
-        "test": metadata.get("test"),
+        "sampling": facts.get("sampling"),
+        "test": facts.get("test"),
         "output": "logits, one row per clip",
     }
 
@@ -152,7 +154,7 @@ def _difference(model: VideoModel, compared: Sequence[tuple[Tensor, ...]], run: 
     return largest
 
 
-def _write_onnx(program: Any, inputs: Sequence[Tensor], described: str, path: Path) -> None:
+def _write_onnx(program: ExportedProgram, inputs: Sequence[Tensor], described: str, path: Path) -> None:
     try:
         import onnxruntime  # noqa: F401 (its absence is better known before the work than after)
         import onnxscript  # noqa: F401
@@ -171,14 +173,14 @@ def _read_onnx(path: Path) -> Run:
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     names = [given.name for given in session.get_inputs()]
 
-    def run(inputs: Sequence[Tensor]) -> np.ndarray[Any, Any]:
+    def run(inputs: Sequence[Tensor]) -> NDArray[np.floating]:
         feed = {name: tensor.numpy() for name, tensor in zip(names, inputs, strict=True)}
         return np.asarray(session.run(None, feed)[0])
 
     return run
 
 
-def _write_torch(program: Any, inputs: Sequence[Tensor], described: str, path: Path) -> None:
+def _write_torch(program: ExportedProgram, inputs: Sequence[Tensor], described: str, path: Path) -> None:
     with path.open("wb") as file:
         torch.export.save(program, file, extra_files={METADATA_KEY: described})
 
@@ -187,7 +189,7 @@ def _read_torch(path: Path) -> Run:
     with path.open("rb") as file:
         module = torch.export.load(file).module()
 
-    def run(inputs: Sequence[Tensor]) -> np.ndarray[Any, Any]:
+    def run(inputs: Sequence[Tensor]) -> NDArray[np.floating]:
         with torch.inference_mode():
             scores: Tensor = module(*inputs)
         return scores.numpy()

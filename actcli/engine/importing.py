@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
 
 from actcli.engine.recipes import Protocol
 from actcli.errors import ActcliError
@@ -12,8 +11,9 @@ from actcli.loaders.originals import find_sampling
 from actcli.models import (
     ImportReport,
     VideoModel,
+    WeightFacts,
     checkpoint_num_classes,
-    create_model,
+    create_from_config,
     import_checkpoint,
     load_weights,
     save_weights,
@@ -48,7 +48,7 @@ class ImportRequest:
     """Our model; needed where the names fit several."""
     num_classes: int | None = None
     """Classes; those of the checkpoint unless given."""
-    options: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, object] = field(default_factory=dict)
     """Options of ``create_model``; needed where names and shapes cannot tell them."""
     sampling: str | None = None
     """Sampling of the training; that of the original code unless given."""
@@ -95,20 +95,20 @@ def import_original(request: ImportRequest) -> Imported:
     _check_target(path)
     classes = list(ShardSet.open(request.classes_from).card.classes) if request.classes_from else None
     model, known = _model(request, classes)
-    if classes and len(classes) != model.config["num_classes"]:
+    if classes and len(classes) != model.num_classes:
         raise ActcliError(
             f"{request.classes_from} has {len(classes)} classes, the model {model.config['num_classes']}. Name "
             f"shards of the classes that the checkpoint was trained on."
         )
     report = import_checkpoint(request.checkpoint, request.source, model, request.allow_partial)
-    metadata = {
+    facts: WeightFacts = {
         "classes": classes or known,
         "sampling": sampling,
         "size": model.input_spec.size,
         "test": vars(test),
         "source": f"{request.source} checkpoint {request.checkpoint.name}",
     }
-    save_weights(model, path, metadata)
+    save_weights(model, path, facts)
     return Imported(path, model, report, sampling, test)
 
 
@@ -117,8 +117,8 @@ def _model(request: ImportRequest, classes: Sequence[str] | None) -> tuple[Video
     if request.onto is not None:
         if request.model or request.num_classes or request.options:
             raise ActcliError("with onto (--onto) the model is that of the weights; leave out the model's options.")
-        model, metadata = load_weights(request.onto)
-        return model, metadata.get("classes")
+        model, facts = load_weights(request.onto)
+        return model, facts.get("classes")
     matlab = is_matconvnet(request.checkpoint)
     if matlab and request.source != "stmulnet":
         raise ActcliError(f"{request.checkpoint} is a .mat file, which only --from stmulnet reads.")
@@ -129,7 +129,7 @@ def _model(request: ImportRequest, classes: Sequence[str] | None) -> tuple[Video
     count = request.num_classes or (
         len(classes) if classes else checkpoint_num_classes(request.checkpoint, request.source)
     )
-    return create_model(name, num_classes=count, **{**identity.options, **request.options}), None
+    return create_from_config({"name": name, "num_classes": count, **identity.options, **request.options}), None
 
 
 def _check_told(request: ImportRequest, identity: Identity, name: str | None) -> None:

@@ -1,13 +1,12 @@
 """The model that a training starts from."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
 
 from actcli.engine.runs import RunConfig
 from actcli.errors import ActcliError
-from actcli.models import VideoModel, create_model, load_weights
+from actcli.models import VideoModel, create_from_config, load_weights
 from actcli.words import counted
 
 _NUM_NAMED = 3
@@ -22,14 +21,13 @@ def build_model(config: RunConfig, classes: Sequence[str], note: Callable[[str],
     """
     recipe = config.recipe
     torch.manual_seed(recipe.seed)
-    options: dict[str, Any] = {"num_frames": recipe.num_frames, **recipe.model_options}
     if config.init is None:
-        return create_model(recipe.model, num_classes=len(classes), pretrained=recipe.pretrained, **options)
+        return create_from_config(recipe.model_config(len(classes)), recipe.pretrained)
     source, metadata = load_weights(config.init)
-    found = int(source.config["num_classes"])
+    found = source.num_classes
     if not config.new_head:
         _check_same_classes(config, metadata.get("classes"), found, classes)
-    model = create_model(recipe.model, num_classes=found, **options)
+    model = create_from_config(recipe.model_config(found))
     missing = set(model.state_dict()) ^ set(source.state_dict())
     if missing:
         raise ActcliError(

@@ -1,7 +1,7 @@
 """The largest batch that goes through a network at once."""
 
 from bisect import bisect_left
-from typing import Any
+from collections.abc import Mapping
 
 import torch
 
@@ -10,7 +10,7 @@ from actcli.engine.memory import is_out_of_memory, step_memory
 from actcli.engine.optimizer import build_optimizer
 from actcli.engine.recipes import Precision, Recipe
 from actcli.errors import ActcliError
-from actcli.models import VideoModel, create_model
+from actcli.models import VideoModel, create_from_config
 from actcli.models.profile import example_inputs
 
 _SPARE = 0.9
@@ -29,13 +29,13 @@ def largest_batch(recipe: Recipe, num_classes: int, device: torch.device, most: 
     Raises:
         ActcliError: Not even one clip fits.
     """
-    options: dict[str, Any] = {"num_classes": num_classes, "num_frames": recipe.num_frames, **recipe.model_options}
+    config = recipe.model_config(num_classes)
     if device.type != "cuda":
-        size = recipe.size or _on_meta(recipe, options).input_spec.size
-        found = step_memory(recipe.model, size, **options).fitting_clips(available_memory(device))
+        size = recipe.size or _on_meta(config).input_spec.size
+        found = step_memory(config, size).fitting_clips(available_memory(device))
     else:
         with device:
-            model = create_model(recipe.model, **options)
+            model = create_from_config(config)
         step = _Trial(model.to(memory_format=torch.channels_last), recipe, device)
         found = bisect_left(range(1, most + 1), True, key=lambda clips: not step.fits(clips))
         if not found:
@@ -46,10 +46,10 @@ def largest_batch(recipe: Recipe, num_classes: int, device: torch.device, most: 
     return min(most, _rounded(max(1, int(_SPARE * found))))
 
 
-def _on_meta(recipe: Recipe, options: dict[str, Any]) -> VideoModel:
+def _on_meta(config: Mapping[str, object]) -> VideoModel:
     """The network without its numbers."""
     with torch.device("meta"):
-        return create_model(recipe.model, **options)
+        return create_from_config(config)
 
 
 def _rounded(clips: int) -> int:

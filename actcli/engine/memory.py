@@ -1,15 +1,14 @@
 """What a training step takes, and how to cut a batch that does not fit."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from actcli.errors import ActcliError
-from actcli.models import create_model
+from actcli.models import create_from_config
 from actcli.models.profile import example_inputs
 
 _USABLE = 0.75
@@ -41,16 +40,15 @@ class StepMemory:
         return max(1, int((_USABLE * available - self.fixed) // self.per_clip))
 
 
-def step_memory(name: str, size: int, **options: Any) -> StepMemory:
+def step_memory(config: Mapping[str, object], size: int) -> StepMemory:
     """Count what one clip keeps for the backward pass, without allocating or computing anything.
 
     Args:
-        name: Model.
+        config: The model, as in ``VideoModel.config``.
         size: Side of the frames in pixels.
-        **options: As for :func:`create_model`, class count included.
     """
     with torch.device("meta"):
-        model = create_model(name, **options).train().to(memory_format=torch.channels_last)
+        model = create_from_config(config).train().to(memory_format=torch.channels_last)
         inputs = example_inputs(model, batch_size=_COUNTED_CLIPS, size=size)
         labels = torch.zeros(_COUNTED_CLIPS, dtype=torch.long)
     weights = {parameter.untyped_storage()._cdata for parameter in model.parameters()}

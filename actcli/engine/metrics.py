@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 import torch
@@ -29,6 +29,26 @@ class Scores:
         order = np.argsort(self.keys, kind="stable")
         views = None if self.view_logits is None else self.view_logits[order]
         return Scores(self.keys[order], self.labels[order], self.logits[order], views)
+
+
+class Accuracies(TypedDict):
+    """Shares of the clips that were recognised, 0..1; NaN where no clip has a label."""
+
+    top1: float
+    """Right at the first guess."""
+    top5: float
+    """Right among the five first."""
+    mean_class_accuracy: float
+    """Mean over the classes of the share of their clips."""
+
+
+class Details(TypedDict):
+    """What lies behind the accuracies, as plain data."""
+
+    calibration: dict[str, object]
+    """A ``Calibration``."""
+    classes: list[dict[str, object]]
+    """A ``ClassResult`` for each class that has clips."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +92,7 @@ class Calibration:
     """Of equal width."""
 
 
-def top_k_accuracy(scores: NDArray[Any], labels: NDArray[Any], k: int) -> float:
+def top_k_accuracy(scores: NDArray[np.floating], labels: NDArray[np.integer], k: int) -> float:
     """Share of clips whose label is among the ``k`` highest scores.
 
     Args:
@@ -92,7 +112,7 @@ def top_k_accuracy(scores: NDArray[Any], labels: NDArray[Any], k: int) -> float:
     return float(value)
 
 
-def confusion_matrix(scores: NDArray[Any], labels: NDArray[Any]) -> NDArray[np.int64]:
+def confusion_matrix(scores: NDArray[np.floating], labels: NDArray[np.integer]) -> NDArray[np.int64]:
     """``[K, K]`` counts: row is the label, column the guess; clips without a label are left out."""
     num_classes, scores = scores.shape[1], _two_classes(scores)
     counts = multiclass_confusion_matrix(
@@ -101,7 +121,7 @@ def confusion_matrix(scores: NDArray[Any], labels: NDArray[Any]) -> NDArray[np.i
     return np.asarray(counts.numpy(), np.int64)[:num_classes, :num_classes]
 
 
-def _two_classes(scores: NDArray[Any]) -> NDArray[Any]:
+def _two_classes(scores: NDArray[np.floating]) -> NDArray[np.floating]:
     """``scores`` with a second class that is never guessed where there is only one: torchmetrics wants two."""
     return scores if scores.shape[1] > 1 else np.pad(scores, ((0, 0), (0, 1)), constant_values=-np.inf)
 
@@ -114,7 +134,7 @@ def class_accuracies(confusion: NDArray[np.int64]) -> NDArray[np.float64]:
     return accuracies
 
 
-def summarise(scores: Scores) -> dict[str, float]:
+def summarise(scores: Scores) -> Accuracies:
     """Top-1, top-5 and mean class accuracy, each 0..1."""
     per_class = class_accuracies(confusion_matrix(scores.logits, scores.labels))
     return {
@@ -156,7 +176,7 @@ def calibration(scores: Scores, num_bins: int = 15) -> Calibration:
     return Calibration(float(sum(shares)) if shares else float("nan"), len(right), bins)
 
 
-def details(scores: Scores, classes: Sequence[str]) -> dict[str, Any]:
+def details(scores: Scores, classes: Sequence[str]) -> Details:
     """Calibration and the result of each class, as plain data."""
     return {
         "calibration": asdict(calibration(scores)),

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from dataclasses import fields as dataclass_fields
-from typing import Any
 
 import torch
 import yaml
@@ -11,14 +10,14 @@ import yaml
 from actcli.engine.recipes import Recipe, read_yaml
 from actcli.errors import ActcliError
 from actcli.loaders.originals import original_of
-from actcli.models import create_model, list_models
+from actcli.models import create_from_config, list_models
 from actcli.models.pretrained import find_imagenet
 
 _NESTED = ("model_options", "schedule")
 """Fields that hold fields."""
 
 
-def override_recipe(recipe: Recipe, values: Mapping[str, Any], settings: Sequence[str] = ()) -> Recipe:
+def override_recipe(recipe: Recipe, values: Mapping[str, object], settings: Sequence[str] = ()) -> Recipe:
     """A recipe with some numbers replaced.
 
     Args:
@@ -34,12 +33,14 @@ def override_recipe(recipe: Recipe, values: Mapping[str, Any], settings: Sequenc
     given = {name: value for name, value in values.items() if value is not None and name not in _NESTED}
     plain |= given
     for name in _NESTED:
-        inner = {field: value for field, value in values.get(name, {}).items() if value is not None}
-        plain[name] = {**plain[name], **inner}
+        inner = values.get(name)
+        if isinstance(inner, Mapping):
+            _fields(plain, name).update({field: value for field, value in inner.items() if value is not None})
     if plain["pretrained"] == "none":
         plain["pretrained"] = None
-    if "size" in given:
-        _follow_size(plain, int(given["size"]))
+    size = given.get("size")
+    if isinstance(size, int):
+        _follow_size(plain, size)
     for text in settings:
         _show_augmentation(plain, text)
         _set(plain, _in_model_options(plain, text))
@@ -57,9 +58,9 @@ def settle_pretrained(recipe: Recipe, *, explicit: bool, note: Callable[[str], N
     if recipe.pretrained is None:
         return recipe
     with torch.device("meta"):  # a wrong option is refused here, and is not taken for missing weights
-        model = create_model(recipe.model, num_classes=2, num_frames=recipe.num_frames, **recipe.model_options)
+        model = create_from_config(recipe.model_config(num_classes=2))
     try:
-        find_imagenet(model.config["backbone"], recipe.pretrained)
+        find_imagenet(str(model.config["backbone"]), recipe.pretrained)
     except ActcliError as error:
         if explicit:
             raise
@@ -68,24 +69,31 @@ def settle_pretrained(recipe: Recipe, *, explicit: bool, note: Callable[[str], N
     return recipe
 
 
-def _follow_size(plain: dict[str, Any], size: int) -> None:
+def _fields(plain: dict[str, object], name: str) -> dict[str, object]:
+    """The fields inside a field."""
+    inner = plain[name]
+    assert isinstance(inner, dict)
+    return inner
+
+
+def _follow_size(plain: dict[str, object], size: int) -> None:
     """Let what depends on the input size follow it: a transformer's grid, the test, and the short-side jitter."""
     info = next(info for info in list_models() if info.name == plain["model"])
     if "image_size" in info.options:
-        plain["model_options"]["image_size"] = size
-    plain["test"] |= {"size": None, "scale_size": None}  # the published test belongs to the published size
+        _fields(plain, "model_options")["image_size"] = size
+    _fields(plain, "test").update(size=None, scale_size=None)  # the published test belongs to the published size
     augmentation = plain["augmentation"]
-    if augmentation and augmentation["short_side"]:
+    if isinstance(augmentation, dict) and augmentation["short_side"]:
         augmentation["short_side"] = None  # in proportion to the size
 
 
-def _show_augmentation(plain: dict[str, Any], setting: str) -> None:
+def _show_augmentation(plain: dict[str, object], setting: str) -> None:
     """Write out the augmentation that a recipe leaves to its original code, so that one number of it can be changed."""
     if setting.startswith("augmentation.") and plain["augmentation"] is None:
-        plain["augmentation"] = asdict(original_of(plain["sampling"]).augmentation)
+        plain["augmentation"] = asdict(original_of(str(plain["sampling"])).augmentation)
 
 
-def _in_model_options(plain: dict[str, Any], setting: str) -> str:
+def _in_model_options(plain: dict[str, object], setting: str) -> str:
     """``shift_div=4`` as ``model_options.shift_div=4``: an option of the model is a number of the recipe too."""
     name = setting.partition("=")[0]
     options = {option for info in list_models() if info.name == plain["model"] for option in info.options}
@@ -93,16 +101,17 @@ def _in_model_options(plain: dict[str, Any], setting: str) -> str:
     return f"model_options.{setting}" if name in options - fields else setting
 
 
-def _set(plain: dict[str, Any], text: str) -> None:
+def _set(plain: dict[str, object], text: str) -> None:
     name, equals, value = text.partition("=")
     *path, last = name.split(".")
     if not equals:
         raise ActcliError(f"--set takes FIELD=VALUE, got {text!r}.")
-    inner: Any = plain
+    inner = plain
     for part in path:
-        inner = inner.setdefault(part, {})
-        if not isinstance(inner, dict):
+        found = inner.setdefault(part, {})
+        if not isinstance(found, dict):
             raise ActcliError(f"--set {text}: {part} holds no fields of its own, or is off in this recipe.")
+        inner = found
     try:
         inner[last] = read_yaml(value)
     except yaml.YAMLError as error:

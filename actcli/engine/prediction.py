@@ -6,7 +6,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +19,7 @@ from actcli.engine.splits import VIEWS_PER_STEP, open_test
 from actcli.errors import ActcliError
 from actcli.ingest.loose import SPLIT, FrameSettings, LooseClip, extract_loose, find_videos, video_seconds
 from actcli.ingest.outcome import ClipOutcome
-from actcli.models import VideoModel, load_weights
+from actcli.models import VideoModel, WeightFacts, load_weights
 from actcli.shards import ShardOptions, ShardSet, write_shards
 
 _CLIP_TIMEOUT_SECONDS = 600.0
@@ -85,7 +84,7 @@ class _Network:
     """A model with what its weights say about it."""
 
     model: VideoModel
-    metadata: dict[str, Any]
+    facts: WeightFacts
     classes: tuple[str, ...]
 
 
@@ -113,7 +112,7 @@ def predict(
         ActcliError: There are no videos, the weights cannot be read, or the model needs optical flow.
     """
     hardware = hardware or Hardware()
-    model, metadata = load_weights(options.weights)
+    model, facts = load_weights(options.weights)
     if model.input_spec.modality != "rgb":
         raise ActcliError(
             f"{model.config['name']} sees {model.input_spec.modality}, and predict makes RGB frames only. Extract the "
@@ -123,13 +122,13 @@ def predict(
     if not videos:
         where = ", ".join(map(str, paths)) or "what was given"
         raise ActcliError(f"there is no video in {where}. Name files, or a folder with videos.")
-    if metadata.get("extraction") is None:
+    if facts.get("extraction") is None:
         note("the weights do not say how their frames were made; taking a short side of 256 pixels")
     clips = [clip for video in videos for clip in _windows(video, options)]
-    network = _Network(model, metadata, class_names_of(model, metadata))
+    network = _Network(model, facts, class_names_of(model, facts))
     tell = progress or (lambda *_: None)
     read = partial(tell, "read videos")
-    with packed_videos(clips, metadata, network.classes, hardware, read) as (shards, outcomes):
+    with packed_videos(clips, facts, network.classes, hardware, read) as (shards, outcomes):
         guesses = {} if shards is None else _scores(shards, network, options, hardware, tell, note)
     return [
         Prediction(str(clip.path), guesses.get(number, ()), clip.start, clip.end, _problem(outcome))
@@ -164,20 +163,20 @@ def predict_videos(
     return predict(videos, options)
 
 
-def class_names_of(model: VideoModel, metadata: dict[str, Any]) -> tuple[str, ...]:
+def class_names_of(model: VideoModel, facts: WeightFacts) -> tuple[str, ...]:
     """Names of the classes; their numbers where the weights hold no names."""
-    return tuple(metadata.get("classes") or (str(label) for label in range(model.config["num_classes"])))
+    return tuple(facts.get("classes") or (str(label) for label in range(model.num_classes)))
 
 
 @contextmanager
 def packed_videos(
     clips: Sequence[LooseClip],
-    metadata: dict[str, Any],
+    facts: WeightFacts,
     classes: Sequence[str],
     hardware: Hardware,
     progress: Callable[[int, int], None] | None = None,
 ) -> Iterator[tuple[ShardSet | None, list[ClipOutcome]]]:
-    """Videos as shards that last as long as the ``with`` block, their frames made as ``metadata`` says.
+    """Videos as shards that last as long as the ``with`` block, their frames made as ``facts`` say.
 
     The position of a clip is its key. There are no shards where no clip can be read; the outcomes say why.
     """
@@ -187,7 +186,7 @@ def packed_videos(
         outcomes = extract_loose(
             clips,
             frames,
-            FrameSettings.of(metadata.get("extraction")),
+            FrameSettings.of(facts.get("extraction")),
             classes,
             workers=max(1, hardware.workers),
             timeout=_CLIP_TIMEOUT_SECONDS,
@@ -261,7 +260,7 @@ def _scores(
     """The likeliest classes of each clip, by its key."""
     fabric = launch(hardware, "32-true")
     model = network.model
-    views = published_views(options.views, model, network.metadata, note)
+    views = published_views(options.views, model, network.facts, note)
     loader = open_test(
         shards,
         SPLIT,

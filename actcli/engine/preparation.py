@@ -56,7 +56,7 @@ def _settle_passes(config: RunConfig, model: VideoModel, fabric: Fabric, note: N
     """Settle how many clips go through the network at once, on all processes alike; say so if not all do."""
     recipe = config.recipe
     batch_size = max(1, recipe.batch_size // fabric.world_size)
-    memory = step_memory(**model.config, size=recipe.size or model.input_spec.size)
+    memory = step_memory(model.config, recipe.size or model.input_spec.size)
     if config.micro_batch is None:
         sharing = 1 if fabric.device.type == "cuda" else fabric.world_size
         fitting = memory.fitting_clips(available_memory(fabric.device) // sharing)

@@ -1,9 +1,8 @@
 """Where a training is, counted in steps; a part of every checkpoint."""
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any
 
+from actcli.engine.recipes import read_fields
 from actcli.engine.reporting import EpochReport
 
 
@@ -23,16 +22,20 @@ class Progress:
     history: list[EpochReport] = field(default_factory=list)
     """The epochs that were done."""
 
-    def to_plain(self, loss_sum: float, correct: int, seen: int) -> dict[str, Any]:
+    def to_plain(self, loss_sum: float, correct: int, seen: int) -> dict[str, object]:
         """Plain data for a checkpoint, with the sums of all processes."""
         own = {field.name: getattr(self, field.name) for field in fields(self)}
         history = [asdict(report) for report in self.history]
         return {**own, "loss_sum": loss_sum, "correct": correct, "seen": seen, "history": history}
 
     @staticmethod
-    def from_plain(value: Mapping[str, Any]) -> "Progress":
-        """What ``to_plain`` gave; ``KeyError`` or ``TypeError`` for anything else."""
-        return Progress(**{**value, "history": [EpochReport(**report) for report in value["history"]]})
+    def from_plain(value: object) -> "Progress":
+        """What ``to_plain`` gave.
+
+        Raises:
+            ActcliError: It is anything else.
+        """
+        return read_fields(Progress, value, "its progress")
 
     def begin_epoch(self) -> None:
         """Go to the first step of the next epoch."""

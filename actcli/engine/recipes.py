@@ -5,11 +5,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, TypeVar
+from typing import Annotated, ClassVar, Literal, TypeVar
 
 import pydantic_core
 import yaml
 from pydantic import Field, TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails
 
 from actcli.engine.schedules import Schedule, StepPlace
 from actcli.errors import ActcliError
@@ -60,7 +61,7 @@ class Recipe:
     """Where the numbers come from, and what they leave open."""
     datasets: tuple[str, ...] = ()
     """Datasets it was published for; the first recipe that names the dataset is the default there."""
-    model_options: Mapping[str, Any] = field(default_factory=dict)
+    model_options: Mapping[str, object] = field(default_factory=dict)
     """Options of the model beside classes and frames."""
     num_frames: Count = 8
     """Frames (segments) per clip."""
@@ -147,12 +148,16 @@ class Recipe:
         """The rate of a step for parameters whose multiplier is 1."""
         return self.schedule.learning_rate(self.base_rate, place.epoch, self.epochs, place.step, place.num_steps)
 
-    def to_dict(self) -> dict[str, Any]:
+    def model_config(self, num_classes: int) -> dict[str, object]:
+        """``VideoModel.config`` of its model for so many classes."""
+        return {"name": self.model, "num_classes": num_classes, "num_frames": self.num_frames, **self.model_options}
+
+    def to_dict(self) -> dict[str, object]:
         """Plain data, as written to ``config.yaml``."""
-        return _plain(dataclasses.asdict(self))  # type: ignore[no-any-return]
+        return {name: _plain(value) for name, value in dataclasses.asdict(self).items()}
 
     @staticmethod
-    def from_dict(value: Mapping[str, Any], origin: str) -> "Recipe":
+    def from_dict(value: Mapping[str, object], origin: str) -> "Recipe":
         """Read plain data; ``origin`` names it in errors.
 
         Raises:
@@ -161,7 +166,7 @@ class Recipe:
         return read_fields(Recipe, value, origin)
 
 
-def read_fields(kind: type[Kind], value: Mapping[str, Any], origin: str, text: str | None = None) -> Kind:
+def read_fields(kind: type[Kind], value: object, origin: str, text: str | None = None) -> Kind:
     """A dataclass from plain data, each field and each element of a list checked.
 
     Args:
@@ -183,7 +188,7 @@ def read_fields(kind: type[Kind], value: Mapping[str, Any], origin: str, text: s
         raise ActcliError(f"{origin} holds what no recipe can ({error}).") from error
 
 
-def _say(problem: Mapping[str, Any], kind: type, text: str | None) -> str:
+def _say(problem: ErrorDetails, kind: type, text: str | None) -> str:
     """One thing wrong in words, with its place."""
     place = [part for part in problem["loc"] if not _is_union_arm(part)]
     name = ".".join(map(str, place))
@@ -206,11 +211,11 @@ def _is_union_arm(part: str | int) -> bool:
 
 def _siblings(kind: type, place: Sequence[str | int]) -> Iterator[str]:
     """The fields beside the one at ``place``."""
-    owner: Any = kind
+    owner = kind
     for part in place[:-1]:
         hint = next(field.type for field in dataclasses.fields(owner) if field.name == part)
         arms = getattr(hint, "__args__", (hint,))
-        owner = next((arm for arm in arms if dataclasses.is_dataclass(arm)), owner)
+        owner = next((arm for arm in arms if isinstance(arm, type) and dataclasses.is_dataclass(arm)), owner)
     return (field.name for field in dataclasses.fields(owner))
 
 
@@ -243,10 +248,11 @@ class _PlainLoader(yaml.SafeLoader):
         return super().compose_node(parent, index)
 
 
-def read_yaml(text: str) -> Any:
+def read_yaml(text: str) -> object:
     """The value of a YAML text without aliases; ``yaml.YAMLError``, in one line, for anything else."""
     try:
-        return yaml.load(text, Loader=_PlainLoader)
+        value: object = yaml.load(text, Loader=_PlainLoader)
+        return value
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f"line {mark.line + 1}: " if mark else ""
@@ -342,7 +348,7 @@ def _parse(text: str, name: str) -> Recipe:
     return read_fields(Recipe, {"name": name, **value}, f"recipe {name}", text)
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> object:
     if isinstance(value, Mapping):
         return {key: _plain(item) for key, item in value.items()}
     return [_plain(item) for item in value] if isinstance(value, list | tuple) else value

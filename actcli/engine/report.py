@@ -1,9 +1,8 @@
 """``report.html``: what an evaluation says and what to do next, on one page that needs nothing else."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from markupsafe import Markup
@@ -14,7 +13,9 @@ from scipy.stats import binomtest
 
 from actcli.engine.examples import ClipPictures, ShownClip
 from actcli.engine.metrics import Calibration, Scores, calibration, class_results, confusion_matrix
+from actcli.engine.recipes import read_fields
 from actcli.engine.reporting import EpochReport
+from actcli.engine.results import METRICS_NAME, Metrics
 from actcli.engine.runs import CONFIG_NAME, read_state
 from actcli.files import write_text_whole
 from actcli.pages import charts, render_page
@@ -53,14 +54,11 @@ class About:
     parameters: int = 0
 
     @staticmethod
-    def of(metrics: Mapping[str, Any]) -> "About":
+    def of(metrics: Metrics) -> "About":
         """The fields that ``metrics`` has."""
-        return About(
-            **{
-                name: metrics[name]
-                for name in About.__dataclass_fields__
-                if metrics.get(name) is not None or name in _NUMBERS
-            }
+        known = {name: value for name, value in metrics.items() if name in About.__dataclass_fields__}
+        return read_fields(
+            About, {name: value for name, value in known.items() if value is not None or name in _NUMBERS}, METRICS_NAME
         )
 
 
@@ -117,9 +115,7 @@ class Chart:
     picture: Markup
 
 
-def write_report(
-    path: Path, scores: Scores, metrics: dict[str, Any], shards: ShardSet, split: str, split_id: str
-) -> None:
+def write_report(path: Path, scores: Scores, metrics: Metrics, shards: ShardSet, split: str, split_id: str) -> None:
     """Write the page of an evaluation; it holds all it needs, and its size does not grow with the clips."""
     classes = shards.card.classes
     probabilities = softmax(scores.logits.astype(np.float64), axis=1)
@@ -229,14 +225,14 @@ def _charts(scores: Scores, reliability: Calibration, clips: ClipPictures) -> It
     yield Chart("Size", words, charts.bars(_by_size(index, rows, right), "width × height", "top-1, %"))
 
 
-def _by_quantile(values: NDArray[Any], right: NDArray[np.bool_]) -> list[charts.Bar]:
+def _by_quantile(values: NDArray[np.integer], right: NDArray[np.bool_]) -> list[charts.Bar]:
     edges = np.unique(np.quantile(values, np.linspace(0, 1, _NUM_GROUPS + 1), method="nearest"))
     places = np.clip(np.searchsorted(edges, values, side="right") - 1, 0, max(len(edges) - 2, 0))
     groups = [(values[places == number], right[places == number]) for number in range(max(len(edges) - 1, 1))]
     return [_share_bar(_range_name(inside), hits) for inside, hits in groups if len(inside)]
 
 
-def _range_name(values: NDArray[Any]) -> str:
+def _range_name(values: NDArray[np.integer]) -> str:
     low, high = int(values.min()), int(values.max())
     return str(low) if low == high else f"{low}–{high}"
 
@@ -282,9 +278,9 @@ def training_charts(epochs: Sequence[EpochReport]) -> list[Chart]:
     ]
 
 
-def _facts(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _facts(metrics: Metrics) -> list[tuple[str, str]]:
     """What tells this evaluation from others, as rows."""
-    run = metrics.get("run") or {}
+    run = metrics.get("run")
     rows = [
         ("test", metrics.get("protocol")),
         ("weights", metrics.get("weights")),

@@ -1,9 +1,10 @@
 """What a training tells whoever listens."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from actcli.engine.clock import TimeTable
+from actcli.engine.metrics import Accuracies
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,15 @@ class EpochReport:
     """0..1."""
     val_mean_class_accuracy: float | None = None
     """0..1."""
+
+    def validated(self, found: Accuracies) -> "EpochReport":
+        """The same epoch with what its validation found."""
+        return replace(
+            self,
+            val_top1=found["top1"],
+            val_top5=found["top5"],
+            val_mean_class_accuracy=found["mean_class_accuracy"],
+        )
 
 
 class Reporter(Protocol):

@@ -5,7 +5,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TypedDict, cast
 
 import numpy as np
 import pyarrow as pa
@@ -19,6 +19,72 @@ SCORES_NAME = "scores.parquet"
 METRICS_NAME = "metrics.json"
 _DIGEST = b"actcli.sha256"
 _DECIMALS = 6
+
+
+class RunFacts(TypedDict):
+    """How far the run was that the weights are from."""
+
+    folder: str
+    state: str
+    """In words."""
+    finished: bool
+    epochs_done: int
+    epochs: int
+    """What the recipe asks for."""
+    changes: list[str]
+    """What was changed when it was continued, in words."""
+
+
+class SelectionFacts(TypedDict, total=False):
+    """Which clips of which folders were scored."""
+
+    joined: Sequence[str]
+    """Further folders of shards."""
+    subset: dict[str, object]
+    """A ``Subset``."""
+    labelled_as: Sequence[str]
+    """Class list that labels count by, where it is not that of the shards."""
+
+
+class Metrics(TypedDict, total=False):
+    """``metrics.json``: what an evaluation found and what it was of.
+
+    Accuracies are 0..1, None where no clip has a label.
+    """
+
+    top1: float | None
+    top5: float | None
+    mean_class_accuracy: float | None
+    calibration: dict[str, object]
+    """A ``Calibration``."""
+    classes: list[dict[str, object]]
+    """A ``ClassResult`` for each class that has clips."""
+    num_clips: int
+    num_without_flow: int
+    """Clips that were left out because they have no flow."""
+    coverage: dict[str, int]
+    """``Coverage`` of the split: listed, ok, failed, missing."""
+    gflops_per_view: float
+    num_views: int
+    gflops: float
+    """Of all views of a clip."""
+    parameters: int
+    protocol: str
+    """The test in words."""
+    dataset: str
+    shards: str
+    selection: SelectionFacts
+    left_out: str
+    """What the subset leaves out, in words."""
+    split: str
+    split_id: str
+    model: str
+    weights: str
+    """Name of the file."""
+    command: str
+    trained: str | None
+    """Where the weights come from."""
+    run: RunFacts | None
 
 
 def write_scores(path: Path, scores: Scores, classes: Sequence[str], clips: Mapping[int, str] | None = None) -> None:
@@ -85,20 +151,20 @@ def _digest(scores: Scores) -> str:
     return digest.hexdigest()
 
 
-def write_metrics(path: Path, metrics: dict[str, Any]) -> None:
+def write_metrics(path: Path, metrics: Metrics) -> None:
     """Write ``metrics.json``."""
     with written_whole(path) as partial:
         partial.write_text(json.dumps(metrics, indent=1, ensure_ascii=False) + "\n")
 
 
-def read_metrics(folder: Path) -> dict[str, Any]:
+def read_metrics(folder: Path) -> Metrics:
     """The ``metrics.json`` of an evaluation.
 
     Raises:
         ActcliError: There is none, or it cannot be read.
     """
     try:
-        metrics = json.loads((folder / METRICS_NAME).read_text())
+        metrics: Metrics = json.loads((folder / METRICS_NAME).read_text())
         if not isinstance(metrics, dict):
             raise ValueError("no fields")
     except (OSError, ValueError, RecursionError) as error:
@@ -106,12 +172,16 @@ def read_metrics(folder: Path) -> dict[str, Any]:
     return metrics
 
 
-def plain_numbers(value: Any) -> Any:
+def plain_numbers(metrics: Metrics) -> Metrics:
     """Numbers with six decimals; one that does not exist becomes None."""
+    return cast(Metrics, _plain(metrics))
+
+
+def _plain(value: object) -> object:
     if isinstance(value, dict):
-        return {key: plain_numbers(item) for key, item in value.items()}
+        return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [plain_numbers(item) for item in value]
+        return [_plain(item) for item in value]
     if not isinstance(value, float):
         return value
     return round(value, _DECIMALS) if math.isfinite(value) else None

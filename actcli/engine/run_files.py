@@ -11,7 +11,7 @@ from actcli.engine.reporting import EpochReport, StepReport
 from actcli.engine.runs import BEST_WEIGHTS, FINISHED_NAME, LAST_WEIGHTS, RunConfig, kept_weights, write_history
 from actcli.engine.tracking import open_trackers
 from actcli.files import remove_leftovers
-from actcli.models import VideoModel, save_weights
+from actcli.models import VideoModel, WeightFacts, save_weights
 from actcli.shards import ShardCard
 
 _BYTES = 4
@@ -87,15 +87,15 @@ class RunFiles:
     def _save_weights(self, model: VideoModel, name: str, epoch: int) -> None:
         recipe = self.config.recipe
         rgb = self.card.extraction.get("rgb")
-        metadata = {
+        facts: WeightFacts = {
             "classes": list(self.card.classes),
             "sampling": recipe.sampling,
             "size": recipe.size or model.input_spec.size,
-            "test": recipe.to_dict()["test"],
+            "test": asdict(recipe.test),
             "source": f"trained on {self.config.dataset} with the recipe {recipe.name}",
             "dataset": self.config.dataset,
             "extraction": dict(rgb.settings) if rgb else None,
             "epoch": epoch,
             "ema": recipe.ema,
         }
-        save_weights(model, self.run_dir / name, metadata)
+        save_weights(model, self.run_dir / name, facts)

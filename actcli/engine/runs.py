@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -82,7 +81,9 @@ class RunConfig:
         """
         path = run_dir / CONFIG_NAME
         try:
-            value: dict[str, Any] = read_yaml(read_small_text(path))
+            value = read_yaml(read_small_text(path))
+            if not isinstance(value, dict):
+                raise TypeError("it holds no fields")
             value.pop("actcli")
         except (
             OSError,
@@ -90,7 +91,6 @@ class RunConfig:
             yaml.YAMLError,
             KeyError,
             TypeError,
-            AttributeError,
             RecursionError,
         ) as error:
             raise ActcliError(

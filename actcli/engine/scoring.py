@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from itertools import islice
-from typing import Any
+from typing import TypeVar, cast
 
 import numpy as np
 import torch
@@ -13,6 +13,8 @@ from actcli.engine.inputs import model_inputs
 from actcli.engine.metrics import Scores
 from actcli.loaders import Loader
 from actcli.models import InputSpec
+
+Part = TypeVar("Part")
 
 
 def score_split(
@@ -62,9 +64,9 @@ def score_split(
     ).sorted()
 
 
-def _gather(part: Any, fabric: Fabric) -> list[Any]:
+def _gather(part: Part, fabric: Fabric) -> list[Part]:
     if fabric.world_size == 1:
         return [part]
-    parts: list[Any] = [None] * fabric.world_size
+    parts: list[Part | None] = [None] * fabric.world_size
     torch.distributed.all_gather_object(parts, part)
-    return parts
+    return cast(list[Part], parts)

@@ -11,9 +11,9 @@ so that the clips that batch norm sees together, and what dropout draws for them
 as long as ``G`` stays the same.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import TypedDict, cast
 
 import torch
 from lightning_fabric import Fabric
@@ -40,6 +40,16 @@ class StepOutcome:
     """``[B]``."""
     keys: Tensor
     """``[B]``: the clips, in the order of the batch."""
+
+
+class StepState(TypedDict):
+    """What changes from step to step, as a checkpoint holds it."""
+
+    model: dict[str, Tensor]
+    average: dict[str, Tensor] | None
+    """Moving average of the weights, where one is kept."""
+    optimizer: dict[str, object]
+    precision: dict[str, object]
 
 
 @dataclass(frozen=True)
@@ -138,7 +148,7 @@ class TrainingStep:
         weights = [value for value in self.plain_model.parameters() if value.requires_grad]
         return bool(torch.stack([value.isfinite().all() for value in weights]).all())
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> StepState:
         """Weights, their average, and the states of the optimiser and of mixed precision."""
         return {
             "model": self.plain_model.state_dict(),
@@ -147,11 +157,11 @@ class TrainingStep:
             "precision": self.fabric.strategy.precision.state_dict(),
         }
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: StepState) -> None:
         """What ``state_dict`` gave; torch's errors, ``KeyError`` or ``TypeError`` for anything else."""
         self.plain_model.load_state_dict(state["model"])
         if self.average is not None:
-            self.average.load_state_dict(state["average"])
+            self.average.load_state_dict(state["average"] or {})
         self.optimizer.load_state_dict(state["optimizer"])
         self.fabric.strategy.precision.load_state_dict(state["precision"])
 

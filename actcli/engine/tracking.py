@@ -6,9 +6,10 @@ again when it goes on: TensorBoard and the CSV file forget the first drawing, th
 
 import csv
 from collections.abc import Mapping
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -108,7 +109,7 @@ class Service:
 
     def __init__(self, name: TrackerName, run_dir: Path, config: RunConfig) -> None:
         """Begin the run, or go on with the one of that name."""
-        self._library: Any = __import__(name)
+        self._library = import_module(name)
         recipe = config.recipe.to_dict()
         place = {"dir": str(run_dir), "id": run_dir.resolve().name} if name == "wandb" else {}
         self._library.init(project=PROJECT, name=run_dir.resolve().name, config=recipe, resume="allow", **place)

@@ -10,6 +10,7 @@ import time
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import cast
 
 import torch
 from lightning_fabric import Fabric
@@ -18,7 +19,7 @@ from actcli.engine.checkpoints import load_checkpoint, save_checkpoint
 from actcli.engine.clock import StepClock
 from actcli.engine.hardware import Hardware, launch
 from actcli.engine.memory import told_what_to_lower
-from actcli.engine.metrics import summarise
+from actcli.engine.metrics import Accuracies, summarise
 from actcli.engine.preparation import Prepared, prepare
 from actcli.engine.progress import Progress
 from actcli.engine.recipes import Recipe
@@ -28,17 +29,26 @@ from actcli.engine.runs import BEST_WEIGHTS, LAST_CHECKPOINT, RunConfig, writing
 from actcli.engine.schedules import StepPlace
 from actcli.engine.scoring import score_split
 from actcli.engine.signals import Interrupted, StopWish, stop_wish
-from actcli.engine.step import Layout
+from actcli.engine.step import Layout, StepState
 from actcli.engine.tally import Tally
 from actcli.engine.tracking import clip_grid
 from actcli.errors import ActcliError
 from actcli.files import check_writable, folder_lock
 from actcli.loaders import Batch
+from actcli.loaders.loader import LoaderState
 
 _EARLY_BATCHES = 2
 """Batches that are validated before the first epoch."""
 _LOOK_EVERY = {"cpu": 1, "cuda": 10}
 """Steps after which the losses of a device are looked at; looking makes a GPU wait."""
+
+
+class _TrainingState(StepState):
+    """What a checkpoint holds."""
+
+    progress: dict[str, object]
+    loader: LoaderState
+    layout: dict[str, int]
 
 
 def train(
@@ -221,9 +231,9 @@ class Training:
         self.tally.check_weights(self.step, self.progress)
         loss_sum, correct, seen = self._totals()
         rate = self.recipe.learning_rate_at(replace(self._place, step=progress.step - 1))
-        scores = self._validate() if self._validation_due() else {}
-        values = {f"val_{name}": value for name, value in scores.items()}
-        report = EpochReport(progress.epoch, rate, loss_sum / seen, correct / seen, **values)
+        report = EpochReport(progress.epoch, rate, loss_sum / seen, correct / seen)
+        if self._validation_due():
+            report = report.validated(self._validate())
         progress.history.append(report)
         top1 = report.val_top1
         is_best = top1 is not None and (top1 > progress.best_top1 or not (self.run_dir / BEST_WEIGHTS).exists())
@@ -245,7 +255,7 @@ class Training:
         done = self.progress.epoch + 1
         return done % self.recipe.validate_every == 0 or done == self.recipe.epochs
 
-    def _validate(self, num_batches: int | None = None) -> dict[str, float]:
+    def _validate(self, num_batches: int | None = None) -> Accuracies:
         model = self.step.scored_model
         if self.fabric.world_size > 1:  # the statistics of batch norm are those of the first process, as in the files
             for buffer in model.buffers():
@@ -299,7 +309,7 @@ class Training:
         self.tally.check_weights(self.step, self.progress)
         totals = self._totals()
         if self.fabric.is_global_zero:
-            state = {
+            state: _TrainingState = {
                 "progress": self.progress.to_plain(*totals),
                 **self.step.state_dict(),
                 "loader": self.train_loader.state_dict(),
@@ -319,12 +329,12 @@ class Training:
         if not path.exists():
             self.reporter.note(f"{self.run_dir} has no checkpoint; the training begins at its first step")
             return
-        state = load_checkpoint(path)
+        state = cast(_TrainingState, load_checkpoint(path))
         try:
             self.progress = Progress.from_plain(state["progress"])
             self.step.load_state_dict(state)
             loader, before = state["loader"], Layout(**state["layout"])
-        except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+        except (ActcliError, KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
             raise ActcliError(f"{path} is no checkpoint of this training ({error}). Start a new run.") from error
         if not self.fabric.is_global_zero:  # the sums saved are those of all processes; the first goes on with them
             self.progress.loss_sum, self.progress.correct, self.progress.seen = 0.0, 0, 0

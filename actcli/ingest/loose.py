@@ -5,8 +5,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
-from typing import Any
 
+from actcli.errors import ActcliError
+from actcli.facts import read_facts
 from actcli.ingest.card import DatasetCard, Extraction
 from actcli.ingest.clip_job import ClipJob, ClipTask, extract_clip
 from actcli.ingest.container import open_container
@@ -50,10 +51,17 @@ class FrameSettings:
     """JPEG quality."""
 
     @staticmethod
-    def of(settings: Mapping[str, Any] | None) -> "FrameSettings":
-        """The settings of an extraction, as a card holds them; the defaults where none are known."""
-        names = {fact.name for fact in fields(FrameSettings)}
-        return FrameSettings(**{name: value for name, value in (settings or {}).items() if name in names})
+    def of(settings: Mapping[str, object] | None) -> "FrameSettings":
+        """The settings of an extraction, as a card holds them; the defaults where none are known.
+
+        Raises:
+            ActcliError: One is not of its type.
+        """
+        names = tuple(fact.name for fact in fields(FrameSettings))
+        try:
+            return FrameSettings(**read_facts(FrameSettings, settings or {}, names))
+        except ValueError as error:
+            raise ActcliError(f"the settings of the frames cannot be used: {error}.") from error
 
 
 def find_videos(paths: Iterable[Path]) -> list[Path]:

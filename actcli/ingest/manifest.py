@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, fields
 from operator import attrgetter
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import TYPE_CHECKING, BinaryIO, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -23,6 +23,9 @@ from actcli.facts import Sizes
 from actcli.files import open_regular, write_text_whole, written_whole
 from actcli.ingest.outcome import FIELD_NAMES, ClipOutcome, Status
 from actcli.ingest.records import ClipRecord, printables
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
 
 Modality = Literal["rgb", "flow"]
 Layout = Literal["mjpeg", "folders"]
@@ -106,7 +109,7 @@ class _HashingFile(io.RawIOBase):
     def writable(self) -> bool:
         return True
 
-    def write(self, data: Any) -> int:
+    def write(self, data: "ReadableBuffer") -> int:
         self.digest.update(data)
         return self._file.write(data)
 

@@ -6,12 +6,12 @@ logits = model(clip)                      # clip [B, T, 3, H, W], normalised -> 
 
 from actcli.models import gsf, gsm, lsnet, masnet, stmulnet, tokshift, tsm, tsn, vit  # noqa: F401 (registers them)
 from actcli.models.base import InputSpec, VideoModel
-from actcli.models.factory import create_model
+from actcli.models.factory import create_from_config, create_model
 from actcli.models.importing import ImportReport, IncompleteImport, checkpoint_num_classes, import_checkpoint
 from actcli.models.policy import ParameterRule
-from actcli.models.profile import ModelProfile, profile_model
+from actcli.models.profile import ModelProfile, profile_config, profile_model
 from actcli.models.registry import ModelInfo, Published, convert_upstream, list_models
-from actcli.models.weights import load_weights, save_weights
+from actcli.models.weights import WeightFacts, load_weights, save_weights
 
 __all__ = [
     "ImportReport",
@@ -22,12 +22,15 @@ __all__ = [
     "ParameterRule",
     "Published",
     "VideoModel",
+    "WeightFacts",
     "checkpoint_num_classes",
     "convert_upstream",
+    "create_from_config",
     "create_model",
     "import_checkpoint",
     "list_models",
     "load_weights",
+    "profile_config",
     "profile_model",
     "save_weights",
 ]

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
+from typing import TypedDict
 
 from torch import Tensor, nn
 
@@ -41,10 +41,20 @@ class InputSpec:
     """Number of x, y pairs per segment; 0 where no flow is read."""
 
 
+class ParameterGroup(TypedDict):
+    """Parameters with the same multipliers, as torch's optimisers take them."""
+
+    params: list[nn.Parameter]
+    lr: float
+    weight_decay: float
+    lr_mult: float
+    decay_mult: float
+
+
 class VideoModel(nn.Module):
     """Base of all models: a clip (or two streams of it) in, logits ``[B, num_classes]`` out."""
 
-    config: Mapping[str, Any] = MappingProxyType({})
+    config: Mapping[str, object] = MappingProxyType({})
     """The keyword arguments of :func:`create_model` that make this model again, name included."""
     input_spec: InputSpec
     num_frames: int
@@ -55,6 +65,13 @@ class VideoModel(nn.Module):
     """Switches that :meth:`parameter_policy` knows."""
     applies_multipliers = True
     """Whether the original code trains with the multipliers of its policy, or builds groups and ignores them."""
+
+    @property
+    def num_classes(self) -> int:
+        """Number of logits."""
+        count = self.config["num_classes"]
+        assert isinstance(count, int)
+        return count
 
     def training_loss(self, inputs: tuple[Tensor, ...], labels: Tensor, criterion: Criterion) -> tuple[Tensor, Tensor]:
         """Loss of a batch and its logits; ``inputs`` is the tuple that ``forward`` takes."""
@@ -119,7 +136,7 @@ class VideoModel(nn.Module):
             classifier.requires_grad_()
         self.train(self.training)
 
-    def parameter_groups(self, learning_rate: float, weight_decay: float, **switches: bool) -> list[dict[str, Any]]:
+    def parameter_groups(self, learning_rate: float, weight_decay: float, **switches: bool) -> list[ParameterGroup]:
         """The policy as parameter groups for a torch optimiser: one group per pair of multipliers.
 
         Where the original ignores its multipliers (``applies_multipliers``) there is one group.

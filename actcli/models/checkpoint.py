@@ -3,9 +3,9 @@
 import pickle
 import warnings
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import numpy as np
 import torch
@@ -14,8 +14,8 @@ from torch import Tensor
 from actcli.errors import ActcliError
 
 _STATE_DICT_KEYS = ("state_dict", "model_state", "model_state_dict", "model", "net")
-_NUMPY_SCALAR = np.float64(0).__reduce__()[0]
-_HARMLESS: list[Any] = [
+_NUMPY_SCALAR = cast(Callable[..., object], np.float64(0).__reduce__()[0])
+_HARMLESS: list[Callable[..., object] | tuple[Callable[..., object], str]] = [
     (_NUMPY_SCALAR, "numpy.core.multiarray.scalar"),
     (_NUMPY_SCALAR, "numpy._core.multiarray.scalar"),
     np.dtype,
@@ -62,7 +62,7 @@ def _damaged(path: Path) -> ActcliError:
     return ActcliError(f"{path} is cut short or damaged ({path.stat().st_size} bytes). Download it again.")
 
 
-def _find_state_dict(content: Any) -> dict[str, Tensor] | None:
+def _find_state_dict(content: object) -> dict[str, Tensor] | None:
     if not isinstance(content, Mapping):
         return None
     if content and all(isinstance(value, Tensor) for value in content.values()):

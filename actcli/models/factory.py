@@ -4,7 +4,6 @@ import types
 import typing
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from actcli.errors import ActcliError
 from actcli.models.base import VideoModel
@@ -12,7 +11,7 @@ from actcli.models.pretrained import load_imagenet
 from actcli.models.registry import ModelInfo, find_entry
 
 
-def create_model(name: str, *, num_classes: int, pretrained: str | Path | None = None, **options: Any) -> VideoModel:
+def create_model(name: str, *, num_classes: int, pretrained: str | Path | None = None, **options: object) -> VideoModel:
     """Make a model.
 
     Args:
@@ -24,6 +23,18 @@ def create_model(name: str, *, num_classes: int, pretrained: str | Path | None =
     Raises:
         ActcliError: a name, an option or a value that the model does not know; the message lists what it knows.
     """
+    return create_from_config({"name": name, "num_classes": num_classes, **options}, pretrained)
+
+
+def create_from_config(config: Mapping[str, object], pretrained: str | Path | None = None) -> VideoModel:
+    """The model of a ``VideoModel.config``: name, class count and options as plain data.
+
+    Raises:
+        ActcliError: As :func:`create_model`.
+        KeyError: Name or class count is not there.
+    """
+    name, num_classes = str(config["name"]), config["num_classes"]
+    options = {option: value for option, value in config.items() if option not in ("name", "num_classes")}
     entry = find_entry(name)
     _check_options(entry.info, num_classes, options)
     model = entry.function(num_classes=num_classes, **options)
@@ -33,7 +44,7 @@ def create_model(name: str, *, num_classes: int, pretrained: str | Path | None =
     return model
 
 
-def _check_options(info: ModelInfo, num_classes: int, options: Mapping[str, Any]) -> None:
+def _check_options(info: ModelInfo, num_classes: object, options: Mapping[str, object]) -> None:
     unknown = sorted(set(options) - set(info.options))
     if unknown:
         raise ActcliError(
@@ -54,10 +65,10 @@ def _check_options(info: ModelInfo, num_classes: int, options: Mapping[str, Any]
             raise ActcliError(f"{name} is {value!r}; it has to be a whole number of at least 1.")
 
 
-def _has_type(value: Any, hint: Any) -> bool:
+def _has_type(value: object, hint: object) -> bool:
     """Whether ``value`` is what ``hint`` says; a truth is no number, and an integer is a float too."""
     if isinstance(hint, types.UnionType):
         return any(_has_type(value, option) for option in hint.__args__)
     if isinstance(value, bool):
         return hint is bool
-    return isinstance(value, (int, float) if hint is float else hint)
+    return isinstance(hint, type) and isinstance(value, (int, float) if hint is float else hint)

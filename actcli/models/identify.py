@@ -5,7 +5,6 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
 
 from torch import Tensor
 
@@ -21,7 +20,7 @@ class Identity:
 
     models: tuple[str, ...]
     """The models that these names fit; more than one where the names are the same."""
-    options: Mapping[str, Any]
+    options: Mapping[str, object]
     """Options of ``create_model`` that the names and shapes tell."""
 
 
@@ -61,7 +60,7 @@ def _tsm(weights: StateDict) -> Identity:
     pooled = any(name.startswith("layer2.net.") for name in weights)
     names = [name.replace("layer2.net.", "layer2.") for name in weights]
     backbone = _backbone(dict(zip(names, weights.values(), strict=True)))
-    options: dict[str, Any] = {"backbone": backbone, "modality": _modality(weights)}
+    options: dict[str, object] = {"backbone": backbone, "modality": _modality(weights)}
     whole = any(re.match(r"layer\d\.\d+(\.block)?\.net\.", name) for name in names)
     branch = any(re.search(r"\.(conv1|conv\.0)\.net\.weight$", name) for name in names)
     if whole or branch:

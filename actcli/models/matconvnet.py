@@ -4,10 +4,10 @@ import re
 import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from actcli.errors import ActcliError
@@ -19,6 +19,7 @@ def is_matconvnet(path: str | Path) -> bool:
 
 
 _EPS = 1e-5
+Array = NDArray[np.number]
 
 
 def read_matconvnet(path: str | Path) -> dict[str, Tensor]:
@@ -37,33 +38,33 @@ def read_matconvnet(path: str | Path) -> dict[str, Tensor]:
     return converted
 
 
-def _mat_params(path: str | Path) -> Iterator[tuple[str, np.ndarray[Any, Any]]]:
+def _mat_params(path: str | Path) -> Iterator[tuple[str, Array]]:
     from scipy.io import loadmat
     from scipy.io.matlab import MatReadError
 
     try:
-        contents: Mapping[str, Any] = loadmat(path, squeeze_me=True, struct_as_record=False)
+        contents: Mapping[str, object] = loadmat(path, squeeze_me=True, struct_as_record=False)
     except FileNotFoundError:
         raise ActcliError(f"there is no checkpoint at {path}.") from None
     except (MatReadError, NotImplementedError, ValueError, TypeError, IndexError, OSError, zlib.error) as error:
         raise ActcliError(f"{path} is no MATLAB file of version 5 to 7, or is damaged ({error}).") from error
     params = _find_params(contents)
-    for param in np.atleast_1d(params):
+    for param in params:
         yield str(param.name), np.asarray(param.value)
 
 
-def _find_params(node: Any) -> Any:
+def _find_params(node: object) -> NDArray[np.object_]:
     """``params`` lies at the top or in nested structs, ``net`` or ``net.net``."""
     fields = node if isinstance(node, Mapping) else vars(node)
     if "params" in fields:
-        return fields["params"]
+        return np.atleast_1d(fields["params"])
     for value in fields.values():
         if hasattr(value, "_fieldnames"):
             return _find_params(value)
     raise ActcliError("this .mat file holds no network of MatConvNet: it has no struct array params.")
 
 
-def _tensors(name: str, value: np.ndarray[Any, Any]) -> Iterator[tuple[str, np.ndarray[Any, Any]]]:
+def _tensors(name: str, value: Array) -> Iterator[tuple[str, Array]]:
     layer, _, kind = name.rpartition("_")
     is_norm = layer.startswith("bn")
     path = _layer_path(layer)
@@ -77,7 +78,7 @@ def _tensors(name: str, value: np.ndarray[Any, Any]) -> Iterator[tuple[str, np.n
         yield f"{path}.{'weight' if kind == 'mult' and is_norm else 'bias'}", value.reshape(-1)
 
 
-def _at_least_4d(kernel: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+def _at_least_4d(kernel: Array) -> Array:
     """Undo the squeezing of 1 x 1 kernels: ``[in, out]`` → ``[1, 1, in, out]``."""
     return kernel if kernel.ndim == 4 else kernel.reshape(1, 1, *kernel.shape)
 

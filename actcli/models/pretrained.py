@@ -37,7 +37,7 @@ def load_imagenet(model: VideoModel, source: str | Path) -> None:
     Raises:
         ActcliError: no weights at hand (the message says which file to bring), or weights of another network.
     """
-    name: str = model.config["backbone"]
+    name = str(model.config["backbone"])
     if isinstance(model, FrameTransformer):
         weights = _transformer_weights(name, source, model.image_size)
         _load(model.backbone, weights, name, {key for key in model.backbone.state_dict() if "head." not in key})

@@ -1,14 +1,14 @@
 """What a model costs: parameters and multiply-accumulates, counted on the model itself."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from actcli.models.base import VideoModel
-from actcli.models.factory import create_model
+from actcli.models.factory import create_from_config
 
 _BATCHED_PRODUCTS = ("bmm", "baddbmm", "scaled_dot_product")
 
@@ -27,17 +27,22 @@ class ModelProfile:
     """Shape of each input, one clip."""
 
 
-def profile_model(name: str, *, num_classes: int, size: int | None = None, **options: Any) -> ModelProfile:
+def profile_model(name: str, *, num_classes: int, size: int | None = None, **options: object) -> ModelProfile:
     """Count parameters and multiply-accumulates without allocating or computing anything.
 
     Args:
         name: As for :func:`create_model`.
         num_classes: As for :func:`create_model`.
         size: Side of the frames in pixels; the published crop unless given.
-        **options: As for :func:`create_model`; ``profile_model(**model.config)`` profiles a model at hand.
+        **options: As for :func:`create_model`.
     """
+    return profile_config({"name": name, "num_classes": num_classes, **options}, size)
+
+
+def profile_config(config: Mapping[str, object], size: int | None = None) -> ModelProfile:
+    """:func:`profile_model` of a ``VideoModel.config``."""
     with torch.device("meta"):
-        model = create_model(name, num_classes=num_classes, **options).eval()
+        model = create_from_config(config).eval()
         inputs = example_inputs(model, size=size)
     counter = FlopCounterMode(display=False)
     with torch.no_grad(), counter:

@@ -3,7 +3,6 @@
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from torch import Tensor
 
@@ -37,7 +36,7 @@ class ModelInfo:
     summary: str
     backbones: tuple[str, ...]
     modality: str
-    options: dict[str, Any]
+    options: dict[str, object]
     """Options of :func:`create_model` beside the class count, with their defaults."""
     published: tuple[Published, ...]
     source: str | None
@@ -92,7 +91,7 @@ def list_models() -> list[ModelInfo]:
     return [_MODELS[name].info for name in sorted(_MODELS)]
 
 
-def convert_upstream(source: str, state_dict: StateDict, **hints: Any) -> dict[str, Tensor]:
+def convert_upstream(source: str, state_dict: StateDict, **hints: object) -> dict[str, Tensor]:
     """Translate the parameter names (and shapes) of original code into ours.
 
     Args:

@@ -7,12 +7,13 @@ order of frames plays no part.
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import NamedTuple, cast
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from timm.models import group_parameters
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
@@ -25,11 +26,17 @@ from actcli.models.registry import Published, register, upstream
 # B clips, T frames, N = B * T, C channels, H W spatial, P positions (class token first), D width
 
 PATCH = 16
-_SIZES: dict[str, Any] = {
-    "vit_ti16": {"embed_dim": 192, "depth": 12, "num_heads": 3},
-    "vit_b16": {"embed_dim": 768, "depth": 12, "num_heads": 12},
-    "vit_l16": {"embed_dim": 1024, "depth": 24, "num_heads": 16},
-}
+
+
+class _Size(NamedTuple):
+    """Of a transformer."""
+
+    width: int
+    depth: int
+    num_heads: int
+
+
+_SIZES = {"vit_ti16": _Size(192, 12, 3), "vit_b16": _Size(768, 12, 12), "vit_l16": _Size(1024, 24, 16)}
 TRANSFORMERS = tuple(_SIZES)
 
 
@@ -37,7 +44,13 @@ class FrameTransformer(VideoModel):
     """A vision transformer on every frame; the mean of the logits."""
 
     def __init__(
-        self, backbone: str, *, num_classes: int, num_frames: int, image_size: int, block: Any = Block
+        self,
+        backbone: str,
+        *,
+        num_classes: int,
+        num_frames: int,
+        image_size: int,
+        block: Callable[..., nn.Module] = Block,
     ) -> None:
         """``block`` builds one encoder block; timm's own sees each frame alone."""
         super().__init__()
@@ -45,14 +58,17 @@ class FrameTransformer(VideoModel):
             raise ActcliError(f"image_size is {image_size}; it has to be a multiple of the patch, {PATCH} pixels.")
         self.num_frames = num_frames
         self.image_size = image_size
+        size = _SIZES[backbone]
         self.input_spec = InputSpec("rgb", mean=(0.5,) * 3, std=(0.5,) * 3, size=image_size, scale_size=image_size)
         self.backbone = VisionTransformer(
             image_size,
             PATCH,
             num_classes=num_classes,
             norm_layer=partial(nn.LayerNorm, eps=1e-6),
-            block_fn=block,
-            **_SIZES[backbone],
+            block_fn=cast(type[nn.Module], block),  # timm only calls it
+            embed_dim=size.width,
+            depth=size.depth,
+            num_heads=size.num_heads,
         )
 
     def _make_classifier(self, num_classes: int) -> None:
@@ -107,7 +123,7 @@ _GOOGLE_NAMES = {
 }
 
 
-def convert_google(arrays: Mapping[str, np.ndarray[Any, Any]], image_size: int) -> dict[str, Tensor]:
+def convert_google(arrays: Mapping[str, NDArray[np.generic]], image_size: int) -> dict[str, Tensor]:
     """Arrays of Google's ``.npz`` checkpoints → timm's names, without the classifier.
 
     Kernels are stored input first, ``[in, out]`` or ``[in, heads, head_width]``.

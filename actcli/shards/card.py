@@ -83,15 +83,10 @@ class ShardCard:
         Raises:
             ActcliError: The dataset has no such split set or split; the message lists what it has.
         """
-        if split_id not in self.split_sets:
+        splits = self.splits(split_id)
+        if split not in splits:
             raise ActcliError(
-                f"{self.name} has no split set {split_id!r}; it has {', '.join(self.split_sets)}. "
-                "Choose one as split_id (--split-id)."
-            )
-        if split not in self.split_sets[split_id]:
-            raise ActcliError(
-                f"{self.name} has no split {split!r}; it has {', '.join(self.split_sets[split_id])}. "
-                "Choose one as split (--split)."
+                f"{self.name} has no split {split!r}; it has {', '.join(splits)}. Choose one as split (--split)."
             )
         return index_name(split, split_id, len(self.split_sets))
 

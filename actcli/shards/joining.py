@@ -78,10 +78,15 @@ def _check_swaps(parts: Sequence[ShardSet], subset: Subset) -> None:
         shared = set(one.card.classes) & set(other.card.classes) & set(subset.classes or one.card.classes)
         differing = [name for name in sorted(shared) if _mirrored(one.card, name) != _mirrored(other.card, name)]
         if differing:
+            of_one, of_other = (_mirrored(part.card, differing[0]) for part in (one, other))
             raise ActcliError(
-                f"mirrored clips of {differing[0]!r} are of class {_mirrored(one.card, differing[0])!r} in {one.root} "
-                f"and {_mirrored(other.card, differing[0])!r} in {other.root}; such folders cannot be joined."
+                f"mirrored clips of {differing[0]!r} are of {_class_in_words(of_one)} in {one.root} and of "
+                f"{_class_in_words(of_other)} in {other.root}; such folders cannot be joined."
             )
+
+
+def _class_in_words(name: str | None) -> str:
+    return "no class (mirroring is forbidden)" if name is None else f"class {name!r}"
 
 
 def _mirrored(card: ShardCard, name: str) -> str | None:

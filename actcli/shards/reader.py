@@ -9,7 +9,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import BinaryIO, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from fsspec import AbstractFileSystem
@@ -280,7 +280,7 @@ def _too_slow(error: BaseException) -> TimeoutError:
     return TimeoutError(str(error) or f"the server did not answer within {SILENCE_SECONDS:g} s")
 
 
-def _silence_limit(root: str) -> dict[str, Any]:
+def _silence_limit(root: str) -> dict[str, dict[str, object]]:
     """Options by which a protocol gives up on a silent server sooner than after the minutes of its own."""
     protocol = root.split("://")[0]
     if protocol in ("http", "https"):
@@ -289,8 +289,7 @@ def _silence_limit(root: str) -> dict[str, Any]:
         limit = ClientTimeout(total=None, sock_connect=SILENCE_SECONDS, sock_read=SILENCE_SECONDS)
         return {"client_kwargs": {"timeout": limit}}
     if protocol in ("s3", "s3a"):  # s3fs asks five times by itself
-        limits = {"connect_timeout": SILENCE_SECONDS / 4, "read_timeout": SILENCE_SECONDS / 4}
-        return {"config_kwargs": limits}
+        return {"config_kwargs": {"connect_timeout": SILENCE_SECONDS / 4, "read_timeout": SILENCE_SECONDS / 4}}
     return {}
 
 

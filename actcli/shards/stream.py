@@ -1,7 +1,9 @@
 """Read shards over a connection: retried range requests, and whole tars read through from front to back.
 
-Not on ``webdataset``: its ``tar_file_iterator`` passes over members that are no files without a word, reads a member
-whole before its size can be refused, and takes compressed tars; and it brings torch, which shards do without.
+Not on ``webdataset``, which shuffles what is read here (``loaders/epochs.py``): its ``tar_file_iterator`` passes over
+members that are no files without a word, reads a member whole before its size can be refused, and takes compressed
+tars; its ``group_by_keys`` takes a clip whose JSON comes last or not at all; neither knows how many clips were to come;
+and importing it imports torch, which shards do without.
 """
 
 import io
@@ -10,7 +12,7 @@ import tarfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from actcli.errors import ActcliError
 from actcli.shards.bounds import check_clip
@@ -18,7 +20,10 @@ from actcli.shards.card import ShardCard
 from actcli.shards.checksum import FileSeal
 from actcli.shards.clip import StoredClip
 from actcli.shards.note import MAX_NOTE_BYTES, open_note
-from actcli.shards.reader import ATTEMPTS, ShardReader, ShardSet, is_local, local_path, pause
+from actcli.shards.reader import ATTEMPTS, ShardReader, ShardSet, is_local, local_path, persist
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
 
 Encoded = bytes | memoryview
 """Bytes of a tar."""
@@ -57,24 +62,29 @@ class RetryingReader:
         Raises:
             ActcliError: Bytes could not be had; names the shard and the bytes.
         """
-        pieces: list[Any] = [None] * len(offsets)
-        left = list(range(len(offsets)))
-        for attempt in range(self._attempts):
-            if attempt:
-                pause(attempt)
-            found = self._reader.read_ranges(shard_name, [offsets[i] for i in left], [sizes[i] for i in left])
-            for number, piece in zip(left, found, strict=True):
-                if isinstance(piece, ActcliError):  # the answer came, and asking again will not change it
-                    raise piece
-                pieces[number] = piece
-            left = [number for number in left if isinstance(pieces[number], BaseException)]
-            if not left:
-                return pieces
-        error, offset, size = pieces[left[0]], offsets[left[0]], sizes[left[0]]
-        raise ActcliError(
-            f"bytes {offset} to {offset + size} of shard {shard_name} could not be read in {self._attempts} attempts: "
-            f"{type(error).__name__} {error}"
-        ) from error
+        pieces: dict[int, Encoded] = {}
+        try:
+            persist(lambda: self._ask(shard_name, offsets, sizes, pieces), (ActcliError,), self._attempts)
+        except ActcliError:
+            raise
+        except Exception as error:  # every protocol of fsspec has exceptions of its own
+            first = next(number for number in range(len(offsets)) if number not in pieces)
+            offset, end = offsets[first], offsets[first] + sizes[first]
+            raise ActcliError(
+                f"bytes {offset} to {end} of shard {shard_name} could not be read in {self._attempts} attempts: "
+                f"{type(error).__name__} {error}"
+            ) from error
+        return [pieces[number] for number in range(len(offsets))]
+
+    def _ask(self, shard_name: str, offsets: Sequence[int], sizes: Sequence[int], pieces: dict[int, Encoded]) -> None:
+        """Ask for what is not among ``pieces`` yet; raises what kept the first of it from coming."""
+        left = [number for number in range(len(offsets)) if number not in pieces]
+        found = self._reader.read_ranges(shard_name, [offsets[i] for i in left], [sizes[i] for i in left])
+        pieces |= {n: piece for n, piece in zip(left, found, strict=True) if not isinstance(piece, BaseException)}
+        failed = [piece for piece in found if isinstance(piece, BaseException)]
+        hopeless = [piece for piece in failed if isinstance(piece, ActcliError)]  # asking again will not change it
+        if failed:
+            raise (hopeless or failed)[0]
 
 
 def read_through(reader: RetryingReader, file: FileSeal) -> Iterator[bytes | memoryview]:
@@ -186,7 +196,7 @@ class _TarBytes(io.RawIOBase):
         self._begin = 0
         self._chunk: memoryview = memoryview(b"")
         self._thread = ThreadPoolExecutor(1)
-        self._next: Future[Any] | None = None
+        self._next: Future[Encoded] | None = None
         self._ask()
 
     def _ask(self) -> None:
@@ -198,13 +208,14 @@ class _TarBytes(io.RawIOBase):
         """Always."""
         return True
 
-    def readinto(self, buffer: Any) -> int:
+    def readinto(self, buffer: "WriteableBuffer") -> int:
         """Fill ``buffer`` with what the current chunk still has."""
         if not len(self._chunk) and self._next is not None:
             self._chunk = memoryview(self._next.result())
             self._ask()
-        count = min(len(buffer), len(self._chunk))
-        buffer[:count] = self._chunk[:count]
+        wanted = memoryview(buffer)
+        count = min(len(wanted), len(self._chunk))
+        wanted[:count] = self._chunk[:count]
         self._chunk = self._chunk[count:]
         return count
 

@@ -165,7 +165,7 @@ def test_the_rate_grows_with_the_clips_of_an_update_by_the_named_rule(rule, rate
 
 
 def test_the_largest_batch_is_what_fits_at_once(tiny_shards, monkeypatch):
-    memory = step_memory("tsm", 32, num_classes=6, num_frames=2, **RESNET)
+    memory = step_memory({"name": "tsm", "num_classes": 6, "num_frames": 2, **RESNET}, 32)
     monkeypatch.setattr(largest, "available_memory", lambda device: int(memory.of(11) / 0.75) + 1)
     notes = []
     config = with_largest_batch(tiny_config(tiny_shards), HARDWARE, notes.append)

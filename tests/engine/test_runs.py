@@ -341,7 +341,7 @@ def test_a_batch_that_is_cut_updates_like_the_whole(tiny_shards, tmp_path):
 
 def test_little_memory_cuts_the_batch_and_the_run_remembers(tiny_shards, tmp_path, monkeypatch):
     config = tiny_config(tiny_shards, epochs=1)
-    memory = step_memory("tsm", 32, num_classes=6, num_frames=2, **RESNET)
+    memory = step_memory({"name": "tsm", "num_classes": 6, "num_frames": 2, **RESNET}, 32)
     monkeypatch.setattr(preparation, "available_memory", lambda device: int(memory.of(2) / 0.75) + 1)
     run(config, tmp_path)
     assert RunConfig.read(tmp_path).micro_batch == 2
@@ -353,14 +353,16 @@ def test_parts_are_few_and_of_nearly_equal_size(batch, fitting, parts):
 
 
 def test_memory_grows_with_clips_and_pixels():
-    small, large = (step_memory("tsm", size, num_classes=6, num_frames=2, **RESNET) for size in (32, 64))
+    small, large = (
+        step_memory({"name": "tsm", "num_classes": 6, "num_frames": 2, **RESNET}, size) for size in (32, 64)
+    )
     assert large.per_clip == pytest.approx(4 * small.per_clip, rel=0.2)
     assert small.of(3) - small.of(1) == 2 * small.per_clip
     assert small.fixed == large.fixed
 
 
 def test_memory_is_counted_for_pictures_of_which_one_position_is_left():
-    assert step_memory("masnet", 32, num_classes=6, num_frames=8).per_clip > 0
+    assert step_memory({"name": "masnet", "num_classes": 6, "num_frames": 8}, 32).per_clip > 0
 
 
 @pytest.mark.parametrize(

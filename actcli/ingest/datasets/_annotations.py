@@ -5,11 +5,12 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 from actcli.errors import ActcliError
 from actcli.ingest.records import UNLABELLED, ClipRecord, FlipPolicy, Listing, Storage
 
+Kind = TypeVar("Kind")
 VIDEO_SUFFIXES = frozenset(
     ".3g2 .3gp .asf .avi .divx .dv .f4v .flv .m2t .m2ts .m2v .m4v .mkv .mov .mp4 .mpe .mpeg .mpg .mts .mxf .ogm .ogv "  # noqa: SIM905
     ".rm .rmvb .ts .vob .webm .wmv".split()
@@ -42,7 +43,7 @@ def split_in_name(name: str) -> str | None:
     return next((SPLIT_OF_WORD[word] for word in words if word in SPLIT_OF_WORD), None)
 
 
-def read_json(path: Path, kind: type) -> Any:
+def read_json(path: Path, kind: type[Kind]) -> Kind:
     """The value in a JSON file.
 
     Raises:

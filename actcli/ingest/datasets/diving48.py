@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from actcli.errors import ActcliError
 from actcli.ingest.datasets._annotations import AnnotationFiles, Entry, first_folder, read_json, single_split_listing
@@ -32,14 +31,14 @@ def read_listing(raw_dir: Path) -> Listing:
     return single_split_listing(entries, classes, lambda entry: f"{folder}/{entry.source_id}.mp4")
 
 
-def _class_name(parts: Any, path: Path) -> str:
+def _class_name(parts: object, path: Path) -> str:
     """``["Back", "15som", "05Twis", "FREE"]`` in one line."""
     if not isinstance(parts, list) or not parts or not all(isinstance(part, str) for part in parts):
         raise ActcliError(f"{path} holds {str(parts)[:80]!r} where the four words of a class are expected.")
     return " ".join(parts)
 
 
-def _entry(item: Any, split: str, path: Path, classes: Sequence[str]) -> Entry:
+def _entry(item: object, split: str, path: Path, classes: Sequence[str]) -> Entry:
     """One object of a list: ``{"vid_name": "zYHstCxnAPA_00361", "label": 26, "start_frame": 0, "end_frame": 151}``.
 
     The videos are cut already; the frame numbers say how long they are.

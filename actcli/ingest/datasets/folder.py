@@ -7,13 +7,13 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import cast
 
 from actcli.errors import ActcliError
 from actcli.ingest.datasets._annotations import SPLIT_OF_WORD, VIDEO_SUFFIXES, ordered_splits
 from actcli.ingest.datasets._lists import ListedClip, read_lists
 from actcli.ingest.frame_folders import holds_frames
-from actcli.ingest.records import UNLABELLED, ClipRecord, DatasetAdapter, Listing, shown_names
+from actcli.ingest.records import UNLABELLED, ClipRecord, DatasetAdapter, FlipPolicy, Listing, Storage, shown_names
 
 _OUR_FILES = {"flip.json", "dataset.json", "category.txt", "classes.txt"}
 _EXPECTS = """\
@@ -58,7 +58,7 @@ def read_listing(raw_dir: Path) -> Listing:
 
 
 def _listing(
-    raw_dir: Path, clips: Sequence[ListedClip], classes: Sequence[str], storage: Any, warnings: Sequence[str]
+    raw_dir: Path, clips: Sequence[ListedClip], classes: Sequence[str], storage: Storage, warnings: Sequence[str]
 ) -> Listing:
     label_of = {name: label for label, name in enumerate(classes)}
     is_divided = any(clip.split for clip in clips)
@@ -165,7 +165,7 @@ def _others(tree: _Tree) -> str:
     return f" Passed over {tree.others.total()} files that are no videos: {kinds}."
 
 
-def _read_flip(raw_dir: Path, classes: Sequence[str]) -> tuple[Any, tuple[tuple[str, str], ...]]:
+def _read_flip(raw_dir: Path, classes: Sequence[str]) -> tuple[FlipPolicy, tuple[tuple[str, str], ...]]:
     path = raw_dir / "flip.json"
     if not path.is_file():
         return "allowed", ()
@@ -177,7 +177,7 @@ def _read_flip(raw_dir: Path, classes: Sequence[str]) -> tuple[Any, tuple[tuple[
     unknown = [name for pair in swaps for name in pair if name not in classes]
     if flip not in ("allowed", "swap", "forbidden") or unknown or (flip == "swap") != bool(swaps):
         raise ActcliError(f"{path} must hold flip (allowed, swap, forbidden) and, for swap, pairs of existing classes.")
-    return flip, swaps
+    return cast(FlipPolicy, flip), swaps
 
 
 def _left_right_warning(classes: Sequence[str]) -> Iterator[str]:

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from actcli.errors import ActcliError
 from actcli.ingest.datasets._annotations import (
@@ -53,7 +52,7 @@ def read_listing(raw_dir: Path) -> Listing:
     )
 
 
-def _entry(item: Any, split: str, path: Path, answer_of: Mapping[str, str | None]) -> Entry:
+def _entry(item: object, split: str, path: Path, answer_of: Mapping[str, str | None]) -> Entry:
     """One object of a list: ``{"id": "78687", "template": "Holding [something]"}``, in test lists the id alone."""
     values = item if isinstance(item, dict) else {}
     source_id, template = values.get("id"), values.get("template") or ""

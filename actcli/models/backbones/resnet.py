@@ -6,8 +6,6 @@ The places of a bottleneck, empty (identity) unless a model fills them::
            └──────────────────────────────────────── shortcut ────────────────────────────────────┘
 """
 
-from typing import Any
-
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
@@ -17,7 +15,7 @@ from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 class FrameBasicBlock(BasicBlock):  # type: ignore[misc]
     """A basic block with an ``entry`` that residual branch and shortcut share."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: object, **kwargs: object) -> None:
         super().__init__(*args, **kwargs)
         self.entry: nn.Module = nn.Identity()
 
@@ -30,7 +28,7 @@ class FrameBasicBlock(BasicBlock):  # type: ignore[misc]
 class FrameBottleneck(Bottleneck):  # type: ignore[misc]
     """A bottleneck with the places drawn at the top of this file."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: object, **kwargs: object) -> None:
         super().__init__(*args, **kwargs)
         self.entry: nn.Module = nn.Identity()
         self.before_conv2: nn.Module = nn.Identity()

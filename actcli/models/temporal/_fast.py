@@ -8,7 +8,7 @@ nothing of hooks and of tensors that change in place.
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -91,16 +91,22 @@ def _shifted_copy(x_NCHW: Tensor, num_frames: int, fold: int, reverse: bool) -> 
     return out_NCHW
 
 
+class _ShiftContext(Protocol):
+    """What the shift keeps for its backward pass."""
+
+    arguments: tuple[int, int, bool]
+
+
 class _Shift(torch.autograd.Function):
     """The shift keeps nothing for its backward pass, which is the shift the other way."""
 
     @staticmethod
-    def forward(ctx: Any, x_NCHW: Tensor, num_frames: int, fold: int, reverse: bool) -> Tensor:
+    def forward(ctx: _ShiftContext, x_NCHW: Tensor, num_frames: int, fold: int, reverse: bool) -> Tensor:
         ctx.arguments = (num_frames, fold, reverse)
         return _shifted_copy(x_NCHW, num_frames, fold, reverse)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
+    def backward(ctx: _ShiftContext, *grads: Tensor) -> tuple[Tensor, None, None, None]:
         num_frames, fold, reverse = ctx.arguments
         return _shifted_copy(grads[0], num_frames, fold, not reverse), None, None, None
 
@@ -141,9 +147,26 @@ def move_by_gate(x_NCHW: Tensor, gate_N2HW: Tensor, weight_NC: Tensor | None, nu
     return y
 
 
+class _ClipContext(Protocol):
+    """What a function over the frames of clips keeps for its backward pass."""
+
+    num_frames: int
+
+    @property
+    def saved_tensors(self) -> tuple[Tensor, ...]:
+        """Those of ``save_for_backward``."""
+        ...
+
+    def save_for_backward(self, *tensors: Tensor | None) -> None:
+        """Keep tensors."""
+        ...
+
+
 class _MoveByGate(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x_NCHW: Tensor, gate_N2HW: Tensor, weight_NC: Tensor | None, num_frames: int) -> Tensor:
+    def forward(
+        ctx: _ClipContext, x_NCHW: Tensor, gate_N2HW: Tensor, weight_NC: Tensor | None, num_frames: int
+    ) -> Tensor:
         ctx.save_for_backward(x_NCHW, gate_N2HW, weight_NC)
         ctx.num_frames = num_frames
         x, gate, weight = _parts(x_NCHW, gate_N2HW, weight_NC, num_frames)
@@ -161,7 +184,7 @@ class _MoveByGate(torch.autograd.Function):
         return out_NCHW
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor | None, None]:
+    def backward(ctx: _ClipContext, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor | None, None]:
         x_NCHW, gate_N2HW, weight_NC = ctx.saved_tensors
         x, gate, weight = _parts(x_NCHW, gate_N2HW, weight_NC, ctx.num_frames)
         grad = _interleaved(grads[0], ctx.num_frames)
@@ -307,13 +330,13 @@ def _(x_NCHW: Tensor, grad_NCHW: Tensor, num_frames: int) -> Tensor:
     return x_NCHW.new_empty(x_NCHW.shape[1], 1, 3)
 
 
-def _backward(ctx: Any, grad_NCHW: Tensor) -> tuple[Tensor, Tensor, None]:
+def _backward(ctx: _ClipContext, grad_NCHW: Tensor) -> tuple[Tensor, Tensor, None]:
     x_NCHW, weight_C13 = ctx.saved_tensors
     grad_x = temporal_depthwise(grad_NCHW, weight_C13.flip(2), ctx.num_frames)
     return grad_x, _weight_grad(x_NCHW, grad_NCHW, ctx.num_frames), None
 
 
-def _keep(ctx: Any, inputs: tuple[Tensor, Tensor, int], output: Tensor) -> None:
+def _keep(ctx: _ClipContext, inputs: tuple[Tensor, Tensor, int], output: Tensor) -> None:
     x_NCHW, weight_C13, ctx.num_frames = inputs
     ctx.save_for_backward(x_NCHW, weight_C13)
 
@@ -322,6 +345,6 @@ temporal_depthwise.register_autograd(_backward, setup_context=_keep)
 
 
 @register_flop_formula(torch.ops.actcli.temporal_depthwise)
-def _flops(x_shape: torch.Size, weight_shape: torch.Size, *_: Any, **__: Any) -> int:
+def _flops(x_shape: torch.Size, weight_shape: torch.Size, *_: object, **__: object) -> int:
     """Two operations per multiply-accumulate, three of those per value, as for a convolution with padding."""
     return 2 * 3 * x_shape.numel()
