@@ -32,7 +32,8 @@ def ensemble_command(
     names, numbers = _split_weights(parts, weights or [])
     folders = [find_evaluation(Workspace(workspace).runs, name) for name in names]
     fused = fuse(folders, numbers)
-    metrics = [read_metrics(folder) for folder in folders]
+    needed = ("dataset", "shards", "split", "split_id", "model", "weights")
+    metrics = [read_metrics(folder, needed) for folder in folders]
     _check_dataset(folders, metrics)
     shards = scored_shards(metrics[0])
     shares = numbers or [1.0] * len(folders)

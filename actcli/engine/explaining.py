@@ -103,7 +103,7 @@ def explain_worst(
         ActcliError: There is no such evaluation or class, no clip has a label, or the model sees optical flow.
     """
     model, facts = _load(weights)
-    metrics, scores = read_metrics(evaluation), read_scores(evaluation)
+    metrics, scores = read_metrics(evaluation, ("shards", "split", "split_id")), read_scores(evaluation)
     labelled = np.flatnonzero(scores.labels >= 0)
     if not len(labelled):
         raise ActcliError(f"the clips of {evaluation} have no labels, so that none is the worst. Name videos instead.")

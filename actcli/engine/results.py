@@ -137,10 +137,10 @@ def class_names(folder: Path) -> dict[int, str]:
     """The class name of each label that an evaluation's clips have."""
     path = folder / SCORES_NAME
     try:
-        table = pq.read_table(path, columns=["label", "class"])
+        table = pq.ParquetFile(path, page_checksum_verification=True).read(columns=["label", "class"])
+        pairs = list(zip(table["label"].to_pylist(), table["class"].to_pylist(), strict=True))
     except (OSError, ValueError, KeyError, pa.ArrowException) as error:
         raise ActcliError(f"{path} cannot be read ({error}). Evaluate again: actcli eval") from error
-    pairs = zip(table["label"].to_pylist(), table["class"].to_pylist(), strict=True)
     return {label: name for label, name in pairs if name is not None}
 
 
@@ -157,16 +157,19 @@ def write_metrics(path: Path, metrics: Metrics) -> None:
         partial.write_text(json.dumps(metrics, indent=1, ensure_ascii=False) + "\n")
 
 
-def read_metrics(folder: Path) -> Metrics:
+def read_metrics(folder: Path, needed: Sequence[str] = ()) -> Metrics:
     """The ``metrics.json`` of an evaluation.
 
     Raises:
-        ActcliError: There is none, or it cannot be read.
+        ActcliError: There is none, it cannot be read, or one of the texts ``needed`` is not in it.
     """
     try:
         metrics: Metrics = json.loads((folder / METRICS_NAME).read_text())
         if not isinstance(metrics, dict):
             raise ValueError("no fields")
+        absent = [name for name in needed if not isinstance(metrics.get(name), str)]
+        if absent:
+            raise ValueError(f"no {absent[0]}")
     except (OSError, ValueError, RecursionError) as error:
         raise ActcliError(f"{folder} has no readable {METRICS_NAME} ({error}); evaluate again: actcli eval") from error
     return metrics

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 
+from actcli.engine.checkpoints import load_checkpoint
 from actcli.engine.dry_run import TrainingPlan, plan_training
 from actcli.engine.hardware import Hardware, training_device
 from actcli.engine.largest import largest_batch
@@ -14,6 +15,7 @@ from actcli.engine.recipes import find_recipe, load_recipe
 from actcli.engine.reporting import EpochReport, Reporter
 from actcli.engine.runs import (
     CONFIG_NAME,
+    LAST_CHECKPOINT,
     RunConfig,
     RunState,
     find_same,
@@ -74,9 +76,13 @@ class Run:
         """What it would take on this machine.
 
         Raises:
-            ActcliError: As ``plan_training``, or nothing can be written where the run would be.
+            ActcliError: As ``plan_training``; the index or the last checkpoint is damaged; nothing can be written where
+                the run would be.
         """
         plan = plan_training(self.config, hardware)
+        self.config.open_shards().index("train", self.config.split_id)
+        if self.resume and (self.run_dir / LAST_CHECKPOINT).exists():
+            load_checkpoint(self.run_dir / LAST_CHECKPOINT)
         check_writable(nearest_folder(self.run_dir), plan.disk_bytes)
         return plan
 

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from actcli.engine.metrics import Scores
-from actcli.engine.results import plain_numbers, read_scores, write_metrics, write_scores
+from actcli.engine.results import class_names, plain_numbers, read_metrics, read_scores, write_metrics, write_scores
 from actcli.errors import ActcliError
 
 SCORES = Scores(
@@ -60,6 +60,26 @@ def test_no_flipped_bit_changes_a_score_without_a_word(tmp_path):
         np.testing.assert_array_equal(found.keys, SCORES.keys)
         np.testing.assert_array_equal(found.labels, SCORES.labels)
         np.testing.assert_array_equal(found.logits, SCORES.logits)
+
+
+def test_no_flipped_bit_changes_the_name_of_a_class_without_a_word(tmp_path):
+    path = tmp_path / "scores.parquet"
+    write_scores(path, SCORES, CLASSES)
+    data, refused = path.read_bytes(), 0
+    for at in range(4, len(data) - 8, 3):
+        path.write_bytes(data[:at] + bytes([data[at] ^ 0x81]) + data[at + 1 :])
+        try:
+            assert class_names(tmp_path) == {1: "right", 0: "left"}
+        except ActcliError:
+            refused += 1
+    assert refused
+
+
+@pytest.mark.parametrize("text", ["[]", "{", "{}", '{"dataset": "d", "split": 3}', "[" * 10**5])
+def test_metrics_that_do_not_say_what_they_are_of_are_refused(tmp_path, text):
+    (tmp_path / "metrics.json").write_text(text)
+    with pytest.raises(ActcliError, match=r"has no readable metrics.json \(.*evaluate again: actcli eval"):
+        read_metrics(tmp_path, ("dataset", "split"))
 
 
 @pytest.mark.parametrize("content", [None, b"no parquet", pd.DataFrame({"key": ["1"]}).to_parquet()])
