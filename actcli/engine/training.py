@@ -79,10 +79,10 @@ class Run:
             ActcliError: As ``plan_training``; the index or the last checkpoint is damaged; nothing can be written where
                 the run would be.
         """
-        plan = plan_training(self.config, hardware)
         self.config.open_shards().index("train", self.config.split_id)
         if self.resume and (self.run_dir / LAST_CHECKPOINT).exists():
             load_checkpoint(self.run_dir / LAST_CHECKPOINT)
+        plan = plan_training(self.config, hardware)
         check_writable(nearest_folder(self.run_dir), plan.disk_bytes)
         return plan
 

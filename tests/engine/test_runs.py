@@ -1,6 +1,7 @@
 """What is continued, extended, locked, stopped and refused around a training."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from actcli.engine.checkpoints import load_checkpoint
 from actcli.engine.hardware import Hardware
 from actcli.engine.initial import build_model
 from actcli.engine.memory import micro_batch_size, step_memory
-from actcli.engine.runs import LAST_CHECKPOINT, RunConfig, is_finished, read_state, weights_path
+from actcli.engine.runs import LAST_CHECKPOINT, RunConfig, find_run, is_finished, read_state, weights_path
 from actcli.engine.signals import Interrupted
 from actcli.engine.training import continued_run, describe_finished, new_run, newest_run, same_run
 from actcli.errors import ActcliError
@@ -300,6 +301,48 @@ def test_a_checkpoint_that_lacks_a_field_is_refused(whole, tmp_path):
     trainer.save_checkpoint(tmp_path / LAST_CHECKPOINT, state)
     with pytest.raises(ActcliError, match="is no checkpoint of this training"):
         continued_run(tmp_path, 3).train(HARDWARE, Reporter())
+
+
+def damage(path):
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def test_a_dry_run_finds_a_damaged_checkpoint_and_a_damaged_index_before_it_times_anything(
+    whole, tiny_shards, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("actcli.engine.training.plan_training", None)  # would be called next
+    shutil.copytree(whole[1], tmp_path / "run")
+    damage(tmp_path / "run" / LAST_CHECKPOINT)
+    with pytest.raises(ActcliError, match=r"last\.ckpt is"):
+        continued_run(tmp_path / "run", 3).plan(HARDWARE)
+    shards = shutil.copytree(tiny_shards, tmp_path / "shards")
+    damage(shards / "train.index.parquet")
+    with pytest.raises(ActcliError, match=r"train\.index\.parquet: "):
+        new_run(tiny_config(str(shards)), tmp_path / "runs", None).plan(HARDWARE)
+
+
+def test_a_run_is_found_by_name_or_folder_and_else_the_newest_is_named(whole, tmp_path):
+    with pytest.raises(ActcliError, match=r"there is no run in .* Train one first"):
+        find_run(tmp_path, None)
+    assert find_run(whole[1].parent, None) == whole[1]
+    assert find_run(whole[1].parent, "whole") == whole[1]
+    assert find_run(tmp_path, str(whole[1])) == whole[1]
+    with pytest.raises(
+        ActcliError, match=r"there is no run 'hole' in .*; the newest are: whole. Choose one with --run"
+    ):
+        find_run(whole[1].parent, "hole")
+
+
+def test_a_run_says_how_far_it_came(whole, tmp_path):
+    assert read_state(whole[1]).in_words() == "finished"
+    shutil.copytree(whole[1], tmp_path / "run")
+    (tmp_path / "run" / "finished").unlink()
+    assert read_state(tmp_path / "run").in_words() == "interrupted after 2 of 2 epochs"
+    (tmp_path / "run" / "history.jsonl").write_text("{")
+    with pytest.raises(ActcliError, match=r"history\.jsonl cannot be read"):
+        read_state(tmp_path / "run")
 
 
 def test_weights_have_the_rights_that_new_files_get(whole, tmp_path):

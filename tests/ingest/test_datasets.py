@@ -490,6 +490,14 @@ def test_folder_refuses_a_wrong_flip_file(tmp_path, text):
         get_dataset("mine").read(tmp_path)
 
 
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir], ids=["pipe", "folder"])
+def test_what_forbids_mirroring_is_read_or_refused_but_not_passed_over(tmp_path, make):
+    write(tmp_path / "a/x.mp4")
+    make(tmp_path / "flip.json")
+    with pytest.raises(ActcliError, match=r"flip\.json is no regular file"):
+        get_dataset("mine").read(tmp_path)
+
+
 # Damage of any kind
 
 

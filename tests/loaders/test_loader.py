@@ -17,6 +17,7 @@ from PIL import Image
 from actcli.errors import ActcliError
 from actcli.loaders import Augmentation, open_loader
 from actcli.loaders.originals import find_sampling
+from actcli.shards import ShardSet, Subset
 
 from .conftest import CLASSES, ShardMaker, flow_picture, jpeg, picture
 
@@ -150,6 +151,31 @@ def test_a_changed_setup_is_refused_by_name(make_shards):
     other = open_loader(root, **SMALL | {"batch_size": 4, "seed": 2})
     with pytest.raises(ActcliError, match=r"batch size of all ranks \(was 2, is 4\); seed \(was 0, is 2\)"):
         other.load_state_dict(state)
+
+
+def test_a_state_of_another_version_is_refused(make_shards):
+    loader = open_loader(make_shards(num_clips=4), **SMALL)
+    with pytest.raises(ActcliError, match="loader state of version 0; this one reads 1"):
+        loader.load_state_dict(loader.state_dict() | {"version": 0})
+
+
+def test_a_subset_is_taken_where_shards_are_opened(make_shards):
+    subset = Subset(max_clips_per_class=1)
+    with pytest.raises(ActcliError, match="these shards are open already; give subset to select_shards"):
+        open_loader(ShardSet.open(make_shards(num_clips=6)), subset=subset, **SMALL)
+
+
+def test_what_works_on_colours_only_is_refused_for_flow(make_shards):
+    augmentation = Augmentation(erasing=0.5)
+    with pytest.raises(ActcliError, match="RandAugment and erasing work on RGB clips only"):
+        open_loader(make_shards(flow=True), modality="flow", training=True, augmentation=augmentation, **SMALL)
+
+
+@pytest.mark.parametrize("device", ["quantum", "cuda:99", torch.device("cuda", 99)])
+def test_a_device_that_is_not_there_is_refused(make_shards, device):
+    with pytest.raises(ActcliError, match=r"unknown device|is not here: torch sees \d+ CUDA GPUs"):
+        open_loader(make_shards(num_clips=3), device=device, **SMALL)
+    assert open_loader(make_shards(num_clips=3, name="again"), device="cpu", **SMALL).device == torch.device("cpu")
 
 
 def test_a_training_goes_on_with_the_same_clips_on_another_number_of_ranks(make_shards):

@@ -3,9 +3,11 @@
 import socket
 import threading
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from few_batches import SMALL, batches, same
 from range_server import served
 
@@ -121,6 +123,27 @@ def test_a_damaged_tar_names_itself_and_the_last_good_clip(make_shards):
     clips = stream.stream_clips(ShardSet.open(root), ["train-000000.tar"])
     with pytest.raises(ActcliError, match=r"shard train-000000\.tar broke off after clip 000000001: 2 more clips"):
         list(clips)
+
+
+def test_two_streams_come_from_one_stream_of_tars(make_shards):
+    root = make_shards(num_clips=8, flow=True)
+    settings = {"num_frames": 2, "size": 32, "batch_size": 2, "workers": 0, "training": False, "modality": "two_stream"}
+    indexed = [(batch.keys.tolist(), batch.rgb, batch.flow) for batch in open_loader(root, **settings)]
+    streamed = [(b.keys.tolist(), b.rgb, b.flow) for b in open_loader(root, shuffle_buffer=4, **settings)]
+    by_key = {key: (rgb[n], flow[n]) for keys, rgb, flow in indexed for n, key in enumerate(keys)}
+    seen = [key for keys, _, _ in streamed for key in keys]
+    assert sorted(seen) == sorted(by_key)
+    for keys, rgb, flow in streamed:
+        for n, key in enumerate(keys):
+            assert torch.equal(rgb[n], by_key[key][0])
+            assert torch.equal(flow[n], by_key[key][1])
+
+
+def test_a_stream_of_a_split_without_tars_is_refused(make_shards):
+    shards = ShardSet.open(make_shards(num_clips=3))
+    empty = replace(shards, card=replace(shards.card, split_sets={"1": {"train": 3, "val": 0}}))
+    with pytest.raises(ActcliError, match=r"lists no tars of split val. Write the shards again"):
+        open_loader(empty, "val", shuffle_buffer=2, **SMALL)
 
 
 def test_flow_for_several_ranks_needs_the_index(make_shards):

@@ -10,11 +10,13 @@ from pathlib import Path, PurePosixPath
 from typing import cast
 
 from actcli.errors import ActcliError
+from actcli.files import open_regular
 from actcli.ingest.datasets._annotations import SPLIT_OF_WORD, VIDEO_SUFFIXES, ordered_splits
 from actcli.ingest.datasets._lists import ListedClip, read_lists
 from actcli.ingest.frame_folders import holds_frames
 from actcli.ingest.records import UNLABELLED, ClipRecord, DatasetAdapter, FlipPolicy, Listing, Storage, shown_names
 
+_LARGEST_FLIP = 1 << 20
 _OUR_FILES = {"flip.json", "dataset.json", "category.txt", "classes.txt"}
 _EXPECTS = """\
     <class>/<any name>.mp4 …     divided into train and val, see --val-fraction and --group-by
@@ -167,10 +169,11 @@ def _others(tree: _Tree) -> str:
 
 def _read_flip(raw_dir: Path, classes: Sequence[str]) -> tuple[FlipPolicy, tuple[tuple[str, str], ...]]:
     path = raw_dir / "flip.json"
-    if not path.is_file():
+    if not path.exists():
         return "allowed", ()
     try:
-        value = json.loads(path.read_text("utf-8"))
+        with open_regular(path) as file:
+            value = json.loads(file.read(_LARGEST_FLIP))
         flip, swaps = value["flip"], tuple((a, b) for a, b in value.get("flip_swaps", ()))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ActcliError(f"{path} cannot be read ({error!r}).") from None
