@@ -1,8 +1,9 @@
 """Facts in JSON: what is read is of the type that its field has, or it is refused."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, fields, is_dataclass
 from functools import cache
+from types import NoneType
 from typing import Any, Literal, get_args, get_origin
 
 import numpy as np
@@ -11,17 +12,28 @@ from numpy.typing import NDArray
 Sizes = NDArray[np.uint16 | np.uint32]
 """Bytes, or CRC-32, of each JPEG of a clip."""
 
+Places = NDArray[np.uint32]
+"""Positions in a list, from 0."""
+
+Steps = NDArray[np.int64]
+"""Whole numbers with a sign."""
+
 Reader = Callable[[str, object], object]
 """Checks the value of a named field."""
 
 NO_SIZES: Sizes = np.zeros(0, np.uint32)
+NO_PLACES: Places = np.zeros(0, np.uint32)
+NO_STEPS: Steps = np.zeros(0, np.int64)
 _LARGEST = int(np.iinfo(np.uint32).max)
+_LARGEST_STEP = 1 << 62
 
 
 def plain(value: object) -> object:
     """A fact as ``json`` writes it; tables are sorted by name."""
     if isinstance(value, np.ndarray):
         return value.tolist()
+    if is_dataclass(value):
+        return {fact.name: plain(getattr(value, fact.name)) for fact in fields(value)}
     return dict(sorted(value.items())) if isinstance(value, Mapping) else value
 
 
@@ -46,6 +58,8 @@ def _readers(kind: type, names: tuple[str, ...]) -> tuple[dict[str, Reader], fro
 
 
 def _reader(kind: object) -> Reader:
+    if NoneType in get_args(kind):
+        return _nested(next(one for one in get_args(kind) if one is not NoneType))
     if get_origin(kind) is not Literal:
         return _READERS[kind]
     words = frozenset(get_args(kind))
@@ -56,6 +70,20 @@ def _reader(kind: object) -> Reader:
         return value
 
     return word
+
+
+def _nested(kind: type) -> Reader:
+    """What reads facts among facts, or their absence."""
+    names = tuple(fact.name for fact in fields(kind))
+
+    def facts(name: str, value: object) -> object:
+        if value is None:
+            return None
+        if not isinstance(value, dict):
+            raise ValueError(f"its {name} is {value!r}")
+        return kind(**read_facts(kind, value, names))
+
+    return facts
 
 
 def _text(name: str, value: object) -> str:
@@ -95,11 +123,22 @@ def _texts(name: str, value: object) -> Mapping[str, str]:
 
 
 def _sizes(name: str, value: object) -> Sizes:
-    if not isinstance(value, list) or not set(map(type, value)) <= {int}:
+    return _numbers(name, value, 1, _LARGEST).astype(np.uint32)
+
+
+def _places(name: str, value: object) -> Places:
+    return _numbers(name, value, 0, _LARGEST).astype(np.uint32)
+
+
+def _steps(name: str, value: object) -> Steps:
+    return _numbers(name, value, -_LARGEST_STEP, _LARGEST_STEP)
+
+
+def _numbers(name: str, value: object, least: int, most: int) -> NDArray[np.int64]:
+    is_list = isinstance(value, list) and set(map(type, value)) <= {int}
+    if not isinstance(value, list) or not is_list or (value and not least <= min(value) <= max(value) <= most):
         raise ValueError(f"its {name.replace('_', ' ')} are no list of counts")
-    if value and not 0 < min(value) <= max(value) <= _LARGEST:
-        raise ValueError(f"its {name.replace('_', ' ')} are no list of counts")
-    return np.array(value, np.uint32)
+    return np.array(value, np.int64)
 
 
 _READERS: dict[object, Reader] = {
@@ -110,5 +149,7 @@ _READERS: dict[object, Reader] = {
     bool: _truth,
     Mapping[str, str]: _texts,
     Sizes: _sizes,
+    Places: _places,
+    Steps: _steps,
 }
 """What reads a field of each type."""

@@ -90,6 +90,21 @@ class VideoClip:
         self._step = 1 / float(self._stream.average_rate or self._stream.guessed_rate or 25)
         self._size: tuple[int, int] | None = None
 
+    @property
+    def first_second(self) -> float | None:
+        """Where the clip begins in the time of the stream; None where the file is the clip."""
+        return self._origin + self._range[0] if self._range else None
+
+    @property
+    def repeats_pictures(self) -> bool:
+        """Whether a picture may be several frames, because a rate was asked for."""
+        return self._settings.fps is not None
+
+    @property
+    def _origin(self) -> float:
+        """First second of the stream, in its own time."""
+        return float((self._stream.start_time or 0) * (self._stream.time_base or 0))
+
     def __enter__(self) -> "VideoClip":
         return self
 
@@ -98,16 +113,25 @@ class VideoClip:
 
     def __iter__(self) -> Iterator[Planes]:
         """All frames in presentation order, all of the size that the first one has after resizing."""
+        for _, frame in self.frames():
+            yield self.planes(frame)
+
+    def frames(self) -> Iterator[tuple[float, VideoFrame]]:
+        """Every frame as it was decoded, and its time in seconds from the start of the stream."""
         frames = self._timed_frames()
-        if self._settings.fps:
-            frames = _resample(frames, self._settings.fps, self._step)
-        for _, frame in frames:
-            yield self._to_planes(frame)
+        return _resample(frames, self._settings.fps, self._step) if self._settings.fps else frames
+
+    def planes(self, frame: VideoFrame) -> Planes:
+        """What the clip's frame is made of; the first frame decides on the size of all."""
+        turn = Turn.of(frame)
+        if self._size is None:
+            self._size = self._target_size(frame, turn)
+        return to_planes(frame, self._size, turn)
 
     def _timed_frames(self) -> Iterator[tuple[float, VideoFrame]]:
         """Seconds from the start of the stream, and frame."""
         begin, end = self._range or (0.0, None)
-        origin = float((self._stream.start_time or 0) * (self._stream.time_base or 0))
+        origin = self._origin
         time = -self._step
         for frame in self._decode(origin + begin):
             time = frame.time - origin if frame.time is not None else time + self._step
@@ -137,39 +161,17 @@ class VideoClip:
             if packet.stream is self._stream:
                 yield packet
 
-    def _to_planes(self, frame: VideoFrame) -> Planes:
-        is_full = frame.color_range == ColorRange.JPEG or frame.format.name.startswith("yuvj")
-        turn = _turn(frame)
-        if frame.format.name not in ("yuv420p", "yuvj420p"):
-            frame, is_full = _to_420(frame, is_full)
-        planes = [_plane_array(frame, index) for index in range(3)]
-        width, height = self._unturned_size(frame, turn)
-        planes = [
-            _resize(plane, (width // step, height // step)) for plane, step in zip(planes, (1, 2, 2), strict=True)
-        ]
-        if not is_full:
-            planes = [_plane(cv2.LUT(plane, table)) for plane, table in zip(planes, _RANGE_TABLES, strict=True)]
-        if (weights := _KR_KB.get(int(frame.colorspace))) and not frame.format.is_rgb:
-            planes = _to_601(planes, weights)
-        y, u, v = (np.ascontiguousarray(turn.apply(plane)) for plane in planes)
-        return y, u, v
-
-    def _unturned_size(self, frame: VideoFrame, turn: "_Turn") -> tuple[int, int]:
-        """Target width and height before the picture is turned; the first frame decides for the clip."""
-        turned = turn.swaps_sides
-        if self._size is None:
-            aspect = float(self._stream.sample_aspect_ratio or 1) or 1.0
-            width, height = (round(frame.width * aspect), frame.height)
-            self._size = target_size(*((height, width) if turned else (width, height)), self._settings)
-            if max(self._size) > MAX_SIDE or self._size[0] * self._size[1] > MAX_PIXELS:
-                raise ClipFailure(
-                    "decode", "PictureTooLarge", f"frames of {self._size[0]}x{self._size[1]} pixels are refused"
-                )
-        return (self._size[1], self._size[0]) if turned else self._size
+    def _target_size(self, frame: VideoFrame, turn: "Turn") -> tuple[int, int]:
+        aspect = float(self._stream.sample_aspect_ratio or 1) or 1.0
+        width, height = (round(frame.width * aspect), frame.height)
+        size = target_size(*((height, width) if turn.swaps_sides else (width, height)), self._settings)
+        if max(size) > MAX_SIDE or size[0] * size[1] > MAX_PIXELS:
+            raise ClipFailure("decode", "PictureTooLarge", f"frames of {size[0]}x{size[1]} pixels are refused")
+        return size
 
 
 @dataclass(frozen=True)
-class _Turn:
+class Turn:
     """How a decoded picture is laid upright: its sides swapped, then mirrored."""
 
     swaps_sides: bool = False
@@ -179,24 +181,58 @@ class _Turn:
     mirrors_y: bool = False
     """Top and bottom are exchanged."""
 
+    @property
+    def number(self) -> int:
+        """0 to 7: 1 swaps sides, 2 mirrors x, 4 mirrors y."""
+        return self.swaps_sides + 2 * self.mirrors_x + 4 * self.mirrors_y
+
+    @staticmethod
+    def numbered(number: int) -> "Turn":
+        """The turn of that ``number``."""
+        return Turn(bool(number & 1), bool(number & 2), bool(number & 4))
+
+    @staticmethod
+    def of(frame: VideoFrame) -> "Turn":
+        """What the display matrix of a decoded picture asks for, rounded to quarter turns.
+
+        The matrix is ``[a b u; c d v; x y w]``: column p and row q of the picture are shown at (a p + c q, b p + d q).
+        """
+        side_data = frame.side_data.get("DISPLAYMATRIX")
+        if side_data is None:
+            return Turn()
+        a, b, _, c, d = np.frombuffer(cast(Any, side_data), np.int32)[:5].tolist()
+        if abs(b) > abs(a):
+            return Turn(True, c < 0, b < 0)
+        return Turn(False, a < 0, d < 0)
+
     def apply(self, plane: Plane) -> Plane:
         """The plane as it is shown."""
         upright = plane.T if self.swaps_sides else plane
         return upright[:: -1 if self.mirrors_y else 1, :: -1 if self.mirrors_x else 1]
 
 
-def _turn(frame: VideoFrame) -> _Turn:
-    """What the display matrix asks for, rounded to quarter turns.
+def to_planes(frame: VideoFrame, size: tuple[int, int], turn: Turn) -> Planes:
+    """A decoded picture upright at full range, resized to width and height ``size``."""
+    is_full = frame.color_range == ColorRange.JPEG or frame.format.name.startswith("yuvj")
+    if frame.format.name not in ("yuv420p", "yuvj420p"):
+        frame, is_full = _to_420(frame, is_full)
+    planes = [_plane_array(frame, index) for index in range(3)]
+    width, height = size[::-1] if turn.swaps_sides else size
+    planes = [_resize(plane, (width // step, height // step)) for plane, step in zip(planes, (1, 2, 2), strict=True)]
+    if not is_full:
+        planes = [_plane(cv2.LUT(plane, table)) for plane, table in zip(planes, _RANGE_TABLES, strict=True)]
+    if (weights := _KR_KB.get(int(frame.colorspace))) and not frame.format.is_rgb:
+        planes = _to_601(planes, weights)
+    y, u, v = (np.ascontiguousarray(turn.apply(plane)) for plane in planes)
+    return y, u, v
 
-    The matrix is ``[a b u; c d v; x y w]``: column p and row q of the picture are shown at (a p + c q, b p + d q).
-    """
-    side_data = frame.side_data.get("DISPLAYMATRIX")
-    if side_data is None:
-        return _Turn()
-    a, b, _, c, d = np.frombuffer(cast(Any, side_data), np.int32)[:5].tolist()
-    if abs(b) > abs(a):
-        return _Turn(True, c < 0, b < 0)
-    return _Turn(False, a < 0, d < 0)
+
+def planes_to_rgb(planes: Planes) -> Plane:
+    """RGB ``[H, W, 3]`` as a JPEG decoder makes it: chroma interpolated between its samples, BT.601 at full range."""
+    y, u, v = planes
+    size = (y.shape[1], y.shape[0])
+    blue, red = (cv2.resize(plane, size, interpolation=cv2.INTER_LINEAR) for plane in (u, v))
+    return _plane(cv2.cvtColor(cv2.merge([y, red, blue]), cv2.COLOR_YCrCb2RGB))
 
 
 def _sound_frames(packets: Iterator[Any], coverage: Coverage) -> Iterator[VideoFrame]:
