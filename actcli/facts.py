@@ -15,17 +15,22 @@ Sizes = NDArray[np.uint16 | np.uint32]
 Places = NDArray[np.uint32]
 """Positions in a list, from 0."""
 
-Steps = NDArray[np.int64]
-"""Whole numbers with a sign."""
+Gaps = NDArray[np.int32]
+"""Distances in bytes, with a sign."""
+
+Times = NDArray[np.int64]
+"""Microseconds."""
 
 Reader = Callable[[str, object], object]
 """Checks the value of a named field."""
 
 NO_SIZES: Sizes = np.zeros(0, np.uint32)
 NO_PLACES: Places = np.zeros(0, np.uint32)
-NO_STEPS: Steps = np.zeros(0, np.int64)
+NO_GAPS: Gaps = np.zeros(0, np.int32)
+NO_TIMES: Times = np.zeros(0, np.int64)
 _LARGEST = int(np.iinfo(np.uint32).max)
-_LARGEST_STEP = 1 << 62
+_LARGEST_GAP = int(np.iinfo(np.int32).max)
+_LARGEST_TIME = 1 << 62
 
 
 def plain(value: object) -> object:
@@ -59,7 +64,9 @@ def _readers(kind: type, names: tuple[str, ...]) -> tuple[dict[str, Reader], fro
 
 def _reader(kind: object) -> Reader:
     if NoneType in get_args(kind):
-        return _nested(next(one for one in get_args(kind) if one is not NoneType))
+        return _optional(_reader(next(one for one in get_args(kind) if one is not NoneType)))
+    if isinstance(kind, type) and is_dataclass(kind):
+        return _nested(kind)
     if get_origin(kind) is not Literal:
         return _READERS[kind]
     words = frozenset(get_args(kind))
@@ -72,13 +79,15 @@ def _reader(kind: object) -> Reader:
     return word
 
 
+def _optional(reader: Reader) -> Reader:
+    return lambda name, value: None if value is None else reader(name, value)
+
+
 def _nested(kind: type) -> Reader:
-    """What reads facts among facts, or their absence."""
+    """What reads facts among facts."""
     names = tuple(fact.name for fact in fields(kind))
 
     def facts(name: str, value: object) -> object:
-        if value is None:
-            return None
         if not isinstance(value, dict):
             raise ValueError(f"its {name} is {value!r}")
         return kind(**read_facts(kind, value, names))
@@ -130,8 +139,12 @@ def _places(name: str, value: object) -> Places:
     return _numbers(name, value, 0, _LARGEST).astype(np.uint32)
 
 
-def _steps(name: str, value: object) -> Steps:
-    return _numbers(name, value, -_LARGEST_STEP, _LARGEST_STEP)
+def _gaps(name: str, value: object) -> Gaps:
+    return _numbers(name, value, -_LARGEST_GAP, _LARGEST_GAP).astype(np.int32)
+
+
+def _times(name: str, value: object) -> Times:
+    return _numbers(name, value, -_LARGEST_TIME, _LARGEST_TIME)
 
 
 def _numbers(name: str, value: object, least: int, most: int) -> NDArray[np.int64]:
@@ -150,6 +163,7 @@ _READERS: dict[object, Reader] = {
     Mapping[str, str]: _texts,
     Sizes: _sizes,
     Places: _places,
-    Steps: _steps,
+    Gaps: _gaps,
+    Times: _times,
 }
 """What reads a field of each type."""

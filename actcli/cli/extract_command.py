@@ -52,6 +52,14 @@ def extract_command(
             rich_help_panel=DATA,
         ),
     ] = None,
+    payload: Annotated[
+        Literal["mjpeg", "source"],
+        typer.Option(
+            help="Keep frames as JPEGs, or the videos themselves with an index of their frames: no loss and the least "
+            "disk, for six to ten times the work of the loader.",
+            rich_help_panel=DATA,
+        ),
+    ] = "mjpeg",
     modality: Annotated[
         Literal["rgb", "flow"], typer.Option(help="Frames or optical flow.", rich_help_panel=DATA)
     ] = "rgb",
@@ -136,6 +144,7 @@ def extract_command(
         raw_dir=raw_dir or space.raw / name,
         frames_dir=frames_dir or space.frames / name,
         modality=modality,
+        payload=payload,
         short_side=short_side,
         upscale=upscale,
         fps=fps,

@@ -38,9 +38,14 @@ def shard_command(
         ),
     ] = None,
     payload: Annotated[
-        Literal["mjpeg", "video"],
-        typer.Option(help="Frames as they are, or re-encoded as H.264, which is smaller.", rich_help_panel=TARS),
-    ] = "mjpeg",
+        Literal["mjpeg", "video", "source"] | None,
+        typer.Option(
+            help="JPEGs or the videos themselves (source), whichever was extracted; or JPEGs re-encoded as H.264 "
+            "(video), which is smaller.",
+            show_default="what was extracted",
+            rich_help_panel=TARS,
+        ),
+    ] = None,
     short_side: Annotated[
         int,
         typer.Option(

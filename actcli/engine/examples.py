@@ -1,6 +1,6 @@
 """Clips as film strips, for pages about evaluations."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +15,8 @@ from actcli.loaders.views import Size
 from actcli.pages import MAX_PICTURES, FilmStrip, film_strip
 from actcli.pages.strips import Picture
 from actcli.shards import ShardIndex, ShardReader, ShardSet
+from actcli.shards.clip import StoredClip
+from actcli.shards.source_video import video_frames
 
 _MIN_DECODED = 96  # pixels; libjpeg shrinks while it decodes
 
@@ -84,10 +86,17 @@ class ClipPictures:
             payload = self._reader.read(clip.shard, clip.offset, clip.bytes)
             yield from decode_frames(payload, frames, Size(clip.width, clip.height))
             return
+        if clip.video is not None:
+            yield from video_frames(clip, frames, self._reads(clip))
+            return
         places = clip.frame_extents(frames)
         for offset, size in zip(places.offsets.tolist(), places.sizes.tolist(), strict=True):
             jpeg = bytes(self._reader.read(clip.shard, offset, size))
             yield simplejpeg.decode_jpeg(jpeg, "RGB", min_height=_MIN_DECODED, min_width=_MIN_DECODED)
+
+    def _reads(self, clip: StoredClip) -> Callable[[int, int], bytes]:
+        """What reads bytes of the clip's video."""
+        return lambda offset, size: self._reader.read(clip.shard, clip.offset + offset, size)
 
     def _flow_pictures(self, row: int) -> Iterator[Picture]:
         """Flow as colours: x and y of a field are two grey JPEGs."""

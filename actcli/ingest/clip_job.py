@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypedDict
 
 import numpy as np
 import simplejpeg
@@ -12,10 +12,11 @@ from actcli.ingest.decode import DECODER, DecodeSettings, Plane, VideoClip
 from actcli.ingest.failure import ClipFailure, failing_at
 from actcli.ingest.flow import FlowMethod, flow_fields, flow_version, quantise
 from actcli.ingest.frame_folders import FrameFolder, find_flow
-from actcli.ingest.manifest import Layout, Modality, payload_path
+from actcli.ingest.manifest import Layout, Modality, Payload, file_checksum, payload_path
 from actcli.ingest.outcome import ClipOutcome
-from actcli.ingest.payload import PayloadWriter
+from actcli.ingest.payload import PayloadWriter, link_video
 from actcli.ingest.records import printable
+from actcli.ingest.source import DecodedFrames, index_video
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class ClipJob:
     frames_dir: Path
     modality: Modality
     layout: Layout
+    payload: Payload
     decode: DecodeSettings
     quality: int
     keep_partial: bool
@@ -48,6 +50,15 @@ class ClipTask(NamedTuple):
     end: float | None
 
 
+class _Reason(TypedDict):
+    """Fields of ``ClipOutcome`` that say what is odd about a clip that was kept."""
+
+    stage: str
+    error: str
+    message: str
+    partial: bool
+
+
 @dataclass
 class _Source:
     """The JPEGs of a clip as they come, and what is known of them."""
@@ -61,6 +72,68 @@ class _Source:
 
 def extract_clip(job: ClipJob, task: ClipTask) -> ClipOutcome:
     """Extract one clip. Only trouble with the disk it writes to is raised."""
+    return _index_clip(job, task) if job.payload == "source" else _extract_frames(job, task)
+
+
+def _index_clip(job: ClipJob, task: ClipTask) -> ClipOutcome:
+    """Look at every frame of a video, and note how single ones are read; the video stays where it is."""
+    path, decoded = job.raw_dir / task.path, DecodedFrames()
+    try:
+        with failing_at("open"):
+            _check_is_there(path, task)
+            clip = VideoClip(path, job.decode, task.start, task.end)
+        with clip:
+            failure = _decode(clip, decoded)
+        if failure and not (job.keep_partial and decoded.seconds and failure.stage == "decode"):
+            raise failure
+        with failing_at("index"):
+            video, packet_sizes = index_video(path, clip, decoded)
+            checksum, num_bytes = file_checksum(path), path.stat().st_size
+    except ClipFailure as error:
+        return ClipOutcome.lost(task.key, task.source_id, error)
+    link_video(payload_path(job.frames_dir, task.key, payload="source"), path)
+    return ClipOutcome(
+        key=task.key,
+        source_id=task.source_id,
+        status="ok",
+        **_reason(failure),
+        num_frames=len(decoded.seconds),
+        width=decoded.size[0],
+        height=decoded.size[1],
+        fps=clip.fps,
+        frame_sizes=packet_sizes,
+        bytes=num_bytes,
+        checksum=checksum,
+        decoder=DECODER,
+        video=video,
+    )
+
+
+def _decode(clip: VideoClip, decoded: DecodedFrames) -> ClipFailure | None:
+    """Decode a clip to its end, or to where it breaks."""
+    try:
+        with failing_at("decode"):
+            decoded.read(clip)
+            if not decoded.seconds:
+                raise ClipFailure("decode", "NoFrames", "the file holds no frame")
+    except ClipFailure as failure:
+        return failure
+    return None
+
+
+def _check_is_there(path: Path, task: ClipTask) -> None:
+    if not path.exists():
+        raise ClipFailure("find", "FileNotFoundError", f"there is no {task.path}")
+
+
+def _reason(failure: ClipFailure | None, note: str = "") -> _Reason:
+    """Why a clip that was kept is not whole, if it is not."""
+    if failure is None:
+        return {"stage": "", "error": "", "message": printable(note), "partial": False}
+    return {"stage": failure.stage, "error": failure.error, "message": printable(failure.message), "partial": True}
+
+
+def _extract_frames(job: ClipJob, task: ClipTask) -> ClipOutcome:
     target = payload_path(job.frames_dir, task.key, job.modality, job.layout)
     with PayloadWriter(target, job.modality, job.layout) as writer:
         source = _Source(iter(()), "", 0.0)
@@ -83,10 +156,7 @@ def extract_clip(job: ClipJob, task: ClipTask) -> ClipOutcome:
         key=task.key,
         source_id=task.source_id,
         status="ok",
-        stage=failure.stage if failure else "",
-        error=failure.error if failure else "",
-        message=printable(failure.message if failure else source.note),
-        partial=failure is not None,
+        **_reason(failure, source.note),
         num_frames=num_frames,
         width=source.size[0],
         height=source.size[1],
@@ -107,8 +177,7 @@ def _guarded(jpegs: Iterator[bytes]) -> Iterator[bytes]:
 
 def _open_source(job: ClipJob, task: ClipTask) -> _Source:
     path = job.raw_dir / task.path
-    if not path.exists():
-        raise ClipFailure("find", "FileNotFoundError", f"there is no {task.path}")
+    _check_is_there(path, task)
     if job.from_frames and job.modality == "flow":
         return _flow_dump_source(job, path)
     return _folder_source(job, path) if path.is_dir() else _video_source(job, task, path)

@@ -86,6 +86,7 @@ class VideoClip:
         self._settings = settings
         self._container, self._stream = open_container(path)
         self._range = _untrimmed_range(self._container, self._stream, start, end)
+        self._origin = float((self._stream.start_time or 0) * (self._stream.time_base or 0))
         self.fps = float(settings.fps or self._stream.average_rate or self._stream.guessed_rate or 0)
         self._step = 1 / float(self._stream.average_rate or self._stream.guessed_rate or 25)
         self._size: tuple[int, int] | None = None
@@ -99,11 +100,6 @@ class VideoClip:
     def repeats_pictures(self) -> bool:
         """Whether a picture may be several frames, because a rate was asked for."""
         return self._settings.fps is not None
-
-    @property
-    def _origin(self) -> float:
-        """First second of the stream, in its own time."""
-        return float((self._stream.start_time or 0) * (self._stream.time_base or 0))
 
     def __enter__(self) -> "VideoClip":
         return self
@@ -131,10 +127,9 @@ class VideoClip:
     def _timed_frames(self) -> Iterator[tuple[float, VideoFrame]]:
         """Seconds from the start of the stream, and frame."""
         begin, end = self._range or (0.0, None)
-        origin = self._origin
         time = -self._step
-        for frame in self._decode(origin + begin):
-            time = frame.time - origin if frame.time is not None else time + self._step
+        for frame in self._decode(self._origin + begin):
+            time = frame.time - self._origin if frame.time is not None else time + self._step
             if end is not None and time >= end:
                 return
             if not self._range or time >= begin:

@@ -217,7 +217,7 @@ def _is_kept(key: str, outcome: ClipOutcome | None, options: ExtractOptions) -> 
     """Whether there are frames of a clip, of as many bytes as there were."""
     if outcome is None or not outcome.is_ok:
         return False
-    path = payload_path(options.frames_dir, key, options.modality, options.layout)
+    path = payload_path(options.frames_dir, key, options.modality, options.layout, options.payload)
     return options.retry_failed or payload_bytes(path) == outcome.bytes
 
 
@@ -242,6 +242,7 @@ def _clip_job(adapter: DatasetAdapter, options: ExtractOptions) -> ClipJob:
         frames_dir=options.frames_dir.absolute(),
         modality=options.modality,
         layout=options.layout,
+        payload=options.payload,
         decode=options.decode_settings(),
         quality=options.quality,
         keep_partial=options.keep_partial,

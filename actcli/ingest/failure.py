@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 
 class ClipFailure(Exception):
-    """One clip failed at ``stage`` (find, open, decode, flow, encode, write, worker)."""
+    """One clip failed at ``stage`` (find, open, decode, index, flow, encode, write, worker)."""
 
     def __init__(self, stage: str, error: str, message: str) -> None:
         super().__init__(message)

@@ -116,6 +116,7 @@ def extract_loose(
         frames_dir=frames_dir.absolute(),
         modality="rgb",
         layout="mjpeg",
+        payload="mjpeg",
         decode=DecodeSettings(settings.short_side, settings.upscale, settings.fps),
         quality=settings.quality,
         keep_partial=False,

@@ -19,16 +19,19 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from actcli.errors import ActcliError
-from actcli.facts import Sizes
+from actcli.facts import Sizes, plain
 from actcli.files import open_regular, write_text_whole, written_whole
 from actcli.ingest.outcome import FIELD_NAMES, ClipOutcome, Status
 from actcli.ingest.records import ClipRecord, printables
+from actcli.ingest.video_index import VIDEO_TYPE, VideoIndex
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
 Modality = Literal["rgb", "flow"]
 Layout = Literal["mjpeg", "folders"]
+Payload = Literal["mjpeg", "source"]
+"""What is kept of a clip: its frames as JPEGs, or the video itself."""
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -53,6 +56,7 @@ _TYPES: dict[object, pa.DataType] = {
     Status: pa.string(),
     Sizes: pa.list_(pa.int64()),
     Mapping[str, str]: pa.map_(pa.string(), pa.string()),
+    VideoIndex | None: VIDEO_TYPE,
 }
 """Column type of a field of each type."""
 _LISTED = ("key", "source_id", "path", "label", "class_name", "splits")
@@ -77,10 +81,13 @@ def modality_file(frames_dir: Path, stem: str, modality: Modality, suffix: str) 
     return frames_dir / (f"{stem}{suffix}" if modality == "rgb" else f"{stem}.{modality}{suffix}")
 
 
-def payload_path(frames_dir: Path, key: str, modality: Modality = "rgb", layout: Layout = "mjpeg") -> Path:
-    """Where the frames of a clip lie: a Motion-JPEG file, or a folder of JPEGs."""
+def payload_path(
+    frames_dir: Path, key: str, modality: Modality = "rgb", layout: Layout = "mjpeg", payload: Payload = "mjpeg"
+) -> Path:
+    """Where the frames of a clip lie: a Motion-JPEG file, a folder of JPEGs, or a link to the video itself."""
     name = key if modality == "rgb" else f"{key}.{modality}"
-    return frames_dir / str(int(key) // 1000) / (f"{name}.mjpeg" if layout == "mjpeg" else name)
+    suffix = ".video" if payload == "source" else ".mjpeg" if layout == "mjpeg" else ""
+    return frames_dir / str(int(key) // 1000) / f"{name}{suffix}"
 
 
 def write_manifest(path: Path, records: Iterable[ClipRecord], outcomes: Iterable[ClipOutcome]) -> None:
@@ -122,7 +129,8 @@ def checksum_path(manifest: Path) -> Path:
     return manifest.with_name(f"{manifest.name}.sha256")
 
 
-def _digest(path: Path) -> str:
+def file_checksum(path: Path) -> str:
+    """SHA-256 of a regular file, in hex."""
     with open_regular(path) as file:
         digest = hashlib.sha256()
         while chunk := file.read(_CHUNK_BYTES):
@@ -140,6 +148,7 @@ def _table(outcomes: Sequence[ClipOutcome], records: Sequence[ClipRecord]) -> pa
         "class_name": printables([record.class_name for record in records]),
         "splits": _splits_column([record.splits for record in records]),
         "frame_sizes": _sizes_column(came["frame_sizes"]),
+        "video": pa.array([plain(video) for video in came["video"]], VIDEO_TYPE),
     }
     return pa.table(came | listed, schema=MANIFEST_SCHEMA)
 
@@ -165,12 +174,13 @@ def manifest_rows(table: pa.Table) -> Iterator[ManifestRow]:
     Raises:
         ValueError: A value is missing.
     """
-    if any(column.null_count for column in table.columns):
+    if any(table[name].null_count for name in table.column_names if name != "video"):
         raise ValueError("a value is missing")
     for batch in table.to_batches(_ROWS_PER_GROUP):
         columns = {name: batch.column(name).to_pylist() for name in batch.schema.names if name != "frame_sizes"}
         columns["splits"] = [dict(splits) for splits in columns["splits"]]
         columns["frame_sizes"] = _sizes_of_rows(batch.column("frame_sizes"))
+        columns["video"] = [None if video is None else VideoIndex.of(video) for video in columns["video"]]
         for values in zip(*columns.values(), strict=True):
             yield ManifestRow(**dict(zip(columns, values, strict=True)))
 
@@ -191,7 +201,7 @@ def read_manifest(frames_dir: Path | str, modality: Modality = "rgb") -> pa.Tabl
     try:
         with open_regular(checksum_path(path)) as file:
             stated = file.read(64)
-        if _digest(path).encode() != stated:
+        if file_checksum(path).encode() != stated:
             raise ValueError("it is not the file that its checksum was made of")
         with open_regular(path) as file:
             table = pq.read_table(file, schema=MANIFEST_SCHEMA, page_checksum_verification=True)
@@ -211,6 +221,7 @@ def read_manifest(frames_dir: Path | str, modality: Modality = "rgb") -> pa.Tabl
 
 def _check_sizes(table: pa.Table, planes: int) -> None:
     """Raise ``ValueError`` unless each clip's frames are as many, and as many bytes, as its row says."""
+    table = table.filter(pc.is_null(table["video"]))  # packets of videos are compared one by one, when they are read
     sizes = table["frame_sizes"].combine_chunks()
     counts = pc.list_value_length(sizes).to_numpy(zero_copy_only=False)
     ends = np.cumsum(np.concatenate([[0], pc.list_flatten(sizes).to_numpy(zero_copy_only=False)]))

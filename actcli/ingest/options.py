@@ -10,7 +10,7 @@ from actcli.ingest.card import Setting
 from actcli.ingest.decode import DecodeSettings
 from actcli.ingest.executors import ExecutorName
 from actcli.ingest.flow import FLOW_METHODS, FlowMethod
-from actcli.ingest.manifest import Layout, Modality
+from actcli.ingest.manifest import Layout, Modality, Payload
 from actcli.ingest.records import DatasetAdapter, Listing
 from actcli.ingest.split import SplitRule
 
@@ -39,6 +39,8 @@ class ExtractOptions:
     """Clips worked on at once."""
     layout: Layout = "mjpeg"
     """One ``mjpeg`` file a clip, or ``folders`` of JPEG files for other tools."""
+    payload: Payload = "mjpeg"
+    """``mjpeg`` keeps frames; ``source`` keeps the videos as they are, with an index of what can be read where."""
     keep_partial: bool = False
     """Keep the frames before the place where a clip breaks, and mark the clip."""
     classes: tuple[str, ...] = ()
@@ -72,6 +74,8 @@ class ExtractOptions:
             "layout": self.layout,
             "from_frames": " --from-frames ".join(str(root.absolute()) for root in self.from_frames) or None,
         }
+        if self.payload != "mjpeg":
+            shared["payload"] = self.payload
         if self.modality == "flow":
             shared |= {"flow_method": self.flow_method, "flow_bound": self.flow_bound}
         return shared
@@ -87,6 +91,12 @@ def option_problems(options: ExtractOptions) -> Iterator[str]:
         yield f"modality {options.modality!r} is unknown; allowed are: {', '.join(get_args(Modality))}."
     if options.layout not in get_args(Layout):
         yield f"layout {options.layout!r} is unknown; allowed are: {', '.join(get_args(Layout))}."
+    if options.payload not in get_args(Payload):
+        yield f"payload {options.payload!r} is unknown; allowed are: {', '.join(get_args(Payload))}."
+    if options.payload == "source" and (options.modality, options.layout, options.from_frames) != ("rgb", "mjpeg", ()):
+        yield (
+            "--payload source keeps whole videos; leave it out for flow, for folders of frames, and with --from-frames."
+        )
     if options.short_side < 0 or 0 < options.short_side < 16:
         yield f"--short-side is {options.short_side}; use 0 (keep the size) or at least 16."
     if options.fps is not None and options.fps <= 0:
@@ -111,6 +121,7 @@ def unused_options(adapter: DatasetAdapter, listing: Listing, options: ExtractOp
     default = ExtractOptions(options.dataset, options.raw_dir, options.frames_dir)
     is_copied = bool(options.from_frames) or (listing.storage == "frames" and options.modality == "rgb")
     names = ["short_side", "upscale", "quality"] if is_copied else []
+    names += ["quality"] if options.payload == "source" else []
     names += ["flow_method"] if options.modality == "rgb" or options.from_frames else []
     names += ["flow_bound"] if options.modality == "rgb" else []
     for name in names:

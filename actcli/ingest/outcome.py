@@ -6,9 +6,10 @@ from dataclasses import dataclass, field, fields
 from operator import attrgetter
 from typing import Literal
 
-from actcli.facts import NO_SIZES, Sizes, read_facts
+from actcli.facts import NO_SIZES, Sizes, plain, read_facts
 from actcli.ingest.failure import ClipFailure
 from actcli.ingest.records import printable
+from actcli.ingest.video_index import VideoIndex
 
 Status = Literal["ok", "failed", "missing"]
 """What can come of a clip."""
@@ -28,7 +29,7 @@ class ClipOutcome:
     status: Status
     """``ok``, ``failed`` or ``missing``."""
     stage: str = ""
-    """Where it failed: find, open, decode, flow or worker."""
+    """Where it failed: find, open, decode, index, flow or worker."""
     error: str = ""
     """Type of the error."""
     message: str = ""
@@ -42,17 +43,19 @@ class ClipOutcome:
     fps: float = 0.0
     """Frames a second, 0 where unknown."""
     frame_sizes: Sizes = field(default_factory=lambda: NO_SIZES)
-    """Bytes of each JPEG; flow has two a field (x, y)."""
+    """Bytes of each JPEG, flow having two a field (x, y); or of each packet of the video."""
     bytes: int = 0
-    """Bytes of all of them."""
+    """Bytes of all JPEGs, or of the video file."""
     checksum: str = ""
-    """SHA-256 of all JPEGs one after the other, in hex."""
+    """SHA-256 of all JPEGs one after the other, or of the video file, in hex."""
     decoder: str = ""
     """What decoded it, with its version."""
     partial: bool = False
     """Whether it was kept although it broke."""
     bound: float = 0.0
     """Quantisation bound of flow in pixels; 0 for rgb."""
+    video: VideoIndex | None = None
+    """How the frames are read from the video itself, where that is kept in place of JPEGs."""
 
     @property
     def is_ok(self) -> bool:
@@ -84,7 +87,8 @@ class ClipOutcome:
             for name, value, usual in zip(_PLAIN, _plain_values(self), _USUAL, strict=True)
             if value != usual
         }
-        return line | {"frame_sizes": self.frame_sizes.tolist()} if len(self.frame_sizes) else line
+        line |= {"frame_sizes": self.frame_sizes.tolist()} if len(self.frame_sizes) else {}
+        return line | {"video": plain(self.video)} if self.video else line
 
     @staticmethod
     def from_json(line: Mapping[str, object]) -> "ClipOutcome":
@@ -100,7 +104,7 @@ class ClipOutcome:
 
 FIELD_NAMES = tuple(fact.name for fact in fields(ClipOutcome))
 """Names of all fields, in order."""
-_PLAIN = tuple(name for name in FIELD_NAMES if name != "frame_sizes")
+_PLAIN = tuple(name for name in FIELD_NAMES if name not in ("frame_sizes", "video"))
 _USUAL = tuple(fact.default for fact in fields(ClipOutcome) if fact.name in _PLAIN)
 _plain_values = attrgetter(*_PLAIN)
 
@@ -114,6 +118,9 @@ def _check(outcome: ClipOutcome) -> None:
     if not outcome.is_ok:
         if not outcome.stage or not outcome.error:
             raise ValueError("no reason")
+        return
+    if outcome.video:
+        outcome.video.check(outcome.frame_sizes, outcome.num_frames, outcome.bytes)
         return
     planes = 2 if outcome.bound else 1
     total = int(outcome.frame_sizes.sum(dtype="int64"))

@@ -5,11 +5,12 @@ containers hold no packets in one piece; they are read as the container that the
 """
 
 import io
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import av
+import numpy as np
 from av.container import InputContainer
 from av.packet import Packet
 from av.video.codeccontext import VideoCodecContext
@@ -17,8 +18,9 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from actcli.errors import ActcliError
+from actcli.facts import Sizes
 from actcli.ingest.decode import Planes, Turn, to_planes
-from actcli.ingest.video_index import CONTAINERS, DECODERS, DecoderSetup
+from actcli.ingest.video_index import CONTAINERS, DECODERS, DecoderSetup, VideoIndex
 
 Bytes = bytes | memoryview
 
@@ -36,6 +38,31 @@ class Output(NamedTuple):
     """The picture; of packets its ``pts`` is the number of the packet that it was in."""
     num_packets: int
     """Packets that the decoder had been given when it came."""
+
+
+def read_planes(
+    video: VideoIndex,
+    packet_sizes: Sizes,
+    frames: Sequence[int],
+    size: tuple[int, int],
+    read: Callable[[int, int], Bytes],
+) -> Iterator[Planes]:
+    """Frames of a video, upright and ``size`` (width, height) large.
+
+    Args:
+        video: How they are read.
+        packet_sizes: Bytes of each packet.
+        frames: Which of them, ascending.
+        size: Width and height of the frames.
+        read: Gives bytes of the file: from which one on, and how many.
+
+    Raises:
+        ActcliError: The bytes do not give these frames.
+    """
+    places = list(zip(video.packet_offsets(packet_sizes).tolist(), packet_sizes.tolist(), strict=True))
+    for stretch in video.stretches(np.array(frames, np.int64), len(places)):
+        packets = [read(*place) for place in places[stretch.first : stretch.end]]
+        yield from decode_planes(video.setup(), packets, stretch.wanted, size, is_whole=video.is_whole)
 
 
 def decode_planes(
@@ -99,9 +126,9 @@ def file_outputs(setup: DecoderSetup, data: Bytes) -> Iterator[Output]:
                 yield Output(frame, count)
 
 
-def _padded(data: Bytes) -> "Packet[VideoStream]":
+def _padded(data: Bytes) -> "Packet[Any]":
     """A packet with zeros behind its bytes; ``Packet(data)`` has what lies there in memory, and decoders read it."""
-    packet: Packet[VideoStream] = Packet(len(data))
+    packet: Packet[Any] = Packet(len(data))
     packet.update(bytes(data))
     return packet
 

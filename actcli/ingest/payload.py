@@ -61,6 +61,15 @@ class PayloadWriter:
         return self._digest.hexdigest()
 
 
+def link_video(target: Path, video: Path) -> None:
+    """Put a link to a video in the place of a clip's frames, at once or not at all."""
+    temporary = temporary_path(target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    remove(temporary)
+    temporary.symlink_to(video.absolute())
+    temporary.replace(target)
+
+
 def payload_bytes(path: Path) -> int:
     """Bytes on disk of a clip's file or folder; -1 where there is none."""
     if path.is_dir():

@@ -54,7 +54,7 @@ class Estimate:
     seconds: float
     """Time for all clips that are to be done."""
     bytes: float
-    """Disk space for them."""
+    """Disk space for them; none where the videos themselves are kept."""
     memory_bytes: float
     """Memory of all workers at their largest."""
     num_tried: int
@@ -128,7 +128,7 @@ def estimate(job: ClipJob, tasks: Sequence[ClipTask], workers: int) -> Estimate 
     at_once = min(workers, os.cpu_count() or 1)
     return Estimate(
         seconds=float(np.mean([trial.seconds for trial in results])) * len(tasks) / at_once,
-        bytes=float(np.mean([trial.num_bytes for trial in results])) * len(tasks),
+        bytes=float(np.mean([trial.num_bytes for trial in results])) * len(tasks) * (job.payload == "mjpeg"),
         memory_bytes=max(trial.peak_bytes for trial in results) * workers,
         num_tried=len(results),
     )

@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from actcli.ingest.keys import KEYS_NAME
 from actcli.ingest.locate import DumpFinder, locate_in
 from actcli.ingest.manifest import modality_file
 from actcli.ingest.options import ExtractOptions, option_problems, unused_options
-from actcli.ingest.records import DatasetAdapter, Listing
+from actcli.ingest.records import DatasetAdapter, Listing, shown_names
 from actcli.ingest.split import divide, split_problems, split_warnings
 
 _OURS = re.compile(rf"\d+|extract(\.flow)?\.jsonl|manifest(\.flow)?\.parquet(\.sha256)?|{re.escape(KEYS_NAME)}")
@@ -55,6 +56,7 @@ def check_job(options: ExtractOptions) -> CheckedJob:
         located, unplaced = _locate(listing, options)
         problems += unplaced
         problems += split_problems(listing) if adapter.is_own else ()
+        problems += _source_problems(listing, located) if options.payload == "source" else ()
         if located and not problems:
             problems += _disk_problems(located, options)
     if problems or listing is None:
@@ -140,7 +142,8 @@ def _changed_options(card: DatasetCard, options: ExtractOptions) -> Iterator[str
     if not ledger.is_file() or not ledger.stat().st_size:
         return
     before = card.extraction[options.modality].settings if options.modality in card.extraction else {}
-    for name, now in options.settings().items():
+    before = {"payload": "mjpeg", **before}
+    for name, now in {"payload": options.payload, **options.settings()}.items():
         if name in before and before[name] != now:
             flag = f"--{name.replace('_', '-')}"
             yield (
@@ -149,12 +152,24 @@ def _changed_options(card: DatasetCard, options: ExtractOptions) -> Iterator[str
             )
 
 
+def _source_problems(listing: Listing, located: Mapping[str, str]) -> Iterator[str]:
+    """What has no videos of its own to keep."""
+    if listing.storage == "frames":
+        yield "The dataset comes as frames, not as videos; leave out --payload source."
+    shared = [path for path, count in Counter(located.values()).items() if count > 1]
+    if shared:
+        yield (
+            f"{len(shared)} videos hold several listed clips each, such as {shown_names(shared[:1])}; --payload source "
+            "would store them once for each clip. Leave it out."
+        )
+
+
 def _disk_problems(located: Mapping[str, str], options: ExtractOptions) -> Iterator[str]:
     """Compare free space with an estimate; what is extracted already is subtracted."""
     ledger = modality_file(options.frames_dir, "extract", options.modality, ".jsonl")
     num_done = ledger.read_bytes().count(b'"status":"ok"') if ledger.is_file() else 0
     planes = 1 if options.modality == "rgb" else 2
     need = DiskNeed(options.frames_dir, options.decode_settings(), planes, options.executor)
-    if num_done < len(located):
+    if num_done < len(located) and options.payload == "mjpeg":
         paths = [options.raw_dir / path for path in located.values()]
         yield from need.problems(paths, len(located) - num_done, options.dataset)

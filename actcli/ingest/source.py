@@ -20,7 +20,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from actcli.errors import ActcliError
-from actcli.facts import NO_PLACES, NO_STEPS, Places, Sizes, Steps
+from actcli.facts import NO_PLACES, NO_TIMES, Places, Sizes, Times
 from actcli.files import open_regular
 from actcli.ingest.container import open_container
 from actcli.ingest.decode import Planes, Turn, VideoClip, to_planes
@@ -30,6 +30,8 @@ from actcli.ingest.video_index import CONTAINERS, DECODERS, MAX_EXTRADATA, Decod
 
 MAX_WHOLE_BYTES = 1 << 28
 """Largest file that may have to be read whole for each frame."""
+_MAX_JUMP = 1 << 30
+"""Bytes from one packet to the next, either way; what lies further apart is not read packet by packet."""
 _HEADER_BYTES = 64
 """At most so many bytes of the container stand between the place that FFmpeg names for a packet and the packet."""
 _SAME_SECONDS = 1e-3
@@ -197,7 +199,7 @@ def _index(
     video = VideoIndex(
         **vars(setup),
         delay=layout.delay,
-        packet_gaps=(np.diff(offsets + sizes, prepend=0) - sizes).astype(np.int64),
+        packet_gaps=(np.diff(offsets + sizes, prepend=0) - sizes).astype(np.int32),
         key_packets=np.array(keys[: len(layout.key_pictures)], np.uint32) - np.uint32(begin),
         key_pictures=np.array(layout.key_pictures, np.uint32),
         frame_pictures=_unless_even(layout.frame_pictures),
@@ -211,11 +213,11 @@ def _unless_even(pictures: Sequence[int]) -> Places:
     return NO_PLACES if pictures == list(range(len(pictures))) else np.array(pictures, np.uint32)
 
 
-def _unless_regular(seconds: Sequence[float], fps: float) -> Steps:
+def _unless_regular(seconds: Sequence[float], fps: float) -> Times:
     """Microseconds from the first frame, or none where the frames come at an even rate."""
     times = np.array(seconds) - seconds[0]
     if fps and bool((np.abs(times - np.arange(len(times)) / fps) < _SAME_SECONDS).all()):
-        return NO_STEPS
+        return NO_TIMES
     return np.rint(times * 1e6).astype(np.int64)
 
 
@@ -257,7 +259,8 @@ def _find_packets(container: InputContainer, stream: VideoStream, file: BinaryIO
             data, offset = bytes(packet), -1 if packet.pos is None else packet.pos
             file.seek(max(offset, 0))
             at = file.read(len(data) + _HEADER_BYTES).find(data)
-            if at < 0 or offset < 0:
+            jump = offset - (found[-1].offset + found[-1].size if found else 0)
+            if at < 0 or offset < 0 or abs(jump) > _MAX_JUMP:
                 return []
             seconds = None if packet.pts is None else float(packet.pts * packet.time_base)
             found.append(_FoundPacket(offset + at, len(data), packet.is_keyframe, seconds))

@@ -7,7 +7,10 @@ from pathlib import Path
 import numpy as np
 import simplejpeg
 
+from actcli.errors import ActcliError
+from actcli.files import open_regular
 from actcli.ingest.card import DatasetCard
+from actcli.ingest.decode import planes_to_rgb
 from actcli.ingest.flow import dequantise, flow_to_colour
 from actcli.ingest.manifest import (
     Layout,
@@ -18,6 +21,8 @@ from actcli.ingest.manifest import (
     payload_path,
     read_manifest,
 )
+from actcli.ingest.packets import read_planes
+from actcli.ingest.video_index import VideoIndex
 from actcli.pages import MAX_PICTURES, FilmStrip, contact_sheet, film_strip
 from actcli.pages.strips import Picture
 
@@ -113,10 +118,24 @@ def _flow_rows(frames_dir: Path, card: DatasetCard) -> dict[str, ManifestRow]:
 def _rgb_pictures(frames_dir: Path, card: DatasetCard, row: ManifestRow, frames: Sequence[int]) -> Iterator[Picture]:
     """Frames of a clip; none where its file is gone or damaged since it was written."""
     try:
+        if row.video:
+            yield from _video_pictures(frames_dir, row, row.video, frames)
+            return
         for jpeg in jpegs_at(frames_dir, card, row, "rgb", frames):
             yield simplejpeg.decode_jpeg(jpeg, "RGB", min_height=_MIN_DECODED, min_width=_MIN_DECODED)
-    except (OSError, ValueError, IndexError):
+    except (ActcliError, OSError, ValueError, IndexError):
         return
+
+
+def _video_pictures(frames_dir: Path, row: ManifestRow, video: VideoIndex, frames: Sequence[int]) -> Iterator[Picture]:
+    with open_regular(payload_path(frames_dir, row.key, payload="source")) as file:
+
+        def read(offset: int, count: int) -> bytes:
+            file.seek(offset)
+            return file.read(count)
+
+        for planes in read_planes(video, row.frame_sizes, frames, (row.width, row.height), read):
+            yield planes_to_rgb(planes)
 
 
 def _flow_pictures(frames_dir: Path, card: DatasetCard, row: ManifestRow) -> Iterator[Picture]:

@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from actcli.facts import NO_PLACES, NO_STEPS, Places, Sizes, Steps
+from actcli.facts import NO_GAPS, NO_PLACES, NO_TIMES, Gaps, Places, Sizes, Times, read_facts
 
 CONTAINERS: Mapping[str, str] = {
     "mp4": "mov",
@@ -106,7 +106,7 @@ class VideoIndex(DecoderSetup):
 
     delay: int = 1
     """The decoder has given n pictures of a stretch after at most n − 1 + ``delay`` packets of it."""
-    packet_gaps: Steps = field(default_factory=lambda: NO_STEPS)
+    packet_gaps: Gaps = field(default_factory=lambda: NO_GAPS)
     """Bytes from the end of the packet before (of the first one: from the beginning of the file) to each packet."""
     key_packets: Places = field(default_factory=lambda: NO_PLACES)
     """Packets at which decoding can begin."""
@@ -114,8 +114,17 @@ class VideoIndex(DecoderSetup):
     """The picture that comes out first there."""
     frame_pictures: Places = field(default_factory=lambda: NO_PLACES)
     """The picture that each frame is; empty where frame *i* is picture *i*."""
-    frame_times: Steps = field(default_factory=lambda: NO_STEPS)
+    frame_times: Times = field(default_factory=lambda: NO_TIMES)
     """When each frame is shown, in microseconds from the first one; empty where frame *i* is shown at *i* / fps."""
+
+    @staticmethod
+    def of(value: Mapping[str, object]) -> "VideoIndex":
+        """The index that ``facts.plain`` made plain.
+
+        Raises:
+            ValueError: A field is not there, or is not of its type.
+        """
+        return VideoIndex(**read_facts(VideoIndex, value, _NAMES))
 
     @property
     def is_whole(self) -> bool:
@@ -128,7 +137,7 @@ class VideoIndex(DecoderSetup):
 
     def packet_offsets(self, sizes: Sizes) -> NDArray[np.int64]:
         """First byte of each packet in the file, given their sizes."""
-        ends: NDArray[np.int64] = np.cumsum(sizes.astype(np.int64) + self.packet_gaps)
+        ends: NDArray[np.int64] = np.cumsum(sizes.astype(np.int64) + self.packet_gaps, dtype=np.int64)
         return ends - sizes
 
     def stretches(self, frames: NDArray[np.int64], num_packets: int) -> list[Stretch]:
@@ -172,12 +181,15 @@ class VideoIndex(DecoderSetup):
             raise ValueError("its key packets are not among its packets")
 
 
-VIDEO_TYPE = pa.struct(
-    [
-        (fact.name, pa.string() if fact.type is str else pa.int32() if fact.type is int else pa.list_(pa.int64()))
-        for fact in fields(VideoIndex)
-    ]
-)
+_NAMES = tuple(fact.name for fact in fields(VideoIndex))
+_TYPES: Mapping[object, pa.DataType] = {
+    str: pa.string(),
+    int: pa.int32(),
+    Gaps: pa.list_(pa.int32()),
+    Places: pa.list_(pa.uint32()),
+    Times: pa.list_(pa.int64()),
+}
+VIDEO_TYPE = pa.struct([(fact.name, _TYPES[fact.type]) for fact in fields(VideoIndex)])
 """Parquet's type of a ``VideoIndex``."""
 
 

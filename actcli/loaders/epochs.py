@@ -188,7 +188,6 @@ class StreamedEpochs:
         self._shards, self._settings = shards, settings
         self._split, self._split_id = split, split_id
         self._planner = Planner(card, settings)
-        self._suffix = "mp4" if card.payload == "mp4" else "mjpeg"
         self._shuffle_buffer = shuffle_buffer
         prefix = f"{split}-" if len(card.split_sets) == 1 else "all-"
         self._names = [shard.name for shard in card.shards if shard.name.startswith(prefix)]
@@ -248,7 +247,8 @@ class StreamedEpochs:
     def _plan(self, clip: StreamedClip, position: int, epoch: int, data: bytearray) -> ClipPlan:
         """The clip's plan; the pictures that it needs are appended to ``data`` and read from there."""
         plan = self._planner.clip(clip.clip, position, epoch)
-        rgb = plan.rgb and _inline(plan.rgb, clip.payloads[self._suffix], data)
+        frames = next((payload for suffix, payload in clip.payloads.items() if not suffix.startswith("flow")), b"")
+        rgb = plan.rgb and _inline(plan.rgb, frames, data)
         flow = plan.flow and _inline(plan.flow, clip.payloads["flow.mjpeg"], data)
         return plan._replace(rgb=rgb, flow=flow)
 

@@ -108,8 +108,9 @@ def open_loader(
     if augmentation is not None and not isinstance(augmentation, Augmentation):
         raise ActcliError(f"augmentation is {augmentation!r}; it must be an actcli.loaders.Augmentation, or left out.")
     place = _find_device(device)
-    backend = choose_backend(backend, place)
+    choose_backend(backend, place)  # refuses an unknown one before anything is opened
     opened = _open_shards(shards, subset)
+    backend = choose_backend(backend, place, opened.card.payload)
     if shuffle_buffer is not None and isinstance(opened, Selection):
         raise ActcliError(
             "a stream reads all clips of one folder; leave shuffle_buffer out to take some, or join folders."

@@ -17,6 +17,7 @@ from actcli.loaders.sampling import Indices, Sampling, expand_stack, surrounding
 from actcli.loaders.views import Crop, Size, ViewRule, stored_box
 from actcli.shards import ShardCard
 from actcli.shards.clip import Extents, StoredClip
+from actcli.shards.source_video import WantedVideo, plan_video
 
 Modality = Literal["rgb", "flow", "two_stream"]
 
@@ -36,6 +37,8 @@ class WantedPictures(NamedTuple):
     """Frame number of each picture in its video, ``[pictures]``; what a video payload is decoded by."""
     slots: Indices
     """Which picture goes where: RGB ``[clips, T]``, flow ``[clips, T, C]``."""
+    video: WantedVideo | None = None
+    """Where the payload is the video itself; offsets, sizes and CRC-32 are those of packets then, ``[packets]``."""
 
 
 class ClipPlan(NamedTuple):
@@ -175,6 +178,9 @@ class Planner:
     def _rgb(self, stored: StoredClip, frames: Indices) -> WantedPictures:
         """``frames [clips, T]``; a frame that several views share is read once."""
         unique, slots = np.unique(frames, return_inverse=True)
+        if stored.video is not None:
+            packets, video = plan_video(stored, unique)
+            return _wanted(stored, packets, unique, slots.reshape(frames.shape))._replace(video=video)
         extents = stored.frame_extents([0] if self._video else unique)
         return _wanted(stored, extents, unique, slots.reshape(frames.shape))
 

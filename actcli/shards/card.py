@@ -13,9 +13,14 @@ from actcli.ingest.records import FlipPolicy
 from actcli.shards.checksum import FileSeal
 
 SHARD_FORMAT = "actcli-shards"
-SHARD_FORMAT_VERSION = 3
-"""2: the indexes have a CRC-32 of every frame. 3: each clip's JSON has one, the card a sha256 of indexes and itself."""
+SHARD_FORMAT_VERSION = 4
+"""2: the indexes have a CRC-32 of every frame. 3: each clip's JSON has one, the card a sha256 of indexes and itself.
+4: the payload may be the videos themselves."""
+OLDEST_VERSION = 3
+"""The first version that is read for good."""
 SHARD_NAME = re.compile(r"\w+-\d{6}\.tar")
+StoredPayload = Literal["mjpeg", "mp4", "source"]
+"""How the RGB frames of a clip are stored: as JPEGs, as a video that was encoded from them, as the source itself."""
 _SPLIT_NAME = re.compile(r"\w+")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -54,7 +59,7 @@ class ShardCard:
     """Whether horizontal flip is allowed."""
     flip_swaps: tuple[tuple[str, str], ...]
     """Pairs of class names that a horizontal flip exchanges."""
-    payload: Literal["mjpeg", "mp4"]
+    payload: StoredPayload
     """How the RGB frames of a clip are stored."""
     modalities: tuple[str, ...]
     """``("rgb",)``, ``("flow",)`` or ``("rgb", "flow")``."""
@@ -76,6 +81,8 @@ class ShardCard:
     """The indexes, and DALI's index of each tar."""
     extends: tuple[str, ...] = field(default=())
     """``source_digest`` of the shards that clips were added to, each time, oldest first; their tars are the first."""
+    version: int = SHARD_FORMAT_VERSION
+    """Version of the format that they were written in."""
 
     def index_name(self, split: str, split_id: str = "1") -> str:
         """File name of the index of one split, such as ``train.index.parquet`` or ``test2.index.parquet``.
@@ -123,7 +130,7 @@ class ShardCard:
 
     def to_json(self) -> str:
         """The text of ``dataset.json``."""
-        value = {"format": SHARD_FORMAT, "version": SHARD_FORMAT_VERSION, **asdict(self)}
+        value = {"format": SHARD_FORMAT, "version": self.version, **asdict(self)}
         if not self.extends:  # so that cards without are those that they always were
             del value["extends"]
         return json.dumps({**value, "checksum": _checksum(value)}, indent=1) + "\n"
@@ -139,7 +146,7 @@ class ShardCard:
             value = json.loads(text)
             if value.pop("format") != SHARD_FORMAT:
                 raise ValueError("its format is another")
-            _check_version(int(value.pop("version")), origin)
+            _check_version(int(value["version"]), origin)
             checksum = value.pop("checksum")
             card = _typed(value)
             _check(card)
@@ -220,7 +227,7 @@ def _check(card: ShardCard) -> None:
     _check_texts("flip_swaps", [name for pair in card.flip_swaps for name in pair])
     if card.flip not in get_args(FlipPolicy):
         raise ValueError(f"flip policy {card.flip!r} is unknown")
-    if card.payload not in ("mjpeg", "mp4") or not set(card.modalities) <= {"rgb", "flow"}:
+    if card.payload not in get_args(StoredPayload) or not set(card.modalities) <= {"rgb", "flow"}:
         raise ValueError(f"payload {card.payload!r} or modalities {card.modalities!r} are unknown")
     for split_id, splits in card.split_sets.items():
         _check_counts("split_sets", splits)
@@ -267,10 +274,11 @@ def _check_counts(what: str, counts: Mapping[str, object]) -> None:
 
 
 def _check_version(version: int, origin: str) -> None:
-    if version != SHARD_FORMAT_VERSION:
+    if not OLDEST_VERSION <= version <= SHARD_FORMAT_VERSION:
         remedy = (
             "Update actcli: pip install -U actcli"
             if version > SHARD_FORMAT_VERSION
             else "Write the shards again with: actcli shard --overwrite"
         )
-        raise ActcliError(f"{origin} has format version {version}, this actcli reads {SHARD_FORMAT_VERSION}. {remedy}")
+        known = f"{OLDEST_VERSION} to {SHARD_FORMAT_VERSION}"
+        raise ActcliError(f"{origin} has format version {version}, this actcli reads {known}. {remedy}")

@@ -5,7 +5,7 @@ The columns of the index and the fields of the JSON are derived from ``StoredCli
 
 from collections.abc import Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from actcli.errors import ActcliError
 from actcli.facts import NO_SIZES, Sizes, plain, read_facts
+from actcli.ingest.video_index import VIDEO_TYPE, VideoIndex
 
 _LIST = pa.list_(pa.uint32())
 
@@ -28,6 +29,9 @@ class Extents(NamedTuple):
     """CRC-32 of each; empty where none are known."""
 
 
+Part = Literal["always", "flow", "video"]
+
+
 @dataclass(frozen=True)
 class _Kept:
     """Where a fact about a clip is kept."""
@@ -36,12 +40,12 @@ class _Kept:
     """Type of its column in the index; None where it has none."""
     in_note: bool
     """Whether the clip's JSON has it."""
-    of_flow: bool
-    """Whether it is there only where there is flow."""
+    part: Part
+    """What has to be there for it to be there."""
 
 
-def _kept(column: pa.DataType | None = None, *, in_note: bool = False, of_flow: bool = False) -> dict[str, _Kept]:
-    return {"kept": _Kept(column, in_note, of_flow)}
+def _kept(column: pa.DataType | None = None, *, in_note: bool = False, part: Part = "always") -> dict[str, _Kept]:
+    return {"kept": _Kept(column, in_note, part)}
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -73,23 +77,32 @@ class StoredClip:
     fps: float = field(default=0.0, metadata=_kept(pa.float32(), in_note=True))
     """Frames per second of the stored frames, 0 where unknown."""
     frame_sizes: Sizes = field(metadata=_kept(_LIST, in_note=True))
-    """Bytes of each JPEG, back to back from ``offset``; a video is one entry."""
+    """Bytes of each JPEG, back to back from ``offset``; a video is one entry, or one for each packet that is listed."""
     frame_crcs: Sizes = field(default_factory=lambda: NO_SIZES, metadata=_kept(_LIST))
     """CRC-32 of each of them; empty where none are known."""
-    flow_offset: int = field(default=0, metadata=_kept(pa.int64(), of_flow=True))
+    video: VideoIndex | None = field(default=None, metadata=_kept(VIDEO_TYPE, in_note=True, part="video"))
+    """How frames are read from the video itself, where that is the payload."""
+    flow_offset: int = field(default=0, metadata=_kept(pa.int64(), part="flow"))
     """First byte of the flow payload in the tar."""
-    flow_num_frames: int = field(default=0, metadata=_kept(pa.int32(), in_note=True, of_flow=True))
+    flow_num_frames: int = field(default=0, metadata=_kept(pa.int32(), in_note=True, part="flow"))
     """Flow fields, each of two JPEGs (x, y); 0 where the clip has no flow."""
-    flow_bound: float = field(default=0.0, metadata=_kept(pa.float32(), in_note=True, of_flow=True))
+    flow_bound: float = field(default=0.0, metadata=_kept(pa.float32(), in_note=True, part="flow"))
     """Displacement in pixels that the stored values 0 and 255 stand for."""
-    flow_frame_sizes: Sizes = field(default_factory=lambda: NO_SIZES, metadata=_kept(_LIST, in_note=True, of_flow=True))
+    flow_frame_sizes: Sizes = field(default_factory=lambda: NO_SIZES, metadata=_kept(_LIST, in_note=True, part="flow"))
     """Bytes of each flow JPEG (x, y, x, y, …), back to back from ``flow_offset``."""
-    flow_frame_crcs: Sizes = field(default_factory=lambda: NO_SIZES, metadata=_kept(_LIST, of_flow=True))
+    flow_frame_crcs: Sizes = field(default_factory=lambda: NO_SIZES, metadata=_kept(_LIST, part="flow"))
     """CRC-32 of each of them; empty where none are known."""
 
     def frame_extents(self, frames: Sequence[int] | NDArray[np.int64]) -> Extents:
         """Where some RGB frames lie, frames 0-based; the whole video where the payload is one, as frame 0."""
         return _extents(self.offset, self.frame_sizes, self.frame_crcs, np.asarray(frames, np.int64))
+
+    def packet_extents(self, packets: NDArray[np.int64]) -> Extents:
+        """Where some packets of the video itself lie."""
+        assert self.video is not None
+        offsets = self.offset + self.video.packet_offsets(self.frame_sizes)
+        crcs = self.frame_crcs[packets] if len(self.frame_crcs) else self.frame_crcs
+        return Extents(offsets[packets], self.frame_sizes[packets].astype(np.int64), crcs)
 
     def flow_extents(self, fields: Sequence[int] | NDArray[np.int64]) -> Extents:
         """Where the JPEGs of some flow fields lie, x and y of each in turn (two per field).
@@ -103,12 +116,9 @@ class StoredClip:
         return _extents(self.flow_offset, self.flow_frame_sizes, self.flow_frame_crcs, pictures.ravel())
 
     def note(self) -> dict[str, object]:
-        """The fields of the clip's JSON, in their order; those of flow where the clip has flow."""
-        return {
-            name: plain(getattr(self, name))
-            for name, kept in _FACTS.items()
-            if kept.in_note and (self.flow_num_frames or not kept.of_flow)
-        }
+        """The fields of the clip's JSON, in their order; those of flow and video where the clip has them."""
+        there = {"always": True, "flow": self.flow_num_frames > 0, "video": self.video is not None}
+        return {name: plain(getattr(self, name)) for name, kept in _FACTS.items() if kept.in_note and there[kept.part]}
 
     @staticmethod
     def from_note(note: Mapping[str, object], shard: str) -> "StoredClip":
@@ -126,9 +136,10 @@ def _extents(begin: int, sizes: Sizes, crcs: Sizes, wanted: NDArray[np.int64]) -
     return Extents(ends[wanted] - wanted_sizes, wanted_sizes, crcs[wanted] if len(crcs) else crcs)
 
 
-def index_schema(*, with_flow: bool) -> pa.Schema:
-    """The columns of an index; ``with_flow`` where the dataset has flow."""
-    columns = {name: kept.column for name, kept in _FACTS.items() if kept.column and (with_flow or not kept.of_flow)}
+def index_schema(*, with_flow: bool, with_video: bool) -> pa.Schema:
+    """The columns of an index; ``with_flow`` where the dataset has flow, ``with_video`` where videos are kept."""
+    there = {"always": True, "flow": with_flow, "video": with_video}
+    columns = {name: kept.column for name, kept in _FACTS.items() if kept.column and there[kept.part]}
     return pa.schema(list(columns.items()))
 
 

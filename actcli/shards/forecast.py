@@ -11,9 +11,8 @@ from pathlib import Path
 from actcli.files import nearest_folder
 from actcli.shards._folder import base_card, check_place, ours, refuse_foreign
 from actcli.shards.growth import find_growth
-from actcli.shards.index import frame_crcs
 from actcli.shards.journal import Journal
-from actcli.shards.manifest import Clip, Payload, Source, read_payload, read_source
+from actcli.shards.manifest import Clip, Payload, Source, payload_crcs, read_payload, read_source
 from actcli.shards.options import ShardOptions
 from actcli.shards.plan import output_names, plan_tars
 from actcli.shards.reader import CARD_NAME
@@ -59,6 +58,7 @@ def forecast_shards(options: ShardOptions) -> ShardForecast:
     """
     check_place(options.shards_dir)
     source = read_source(options.frames_dir)
+    options = source.settle(options)
     owned = ours(options.shards_dir, Journal.read(options.shards_dir))
     base = None if options.overwrite else base_card(options.shards_dir, owned)
     growth = find_growth(options, source, base)
@@ -94,7 +94,7 @@ def _measure_reading(clips: Sequence[Clip]) -> float:
     payloads = [payload for clip in clips for payload in clip.payloads]
     begin, read = time.perf_counter(), 0
     for payload in payloads:
-        frame_crcs(read_payload(payload), payload.frame_sizes)
+        payload_crcs(payload, read_payload(payload))
         read += payload.bytes
         if read >= SAMPLE_BYTES:
             break

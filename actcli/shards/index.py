@@ -3,11 +3,15 @@
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
+from actcli.errors import ActcliError
 from actcli.facts import NO_SIZES, Sizes
+from actcli.ingest.video_index import VideoIndex
 from actcli.shards.clip import Extents, StoredClip
 
 Rows = NDArray[np.int64]
@@ -92,6 +96,9 @@ class ShardIndex:
     """int32: flow fields of each clip, 0 where it has none."""
     flow_bounds: NDArray[np.float32]
     """float32: displacement in pixels that the stored values 0 and 255 stand for."""
+    videos: pa.StructArray | None = None
+    """Structs of ``VIDEO_TYPE`` but for the times of frames: how each clip is read from the video itself, where that is
+    the payload."""
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -106,7 +113,11 @@ class ShardIndex:
         return self.shard_names[int(self.shard_ids[row])]
 
     def clip(self, row: int) -> StoredClip:
-        """One clip of the split; its name is not read."""
+        """One clip of the split; its name is not read.
+
+        Raises:
+            ActcliError: What is said of its video cannot be.
+        """
         sizes, crcs = self.rgb.of(row)
         flow_sizes, flow_crcs = self.flow.of(row) if self.flow else (NO_SIZES, NO_SIZES)
         return StoredClip(
@@ -121,12 +132,27 @@ class ShardIndex:
             fps=float(self.fps[row]),
             frame_sizes=sizes,
             frame_crcs=crcs,
+            video=self._video(row) if self.videos is not None else None,
             flow_offset=int(self.flow.offsets[row]) if self.flow else 0,
             flow_num_frames=int(self.flow_num_frames[row]),
             flow_bound=float(self.flow_bounds[row]),
             flow_frame_sizes=flow_sizes,
             flow_frame_crcs=flow_crcs,
         )
+
+    def _video(self, row: int) -> VideoIndex | None:
+        """How a clip is read from its video; None where it has flow only."""
+        assert self.videos is not None
+        value, (sizes, _) = self.videos[row], self.rgb.of(row)
+        if not value.is_valid:
+            return None
+        facts: dict[str, Any] = {name: _plain(value[name]) for name in value}
+        try:
+            video = VideoIndex(**facts)
+            video.check(sizes, int(self.num_frames[row]), int(self.payload_bytes[row]))
+        except (ValueError, TypeError) as error:
+            raise ActcliError(f"the index of clip {self.keys[row]:09d} says what cannot be: {error}") from error
+        return video
 
     def frame_extents(self, row: int, frames: Sequence[int] | NDArray[np.int64]) -> Extents:
         """Where some RGB frames of a clip lie, frames 0-based."""
@@ -142,6 +168,7 @@ class ShardIndex:
             self,
             rgb=self.rgb.take(rows),
             flow=self.flow.take(rows) if self.flow else None,
+            videos=None if self.videos is None else self.videos.take(pa.array(rows)),
             **{name: getattr(self, name)[rows] for name in _COLUMNS},
         )
 
@@ -157,16 +184,24 @@ class ShardIndex:
             shard_names=tuple(name for index in indexes for name in index.shard_names),
             rgb=FrameTable.joined([index.rgb for index in indexes]),
             flow=FrameTable.joined(flows) if with_flow else None,
+            videos=pa.concat_arrays([index.videos for index in indexes]) if indexes[0].videos is not None else None,
             **{name: np.concatenate([getattr(index, name) for index in moved]) for name in _COLUMNS},
         )
 
 
-_COLUMNS = tuple(fact.name for fact in fields(ShardIndex) if fact.name not in ("shard_names", "rgb", "flow"))
+_COLUMNS = tuple(fact.name for fact in fields(ShardIndex) if fact.name not in ("shard_names", "rgb", "flow", "videos"))
 """Columns with a number for each clip."""
 
 
-def frame_crcs(data: bytes, frame_sizes: Sizes) -> Sizes:
-    """CRC-32 of each of the frames that make up ``data``."""
-    view, ends = memoryview(data), np.cumsum(frame_sizes, dtype=np.int64)
-    places = zip((ends - frame_sizes).tolist(), ends.tolist(), strict=True)
+def _plain(value: pa.Scalar) -> object:
+    """A number or text, or the numbers of a list."""
+    return value.values.to_numpy(zero_copy_only=False) if isinstance(value, pa.ListScalar) else value.as_py()
+
+
+def frame_crcs(data: bytes, frame_sizes: Sizes, video: VideoIndex | None = None) -> Sizes:
+    """CRC-32 of each of the frames that make up ``data``, or of each packet of the video that it is."""
+    begins = (
+        np.cumsum(frame_sizes, dtype=np.int64) - frame_sizes if video is None else video.packet_offsets(frame_sizes)
+    )
+    view, places = memoryview(data), zip(begins.tolist(), (begins + frame_sizes).tolist(), strict=True)
     return np.array([zlib.crc32(view[begin:end]) for begin, end in places], np.uint32)

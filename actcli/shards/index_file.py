@@ -10,7 +10,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from actcli.errors import ActcliError
-from actcli.facts import Sizes
+from actcli.facts import Sizes, plain
+from actcli.ingest.video_index import VIDEO_TYPE
 from actcli.shards.bounds import check_index
 from actcli.shards.card import ShardCard
 from actcli.shards.clip import StoredClip, index_schema
@@ -23,27 +24,32 @@ MAX_EXPANSION = 32
 FREE_EXPANSION_BYTES = 256 << 20
 """An index may take this much memory, and ``MAX_EXPANSION`` times its size more."""
 
-INDEX_SCHEMA = index_schema(with_flow=False)
-FLOW_SCHEMA = index_schema(with_flow=True)
+INDEX_SCHEMA = index_schema(with_flow=False, with_video=False)
+_WHOLE_SCHEMA = index_schema(with_flow=True, with_video=True)
 _UNREAD = frozenset({"source_id"})
 """Columns that are read only when they are asked for: opening an index of a million clips does not wait for names."""
+_VIDEO_TEXTS = [f"video.{field.name}" for field in VIDEO_TYPE if pa.types.is_string(field.type)]
+_VIDEO_COLUMNS = [f"video.{field.name}" for field in VIDEO_TYPE if field.name != "frame_times"]
+"""What is read of how videos are read; the times of frames are for people."""
 
 
-def write_index(sink: str | pa.NativeFile, clips: Sequence[StoredClip], *, with_flow: bool) -> None:
+def write_index(
+    sink: str | pa.NativeFile, clips: Sequence[StoredClip], *, with_flow: bool, with_video: bool = False
+) -> None:
     """Write ``clips`` to one parquet file, named or open."""
-    schema = FLOW_SCHEMA if with_flow else INDEX_SCHEMA
-    columns = [pa.array([getattr(clip, field.name) for clip in clips], field.type) for field in schema]
+    schema = index_schema(with_flow=with_flow, with_video=with_video)
+    columns = [pa.array([_value(clip, field.name) for clip in clips], field.type) for field in schema]
     # sizes of neighbouring frames differ little: delta packing is small and quick to read
     pq.write_table(
         pa.Table.from_arrays(columns, schema=schema),
         sink,
         row_group_size=ROW_GROUP_ROWS,
         compression="zstd",
-        use_dictionary=["shard"],
+        use_dictionary=["shard", *(_VIDEO_TEXTS if with_video else ())],
         write_page_checksum=True,
         column_encoding={
             f"{name}.list.element": "PLAIN" if name.endswith("crcs") else "DELTA_BINARY_PACKED"
-            for name in _list_columns(schema)
+            for name in _list_paths(schema)
         },
     )
 
@@ -60,8 +66,12 @@ def split_indexes(card: ShardCard, clips: Sequence[StoredClip]) -> Iterator[tupl
         for split in splits:
             sink = pa.BufferOutputStream()
             chosen = [clip for clip in ordered if clip.splits.get(split_id) == split]
-            write_index(sink, chosen, with_flow="flow" in card.modalities)
+            write_index(sink, chosen, with_flow="flow" in card.modalities, with_video=card.payload == "source")
             yield card.index_name(split, split_id), memoryview(sink.getvalue())
+
+
+def _value(clip: StoredClip, name: str) -> object:
+    return plain(clip.video) if name == "video" else getattr(clip, name)
 
 
 def read_index(source: str | BinaryIO, origin: str, card: ShardCard, num_clips: int) -> ShardIndex:
@@ -71,7 +81,8 @@ def read_index(source: str | BinaryIO, origin: str, card: ShardCard, num_clips: 
         ActcliError: The file is not a parquet index of actcli, or says what cannot be.
     """
     try:
-        file = pq.ParquetFile(source, page_checksum_verification=True, read_dictionary=["key"])
+        texts = ["key", *(_VIDEO_TEXTS if card.payload == "source" else ())]
+        file = pq.ParquetFile(source, page_checksum_verification=True, read_dictionary=texts)
         columns = [name for name in file.schema_arrow.names if name not in _UNREAD]
         _check_before_reading(file, columns, num_clips)
         index = _collect(file, columns)
@@ -121,7 +132,7 @@ def _check_before_reading(file: pq.ParquetFile, wanted: Sequence[str], num_clips
     if missing:
         raise ValueError(f"columns {', '.join(missing)} are missing")
     for field in schema:
-        if field.name not in ("key", *_UNREAD) and field.type != FLOW_SCHEMA.field(field.name).type:
+        if field.name not in ("key", *_UNREAD) and field.type != _type_when_read(field.name):
             raise ValueError(f"column {field.name} holds {field.type}")
     metadata = file.metadata
     if metadata.num_rows != num_clips:
@@ -140,6 +151,20 @@ def _list_columns(schema: pa.Schema) -> list[str]:
     return [name for name in schema.names if pa.types.is_list(schema.field(name).type)]
 
 
+def _list_paths(schema: pa.Schema) -> list[str]:
+    """Names of the list columns, those inside of a struct with its name before theirs."""
+    inside = VIDEO_TYPE if "video" in schema.names else ()
+    return _list_columns(schema) + [f"video.{field.name}" for field in inside if pa.types.is_list(field.type)]
+
+
+def _type_when_read(name: str) -> pa.DataType:
+    """The type of a column; texts that repeat are read as numbers of them."""
+    if name != "video":
+        return _WHOLE_SCHEMA.field(name).type
+    text = pa.dictionary(pa.int32(), pa.string())
+    return pa.struct([(field.name, text if pa.types.is_string(field.type) else field.type) for field in VIDEO_TYPE])
+
+
 Number = TypeVar("Number", bound=np.generic)
 _Values = NDArray[np.generic]
 _Ragged = tuple[NDArray[np.int64], Sizes]
@@ -148,13 +173,17 @@ _Ragged = tuple[NDArray[np.int64], Sizes]
 
 def _collect(file: pq.ParquetFile, columns: list[str]) -> ShardIndex:
     schema = file.schema_arrow
-    scalars: dict[str, list[_Values]] = {name: [] for name in columns if name not in _list_columns(schema)}
     lists: dict[str, list[_Ragged]] = {name: [] for name in _list_columns(schema)}
+    scalars: dict[str, list[_Values]] = {name: [] for name in columns if name not in (*lists, "video")}
+    videos: list[pa.StructArray] = []
     names: dict[str, int] = {}
+    wanted = [*scalars, *lists, *(_VIDEO_COLUMNS if "video" in columns else ())]
     for group in range(file.num_row_groups):
-        table = file.read_row_group(group, columns=columns)
-        if any(column.null_count for column in table.columns):
+        table = file.read_row_group(group, columns=wanted)
+        if any(table[name].null_count for name in table.column_names if name != "video"):
             raise ValueError("a value is missing")
+        if "video" in columns:
+            videos.append(_videos(table.column("video").combine_chunks()))
         for name, parts in scalars.items():
             parts.append(_column(table.column(name).combine_chunks(), name, names))
         for name, pieces in lists.items():
@@ -178,7 +207,28 @@ def _collect(file: pq.ParquetFile, columns: list[str]) -> ShardIndex:
         else None,
         flow_num_frames=whole.get("flow_num_frames", no_flow).astype(np.int32, copy=False),
         flow_bounds=whole.get("flow_bound", no_flow).astype(np.float32, copy=False),
+        videos=pa.concat_arrays(videos) if videos else None,
     )
+
+
+def _videos(column: pa.StructArray) -> pa.StructArray:
+    """How the videos of a row group are read, with texts spelled out once they are known to be few."""
+    fields = {field.name: column.field(field.name) for field in column.type}
+    for name, values in fields.items():
+        if pa.types.is_dictionary(values.type):
+            fields[name] = _spelled_out(values)
+        elif pa.types.is_list(values.type) and values.flatten().null_count:
+            raise ValueError("a value is missing")
+    if any(values.filter(column.is_valid()).null_count for values in fields.values()):
+        raise ValueError("a value is missing")
+    return pa.StructArray.from_arrays(list(fields.values()), list(fields), mask=column.is_null())
+
+
+def _spelled_out(texts: pa.DictionaryArray) -> pa.StringArray:
+    lengths = pc.take(pc.binary_length(texts.dictionary), texts.indices)
+    if (pc.sum(lengths).as_py() or 0) > FREE_EXPANSION_BYTES:
+        raise ValueError("its texts would take too much memory")
+    return texts.dictionary.take(texts.indices)
 
 
 def _column(column: pa.Array, name: str, names: dict[str, int]) -> _Values:

@@ -97,6 +97,11 @@ def export_lists(
     chosen = media or form.media[0]
     if not shards.card.modalities or "rgb" not in shards.card.modalities:
         raise ActcliError(f"{shards.card.name} holds flow only; lists are written for RGB.")
+    if shards.card.payload == "source":
+        raise ActcliError(
+            "these shards hold the videos themselves, which the lists of other projects can name where they were "
+            "downloaded to. For lists from shards, write these of frames (extract --payload mjpeg)."
+        )
     if chosen == "frames" and shards.card.payload == "mp4":
         raise ActcliError("these shards hold videos, not frames. Choose media mp4, or write them with --payload mjpeg.")
     entries = list(_entries(shards, split_id, chosen))

@@ -8,7 +8,7 @@ import shlex
 import stat
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import get_args
 
@@ -22,9 +22,11 @@ from actcli.ingest.card import DatasetCard
 from actcli.ingest.manifest import ManifestRow, Modality, manifest_rows, payload_path, read_manifest
 from actcli.ingest.outcome import Status
 from actcli.ingest.records import shown_names
+from actcli.ingest.video_index import VideoIndex
 from actcli.shards.bounds import MAX_PIXELS
 from actcli.shards.card import Coverage, coverage_json
 from actcli.shards.clip import StoredClip
+from actcli.shards.index import frame_crcs
 from actcli.shards.note import write_note
 from actcli.shards.options import ShardOptions
 
@@ -38,7 +40,7 @@ class Payload:
     """One file of a clip, as it goes into a tar."""
 
     suffix: str
-    """Member suffix: ``mjpeg``, ``mp4`` or ``flow.mjpeg``."""
+    """Member suffix: ``mjpeg``, ``mp4`` or ``flow.mjpeg``, or that of the video itself."""
     path: Path
     """The file."""
     bytes: int
@@ -46,13 +48,20 @@ class Payload:
     checksum: str
     """Its sha256, in hex; empty where the manifest has none."""
     frame_sizes: Sizes
-    """Bytes of each JPEG; a video is one entry."""
+    """Bytes of each JPEG; a video is one entry, or one for each packet that is listed."""
     num_frames: int
     """Frames, or flow fields."""
     bound: float
     """Flow quantisation bound in pixels."""
     restore: str
     """The command that extracts the file again once it is gone."""
+    video: VideoIndex | None = None
+    """How frames are read from it, where it is the video itself."""
+
+
+def payload_crcs(payload: Payload, data: bytes) -> Sizes:
+    """CRC-32 of each picture, or packet, in the bytes of a payload."""
+    return frame_crcs(data, payload.frame_sizes, payload.video)
 
 
 @dataclass(frozen=True)
@@ -94,6 +103,7 @@ class Clip:
             height=self.height,
             fps=self.fps,
             frame_sizes=rgb.frame_sizes if rgb else NO_SIZES,
+            video=rgb.video if rgb else None,
             flow_num_frames=flow.num_frames if flow else 0,
             flow_bound=flow.bound if flow else 0.0,
             flow_frame_sizes=flow.frame_sizes if flow else NO_SIZES,
@@ -112,6 +122,29 @@ class Source:
     """What became of the listed clips: listed, ok, failed, missing, and with flow ok_flow."""
     split_coverage: Mapping[str, Mapping[str, Coverage]]
     """The same for each split set and split."""
+
+    @property
+    def is_video(self) -> bool:
+        """Whether the videos themselves were kept in place of frames."""
+        return any(clip.rgb is not None and clip.rgb.video is not None for clip in self.clips)
+
+    def settle(self, options: ShardOptions) -> ShardOptions:
+        """The options with a payload that these clips have.
+
+        Raises:
+            ActcliError: They were extracted for another one.
+        """
+        if self.is_video and options.payload not in (None, "source"):
+            raise ActcliError(
+                f"{options.frames_dir} keeps the videos themselves, not frames. Leave --payload out to store them as "
+                "they are, or extract frames into another folder with --frames-dir."
+            )
+        if options.payload == "source" and not self.is_video:
+            raise ActcliError(
+                f"{options.frames_dir} holds frames, not the videos themselves. Extract into another folder with: "
+                f"actcli extract --dataset {self.card.name} --payload source --frames-dir DIR"
+            )
+        return replace(options, payload="source" if self.is_video else options.payload or "mjpeg")
 
     def digest(self, options: ShardOptions, extends: Sequence[str] = ()) -> str:
         """sha256 over frames and settings, and over the digests of the shards that these are added to."""
@@ -271,6 +304,8 @@ def _payloads(frames_dir: Path, rows: list[ManifestRow] | None, suffix: str, res
 
 def _payload(frames_dir: Path, row: ManifestRow, suffix: str, restore: str) -> Payload:
     pictures_per_frame = 2 if suffix == "flow.mjpeg" else 1
+    if row.video is not None and _KEY.fullmatch(row.key):
+        return _video_payload(frames_dir, row, row.video, restore)
     total = int(row.frame_sizes.sum(dtype=np.int64))
     if not _KEY.fullmatch(row.key) or total != row.bytes or len(row.frame_sizes) != pictures_per_frame * row.num_frames:
         raise _damaged(
@@ -287,6 +322,24 @@ def _payload(frames_dir: Path, row: ManifestRow, suffix: str, restore: str) -> P
         num_frames=row.num_frames,
         bound=row.bound,
         restore=restore,
+    )
+
+
+def _video_payload(frames_dir: Path, row: ManifestRow, video: VideoIndex, restore: str) -> Payload:
+    try:
+        video.check(row.frame_sizes, row.num_frames, row.bytes)
+    except ValueError as error:
+        raise _damaged(frames_dir, f"clip {row.key}: {error}") from error
+    return Payload(
+        suffix=video.container,
+        path=payload_path(frames_dir, row.key, payload="source"),
+        bytes=row.bytes,
+        checksum=row.checksum,
+        frame_sizes=row.frame_sizes,
+        num_frames=row.num_frames,
+        bound=0.0,
+        restore=restore,
+        video=video,
     )
 
 

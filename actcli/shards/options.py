@@ -20,8 +20,9 @@ class ShardOptions:
     """Seed of the order of clips in the tars."""
     shard_bytes: int = 256_000_000
     """A tar is closed before it would grow beyond this; a larger clip gets a tar of its own."""
-    payload: Literal["mjpeg", "video"] = "mjpeg"
-    """Frames as they are, or re-encoded as H.264."""
+    payload: Literal["mjpeg", "video", "source"] | None = None
+    """``mjpeg`` or ``source`` (the videos themselves), which has to be what was extracted, and is it by default; or
+    ``video``: JPEGs re-encoded as H.264."""
     short_side: int = 0
     """With ``payload="video"``: pixels of the shorter side, 0 keeps the size."""
     workers: int = 2
@@ -44,6 +45,6 @@ class ShardOptions:
         return {
             "seed": self.seed,
             "shard_bytes": self.shard_bytes,
-            "payload": self.payload,
+            "payload": self.payload or "mjpeg",
             "short_side": self.short_side,
         }

@@ -69,6 +69,7 @@ def _restored_card(folder: Path, frames_dir: Path, error: ActcliError) -> tuple[
         source = read_source(frames_dir)
     except ActcliError as reason:
         raise ActcliError(f"{_sentence(error)} The card can be made again from the frames, but {reason}") from reason
+    options = source.settle(options)
     growth = find_growth(options, source, None)
     clips: Sequence[Clip] = growth.clips
     if options.payload == "video":

@@ -91,7 +91,7 @@ def _placed(clip: StoredClip, members: tuple[Member, ...], payloads: dict[str, b
         crcs = frame_crcs(payloads[flow.suffix], clip.flow_frame_sizes)
         clip = replace(clip, flow_offset=flow.offset, flow_frame_crcs=crcs)
     for rgb in (member for suffix, member in places.items() if suffix != "json"):
-        crcs = frame_crcs(payloads[rgb.suffix], clip.frame_sizes)
+        crcs = frame_crcs(payloads[rgb.suffix], clip.frame_sizes, clip.video)
         clip = replace(clip, offset=rgb.offset, bytes=rgb.size, frame_crcs=crcs)
     return clip
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from actcli.errors import ActcliError
+from actcli.ingest.video_index import CONTAINERS
 from actcli.shards.bounds import check_clip
 from actcli.shards.card import ShardCard
 from actcli.shards.checksum import FileSeal
@@ -29,7 +30,7 @@ Encoded = bytes | memoryview
 """Bytes of a tar."""
 CHUNK_BYTES = 8 << 20
 """Bytes of one request when a tar is read through."""
-MEMBER_NAME = re.compile(r"(\d{9})\.(json|mjpeg|mp4|flow\.mjpeg)", re.ASCII)
+MEMBER_NAME = re.compile(rf"(\d{{9}})\.(json|mjpeg|flow\.mjpeg|{'|'.join(CONTAINERS)})", re.ASCII)
 DAMAGE = (tarfile.TarError, ValueError, LookupError, TypeError, ArithmeticError, EOFError, RecursionError)
 """What ``tarfile`` raises for tars that no one wrote on purpose."""
 
@@ -100,7 +101,7 @@ class StreamedClip:
     clip: StoredClip
     """What its JSON says."""
     payloads: dict[str, bytes]
-    """Bytes by suffix: ``mjpeg`` or ``mp4``, and ``flow.mjpeg``."""
+    """Bytes by suffix: ``mjpeg``, ``mp4`` or that of the video itself, and ``flow.mjpeg``."""
 
 
 def stream_clips(shards: ShardSet, shard_names: Sequence[str]) -> Iterator[StreamedClip]:

@@ -14,8 +14,7 @@ from typing import BinaryIO
 from actcli.files import written_whole
 from actcli.shards.card import ShardFile
 from actcli.shards.clip import StoredClip
-from actcli.shards.index import frame_crcs
-from actcli.shards.manifest import Clip, read_payload
+from actcli.shards.manifest import Clip, payload_crcs, read_payload
 from actcli.shards.note import seal, write_note
 from actcli.shards.plan import BLOCK, TAR_END, PlannedTar
 
@@ -49,7 +48,7 @@ def pack_tar(tar: PlannedTar, raw: BinaryIO) -> WrittenTar:
     for clip in tar.clips:
         members = clip_members(clip)
         for payload, data in zip(clip.payloads, list(members.values())[1:], strict=True):
-            crcs[clip.member_name(payload)] = frame_crcs(data, payload.frame_sizes)
+            crcs[clip.member_name(payload)] = payload_crcs(payload, data)
         writer.add(members)
     writer.close()
     return WrittenTar(writer.file(tar.name), tuple(tar.stored_clips(crcs)), tar.dali_index())

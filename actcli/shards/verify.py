@@ -17,6 +17,7 @@ from actcli.shards.card import ShardCard, ShardFile, dali_index_name
 from actcli.shards.checksum import difference
 from actcli.shards.index import FrameTable, ShardIndex, frame_crcs
 from actcli.shards.reader import ShardSet, is_local
+from actcli.shards.source_video import video_frames
 from actcli.shards.stream import DAMAGE, RetryingReader, read_member, read_through
 from actcli.words import counted
 
@@ -152,21 +153,54 @@ def _verify_member(
     if table is None or table.offsets[row] != member.offset_data:
         yield Finding(shard_name, f"clip {key}: {member.name} is not where the index says")
     else:
-        yield from _verify_frames(data, table, row, shard_name, member.name)
+        is_source = index.videos is not None and suffix != "flow.mjpeg"
+        problems = _source_problems(data, index, row) if is_source else _frame_problems(data, table, row)
+        yield from (Finding(shard_name, f"{member.name}: {problem}") for problem in problems)
         if deep:
-            is_video = suffix == "mp4"
-            problems = _video_problems(data, index, row) if is_video else _picture_problems(data, table, index, row)
+            problems = _deep_problems(data, suffix, table, index, row, is_source=is_source)
             yield from (Finding(shard_name, f"{member.name}: {problem}") for problem in problems)
 
 
-def _verify_frames(data: bytes, table: FrameTable, row: int, shard_name: str, name: str) -> Iterator[Finding]:
+def _deep_problems(
+    data: bytes, suffix: str, table: FrameTable, index: ShardIndex, row: int, *, is_source: bool
+) -> Iterator[str]:
+    if is_source:
+        return _source_frame_problems(data, index, row)
+    return _video_problems(data, index, row) if suffix == "mp4" else _picture_problems(data, table, index, row)
+
+
+def _frame_problems(data: bytes, table: FrameTable, row: int) -> Iterator[str]:
     sizes, crcs = table.of(row)
     total = int(sizes.sum(dtype=np.int64))
     if total != len(data):
-        yield Finding(shard_name, f"{name}: {len(data)} bytes, its frames add up to {total}")
+        yield f"{len(data)} bytes, its frames add up to {total}"
         return
     for number in np.flatnonzero(frame_crcs(data, sizes) != crcs):
-        yield Finding(shard_name, f"{name}: frame {number} is not the one that was packed (its CRC-32 differs)")
+        yield f"frame {number} is not the one that was packed (its CRC-32 differs)"
+
+
+def _source_problems(data: bytes, index: ShardIndex, row: int) -> Iterator[str]:
+    """What differs in the packets of a video; the bytes between them are in the sha256 of the tar."""
+    if len(data) != index.payload_bytes[row]:
+        yield f"{len(data)} bytes, the index says {index.payload_bytes[row]}"
+        return
+    try:
+        clip = index.clip(row)
+    except ActcliError as error:
+        yield str(error)
+        return
+    for number in np.flatnonzero(frame_crcs(data, clip.frame_sizes, clip.video) != clip.frame_crcs):
+        yield f"packet {number} is not the one that was packed (its CRC-32 differs)"
+
+
+def _source_frame_problems(data: bytes, index: ShardIndex, row: int) -> Iterator[str]:
+    """What is wrong with the frames of a video, each of them decoded."""
+    try:
+        clip = index.clip(row)
+        for _ in video_frames(clip, range(clip.num_frames), lambda offset, size: data[offset : offset + size]):
+            pass
+    except ActcliError as error:
+        yield str(error)
 
 
 def _picture_problems(data: bytes, table: FrameTable, index: ShardIndex, row: int) -> Iterator[str]:

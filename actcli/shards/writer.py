@@ -16,7 +16,7 @@ from typing import Literal
 from actcli.errors import ActcliError
 from actcli.files import folder_lock, write_whole
 from actcli.shards import _folder
-from actcli.shards.card import ShardCard, ShardFile, dali_index_name
+from actcli.shards.card import ShardCard, ShardFile, StoredPayload, dali_index_name
 from actcli.shards.checksum import FileSeal, seal_of
 from actcli.shards.growth import Growth, damaged, find_growth
 from actcli.shards.index_file import split_indexes
@@ -76,6 +76,7 @@ def write_shards(options: ShardOptions, *, progress: Report | None = None) -> Sh
 
 
 def _write(options: ShardOptions, source: Source, report: Report) -> ShardSummary:
+    options = source.settle(options)
     folder, split_sets = options.shards_dir, source.card.split_sets
     journal = Journal.read(folder)
     owned = _folder.ours(folder, journal)
@@ -240,7 +241,7 @@ def describe(source: Source, options: ShardOptions, growth: Growth) -> ShardCard
         classes=tuple(described.classes),
         flip=described.flip,
         flip_swaps=tuple((a, b) for a, b in described.flip_swaps),
-        payload="mp4" if options.payload == "video" else "mjpeg",
+        payload=_STORED[options.payload or "mjpeg"],
         modalities=tuple(name for name, present in modalities.items() if present),
         split_sets=counts,
         coverage=source.coverage,
@@ -250,6 +251,10 @@ def describe(source: Source, options: ShardOptions, growth: Growth) -> ShardCard
         source_digest=growth.digest,
         extends=growth.extends,
     )
+
+
+_STORED: dict[str, StoredPayload] = {"mjpeg": "mjpeg", "video": "mp4", "source": "source"}
+"""What the card calls a payload."""
 
 
 def _check_disk(folder: Path, plan: Sequence[PlannedTar], whole: Mapping[str, WrittenTar]) -> None:

@@ -1,5 +1,6 @@
 """Single frames of a video file, read from some of its bytes: to the bit those that extraction decodes."""
 
+import json
 from dataclasses import replace
 
 import av
@@ -7,12 +8,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from videos import encode
 
 from actcli.errors import ActcliError
-from actcli.facts import plain, read_facts
+from actcli.facts import plain
 from actcli.ingest.decode import DecodeSettings, VideoClip
 from actcli.ingest.failure import ClipFailure
-from actcli.ingest.packets import decode_planes
+from actcli.ingest.packets import decode_planes, read_planes
 from actcli.ingest.source import DecodedFrames, index_video
 from actcli.ingest.video_index import Stretch, VideoIndex
 
@@ -38,28 +40,6 @@ OPEN_GOP = {"x264-params": "log-level=none:open-gop=1:bframes=3:scenecut=0"}
 QUIET = {"x265-params": "log-level=none"}
 
 
-def picture(number, width=96, height=64):
-    y, x = np.mgrid[0:height, 0:width].astype(float)
-    phase = number * 0.4
-    waves = [np.sin(x / 17 + phase), np.cos(y / 11 - phase), np.sin((x + y) / 23 + 2 * phase)]
-    noise = np.random.default_rng(number).normal(0, 6, (height, width, 3))
-    return np.clip(128 + 90 * np.stack(waves, -1) + noise, 0, 255).astype(np.uint8)
-
-
-def encode(path, codec="libx264", num_frames=40, width=96, height=64, pix_fmt="yuv420p", **options):
-    """A video with a key frame every 12 frames."""
-    if codec not in av.codecs_available:
-        pytest.skip(f"this FFmpeg has no {codec}")
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream(codec, rate=25, options={name: str(value) for name, value in options.items()})
-        stream.width, stream.height, stream.pix_fmt, stream.gop_size = width, height, pix_fmt, 12
-        for number in range(num_frames):
-            frame = av.VideoFrame.from_ndarray(picture(number, width, height), format="rgb24")
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
-    return path
-
-
 def indexed(path, decode=DecodeSettings(), start=None, end=None):  # noqa: B008  frozen
     """What extraction decodes, and the index that was made from it."""
     decoded = DecodedFrames()
@@ -74,11 +54,7 @@ def indexed(path, decode=DecodeSettings(), start=None, end=None):  # noqa: B008 
 
 def read_frames(video, sizes, data, size, frames):
     """Frames from the bytes of the packets that the index asks for, and nothing else."""
-    offsets, found = video.packet_offsets(sizes).tolist(), []
-    for stretch in video.stretches(np.asarray(frames, np.int64), len(sizes)):
-        packets = [data[offsets[n] : offsets[n] + int(sizes[n])] for n in range(stretch.first, stretch.end)]
-        found += decode_planes(video.setup(), packets, stretch.wanted, size, is_whole=video.is_whole)
-    return found
+    return list(read_planes(video, sizes, frames, size, lambda offset, count: data[offset : offset + count]))
 
 
 def check_frames(whole, video, sizes, data, num_trials=4):
@@ -177,9 +153,7 @@ def test_times_are_kept_where_frames_do_not_come_evenly(clips_dir):
 
 def test_an_index_survives_json(tmp_path):
     _, video, _, _ = indexed(encode(tmp_path / "clip.mp4", **OPEN_GOP))
-    names = tuple(plain(video))
-    again = VideoIndex(**read_facts(VideoIndex, plain(video), names))
-    assert plain(again) == plain(video)
+    assert plain(VideoIndex.of(json.loads(json.dumps(plain(video))))) == plain(video)
 
 
 def test_sound_alone_is_no_video(tmp_path):
@@ -209,7 +183,7 @@ def made_index(**changes):
         "picture_height": 64,
         "turn": 0,
         "delay": 2,
-        "packet_gaps": np.array([32, *[0] * 9]),
+        "packet_gaps": np.array([32, *[0] * 9], np.int32),
         "key_packets": np.array([0, 5], np.uint32),
         "key_pictures": np.array([0, 5], np.uint32),
     }
@@ -241,8 +215,8 @@ def test_stretches_begin_at_the_key_packet_before():
         ({"delay": 0}, "no order"),
         ({"packet_gaps": np.array([32])}, "places"),
         ({"packet_gaps": np.array([-1, *[0] * 9])}, "outside"),
-        ({"packet_gaps": np.array([1 << 61, *[0] * 9])}, "outside"),
-        ({"packet_gaps": np.array([1 << 61] * 10)}, "outside"),
+        ({"packet_gaps": np.array([(1 << 31) - 1] * 10, np.int32)}, "outside"),
+        ({"packet_gaps": np.array([-(1 << 31)] * 10, np.int32)}, "outside"),
         ({"key_packets": np.array([5, 0], np.uint32)}, "no order"),
         ({"key_packets": np.array([0, 10], np.uint32)}, "among its packets"),
         ({"key_packets": np.array([], np.uint32)}, "no key packet"),

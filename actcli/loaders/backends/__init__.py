@@ -15,6 +15,7 @@ from actcli.loaders.backends.dali import DaliBackend
 from actcli.loaders.batch import Batch
 from actcli.loaders.plan import BatchPlan, ViewSettings
 from actcli.shards import ShardSet
+from actcli.shards.card import StoredPayload
 
 
 class Backend(Protocol):
@@ -57,8 +58,8 @@ def backend_names() -> list[str]:
     return [*_BACKENDS, "auto"]
 
 
-def choose_backend(name: str, device: torch.device | None) -> str:
-    """The backend that ``name`` stands for: ``auto`` is DALI on a GPU, otherwise the CPU.
+def choose_backend(name: str, device: torch.device | None, payload: StoredPayload = "mjpeg") -> str:
+    """The backend that ``name`` stands for: ``auto`` is DALI on a GPU where it reads the payload, otherwise the CPU.
 
     Raises:
         ActcliError: There is no such backend.
@@ -66,7 +67,7 @@ def choose_backend(name: str, device: torch.device | None) -> str:
     if name not in backend_names():
         raise ActcliError(f"unknown loader {name!r}. As backend, choose {', '.join(backend_names())}.")
     if name == "auto":
-        return "dali" if device is not None and device.type == "cuda" else "cpu"
+        return "dali" if device is not None and device.type == "cuda" and payload != "source" else "cpu"
     return name
 
 

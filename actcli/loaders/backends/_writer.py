@@ -16,6 +16,7 @@ from actcli.loaders.backends.jpeg import JpegDecoder, Picture, crops_on
 from actcli.loaders.plan import BatchPlan, ClipPlan, ViewSettings, WantedPictures, broken_clip
 from actcli.loaders.views import Crop, Size
 from actcli.shards import ShardSet
+from actcli.shards.source_video import decode_video
 
 _TRAINING_SHRINK = 1.2
 """Up to this shrink factor training takes OpenCV's linear interpolation, which does not smooth before it shrinks.
@@ -98,6 +99,10 @@ class BatchWriter:
                 np.subtract(255, view[:, 0::2], out=view[:, 0::2])
 
     def _pictures(self, clip: ClipPlan, wanted: WantedPictures, size: int) -> Iterator[Picture]:
+        if wanted.video is not None:
+            for pixels in decode_video(self.source.pictures(wanted), wanted.video, clip.frame_size):
+                yield Picture(pixels, clip.crops)
+            return
         if not self.video:
             yield from self._decoded(self._rgb_decoder, clip, wanted, size)
             return

@@ -41,6 +41,10 @@ class DaliBackend:
         self._device = device or torch.device("cpu")
         on_gpu = self._device.type == "cuda"
         self._cuda_stream = torch.cuda.Stream(self._device) if on_gpu else None  # type: ignore[no-untyped-call]
+        if shards.card.payload == "source" and settings.modality != "flow":
+            raise ActcliError(
+                "DALI does not decode videos that are stored as they were downloaded. Use backend cpu (--loader cpu)."
+            )
         video = shards.card.payload == "mp4"
         names = [name for name in ("rgb", "flow") if settings.modality in (name, "two_stream")]
         self._pipelines = {
