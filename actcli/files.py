@@ -7,8 +7,8 @@ import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
 
 from actcli.errors import ActcliError
 
@@ -113,7 +113,7 @@ def check_writable(folder: Path, num_bytes: int = 0) -> None:
         )
 
 
-def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
+def open_regular(path: str | os.PathLike[str]) -> BufferedReader:
     """A file for reading; a pipe or a device in its place, which would hang or never end, is refused.
 
     Raises:

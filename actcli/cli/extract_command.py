@@ -128,6 +128,12 @@ def extract_command(
         Literal["processes", "ray", "serial"],
         typer.Option(help="Where clips are done.", rich_help_panel=RUN),
     ] = "processes",
+    runtime_env: Annotated[
+        Path | None,
+        typer.Option(
+            help="With --executor ray: YAML file of what its nodes need, such as: pip: [actcli]", rich_help_panel=RUN
+        ),
+    ] = None,
     workers: WorkersOption = None,
 ) -> None:
     """Extract the frames (or optical flow) of a dataset: raw/<dataset> to frames/<dataset>.
@@ -158,6 +164,7 @@ def extract_command(
         flow_bound=flow_bound,
         from_frames=tuple(from_frames or ()),
         executor=executor,
+        runtime_env=runtime_env,
         clip_timeout=clip_timeout,
         split_rule=SplitRule(val_fraction, group_by),
         **extra,

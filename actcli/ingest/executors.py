@@ -13,13 +13,17 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
+from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar, get_args
 
+import yaml
+
 from actcli.errors import ActcliError
+from actcli.files import open_regular
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -29,6 +33,7 @@ WORKER_DIED, WORKER_HUNG = "WorkerDied", "WorkerHung"
 """What a ``Crash`` can be."""
 
 _ONE_THREAD = {"OPENCV_FOR_THREADS_NUM": "1", "OMP_NUM_THREADS": "1"}  # there is one worker a core already
+_MAX_ENV_BYTES = 1 << 20
 _START_SECONDS = 300.0  # imports can take long on a busy network disk
 _DEATH_SECONDS = 5.0  # how long a process may take to end once its pipe is closed
 
@@ -203,15 +208,54 @@ def _death(exitcode: int) -> str:
     return f"the worker process was ended by {signal.Signals(-exitcode).name}{hint}"
 
 
+def start_ray(workers: int, runtime_env: Mapping[str, object] | None = None) -> None:
+    """Connect to the Ray cluster of ``RAY_ADDRESS``, or start one on the spot, unless this process has one.
+
+    Args:
+        workers: Cores of a cluster that is started.
+        runtime_env: What the nodes need, as Ray takes it.
+
+    Raises:
+        ActcliError: Ray cannot do that, or has been started by other code without what the nodes need.
+    """
+    import ray
+
+    if ray.is_initialized():
+        if runtime_env:
+            raise ActcliError("Ray was started before; give runtime_env (--runtime-env) to ray.init, not to this call.")
+        return
+    local: dict[str, Any] = {} if "RAY_ADDRESS" in os.environ else {"num_cpus": workers, "include_dashboard": False}
+    try:
+        ray.init(log_to_driver=False, configure_logging=False, runtime_env=dict(runtime_env or {}), **local)
+    except (ValueError, TypeError, RuntimeError, ConnectionError) as error:
+        raise ActcliError(
+            f"Ray could not be started ({str(error).splitlines()[0]}). Look at RAY_ADDRESS and --runtime-env."
+        ) from error
+
+
+def read_runtime_env(path: Path) -> dict[str, object]:
+    """A runtime environment of Ray from a YAML or JSON file: ``pip: [actcli]``, ``env_vars: {…}``, ``image_uri: …``.
+
+    Raises:
+        ActcliError: There is no such file, or it holds no table of settings.
+    """
+    try:
+        with open_regular(path) as file:
+            value = yaml.safe_load(file.read(_MAX_ENV_BYTES))
+    except (OSError, yaml.YAMLError) as error:
+        raise ActcliError(f"--runtime-env {path} cannot be read: {error}") from error
+    if not isinstance(value, dict) or not all(isinstance(name, str) for name in value):
+        raise ActcliError(f"--runtime-env {path} holds no table of settings; a line of it may be: pip: [actcli]")
+    return value
+
+
 def _run_ray(
     function: Callable[[Task], Result], tasks: Iterator[Task], workers: int, timeout: float
 ) -> Generator[tuple[Task, Result | Crash]]:
     """The same on a Ray cluster (``RAY_ADDRESS``), or on one started on the spot."""
     import ray
 
-    if not ray.is_initialized():
-        local: dict[str, Any] = {} if "RAY_ADDRESS" in os.environ else {"num_cpus": workers, "include_dashboard": False}
-        ray.init(log_to_driver=False, configure_logging=False, **local)
+    start_ray(workers)
     remote: Any = ray.remote(max_retries=0, runtime_env={"env_vars": _ONE_THREAD})(_call)
     running: dict[Any, tuple[Task, float]] = {}
     while True:

@@ -18,7 +18,7 @@ from actcli.errors import ActcliError
 from actcli.files import folder_lock, remove_leftovers
 from actcli.ingest.card import CARD_NAME, DatasetCard, Extraction
 from actcli.ingest.clip_job import ClipJob, ClipTask, extract_clip
-from actcli.ingest.executors import WORKER_DIED, Crash, run_tasks
+from actcli.ingest.executors import WORKER_DIED, Crash, read_runtime_env, run_tasks, start_ray
 from actcli.ingest.failure import ClipFailure
 from actcli.ingest.keys import assign_keys
 from actcli.ingest.ledger import Ledger
@@ -34,6 +34,8 @@ from actcli.ingest.split import write_splits
 from actcli.ingest.summary import ExtractProgress, ExtractSummary, summarise
 from actcli.ingest.video_lists import write_video_lists
 
+SHARED_SECONDS = 30.0
+"""How late a file that a node wrote may be seen here."""
 _KEY_FOLDER = re.compile(r"\d+")
 
 
@@ -271,6 +273,8 @@ def _extract_all(
     try:
         for task, result in results:
             outcome = _crashed(task, result) if isinstance(result, Crash) else result
+            if options.executor == "ray":
+                _check_shared(task, outcome, options)
             ledger.append(outcome)
             state = replace(
                 state,
@@ -290,10 +294,36 @@ def _extract_all(
         results.close()
 
 
+def _check_shared(task: ClipTask, outcome: ClipOutcome, options: ExtractOptions) -> None:
+    """A node of a cluster has to see the folders that this process sees; frames on its own disk are lost.
+
+    A network file system may show a new file some seconds late.
+
+    Raises:
+        ActcliError: It does not.
+    """
+    if outcome.is_missing and (options.raw_dir / task.path).exists():
+        raise ActcliError(
+            f"A node of the cluster does not see {options.raw_dir / task.path}, which is here: give --raw-dir a folder "
+            "that all nodes share, under the same path."
+        )
+    path = payload_path(options.frames_dir, task.key, options.modality, options.layout, options.payload)
+    deadline = time.monotonic() + SHARED_SECONDS
+    while outcome.is_ok and payload_bytes(path) != outcome.bytes:
+        if time.monotonic() > deadline:
+            raise ActcliError(
+                f"A node of the cluster wrote {path}, and it is not here: give --frames-dir a folder that all nodes "
+                "share, under the same path. What is here is kept."
+            )
+        time.sleep(0.5)
+
+
 def _results(
     job: ClipJob, tasks: Iterable[ClipTask], workers: int, options: ExtractOptions
 ) -> Generator[tuple[ClipTask, ClipOutcome | Crash]]:
     """What comes of each clip; one whose worker died is tried once more when the others are done, alone."""
+    if options.executor == "ray" and options.runtime_env:
+        start_ray(workers, read_runtime_env(options.runtime_env))
     run = partial(run_tasks, options.executor, partial(extract_clip, job), timeout=options.clip_timeout)
     died: list[ClipTask] = []
     with closing(run(tasks, workers=workers)) as results:

@@ -57,6 +57,8 @@ class ExtractOptions:
     """Pack the JPEG folders of an existing dump instead of decoding videos; one root or several."""
     executor: ExecutorName = "processes"
     """Where clips are worked on: ``processes``, ``ray``, or ``serial`` (in this process)."""
+    runtime_env: Path | None = None
+    """File with the runtime environment of Ray: what its nodes need, such as ``pip: [actcli]``."""
     clip_timeout: float = 1800.0
     """Seconds after which a clip counts as hung and failed."""
     split_rule: SplitRule = field(default_factory=SplitRule)
@@ -129,6 +131,8 @@ def unused_options(adapter: DatasetAdapter, listing: Listing, options: ExtractOp
             yield f"--{name.replace('_', '-')} has no effect here" + (
                 ": frames are copied as they are." if is_copied else "."
             )
+    if options.runtime_env and options.executor != "ray":
+        yield "--runtime-env has no effect without --executor ray."
     if listing.storage == "frames" and options.fps:
         yield "--fps does not drop or repeat frames of a dataset that comes as frames; it is only noted down."
     if options.split_rule != default.split_rule and not adapter.is_own:

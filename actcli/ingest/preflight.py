@@ -13,7 +13,7 @@ from actcli.files import nearest_folder
 from actcli.ingest.card import CARD_NAME, DatasetCard
 from actcli.ingest.datasets import get_dataset
 from actcli.ingest.disk import DiskNeed
-from actcli.ingest.executors import check_executor
+from actcli.ingest.executors import check_executor, read_runtime_env
 from actcli.ingest.flow import check_method
 from actcli.ingest.keys import KEYS_NAME
 from actcli.ingest.locate import DumpFinder, locate_in
@@ -45,6 +45,8 @@ def check_job(options: ExtractOptions) -> CheckedJob:
     problems = [*option_problems(options), *_target_problems(options), *options.split_rule.problems()]
     with _collected(problems):
         check_executor(options.executor)
+        if options.runtime_env:
+            read_runtime_env(options.runtime_env)
     if options.modality == "flow" and not options.from_frames:
         with _collected(problems):
             check_method(options.flow_method)

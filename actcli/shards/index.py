@@ -198,7 +198,7 @@ def _plain(value: pa.Scalar) -> object:
     return value.values.to_numpy(zero_copy_only=False) if isinstance(value, pa.ListScalar) else value.as_py()
 
 
-def frame_crcs(data: bytes, frame_sizes: Sizes, video: VideoIndex | None = None) -> Sizes:
+def frame_crcs(data: bytes | memoryview, frame_sizes: Sizes, video: VideoIndex | None = None) -> Sizes:
     """CRC-32 of each of the frames that make up ``data``, or of each packet of the video that it is."""
     begins = (
         np.cumsum(frame_sizes, dtype=np.int64) - frame_sizes if video is None else video.packet_offsets(frame_sizes)

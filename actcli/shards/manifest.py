@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from actcli.errors import ActcliError
 from actcli.facts import NO_SIZES, Sizes
+from actcli.files import open_regular
 from actcli.ingest import ExtractOptions
 from actcli.ingest.card import DatasetCard
 from actcli.ingest.manifest import ManifestRow, Modality, manifest_rows, payload_path, read_manifest
@@ -59,7 +60,7 @@ class Payload:
     """How frames are read from it, where it is the video itself."""
 
 
-def payload_crcs(payload: Payload, data: bytes) -> Sizes:
+def payload_crcs(payload: Payload, data: bytes | memoryview) -> Sizes:
     """CRC-32 of each picture, or packet, in the bytes of a payload."""
     return frame_crcs(data, payload.frame_sizes, payload.video)
 
@@ -175,19 +176,25 @@ def read_source(frames_dir: Path) -> Source:
     return source
 
 
-def read_payload(payload: Payload) -> bytes:
+def read_payload(payload: Payload, into: memoryview | None = None) -> memoryview:
     """The bytes of a payload, which are those that were extracted.
+
+    Args:
+        payload: Which.
+        into: Where to; as long as the payload.
 
     Raises:
         ActcliError: The file has changed.
     """
-    data = payload.path.read_bytes()
-    if len(data) != payload.bytes or (payload.checksum and hashlib.sha256(data).hexdigest() != payload.checksum):
+    into = memoryview(bytearray(payload.bytes)) if into is None else into
+    with open_regular(payload.path) as file:
+        is_whole = file.readinto(into) == payload.bytes and not file.read(1)
+    if not is_whole or (payload.checksum and hashlib.sha256(into).hexdigest() != payload.checksum):
         raise ActcliError(
             f"{payload.path} changed since it was extracted. Delete that file, and this restores it alone: "
             f"{payload.restore}"
         )
-    return data
+    return into
 
 
 def read_clips(frames_dir: Path, card: DatasetCard) -> Source:

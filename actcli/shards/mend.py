@@ -24,7 +24,7 @@ from actcli.shards.manifest import Clip, read_clips
 from actcli.shards.options import ShardOptions
 from actcli.shards.reader import CARD_NAME, ShardSet
 from actcli.shards.scan import scan_tar
-from actcli.shards.tar import TarWriter, clip_members
+from actcli.shards.tar import Scratch, TarWriter, clip_members
 from actcli.shards.verify import Finding
 from actcli.shards.video_cache import encode_clips, remove_cache
 from actcli.words import counted
@@ -101,9 +101,10 @@ class _Frames:
     def __init__(self, frames_dir: Path, folder: Path, card: ShardCard) -> None:
         self._frames_dir, self._folder, self._card = frames_dir, folder, card
         self._clips: dict[str, Clip] | None = None
+        self._scratch = Scratch()
 
-    def members(self, key: str) -> dict[str, bytes]:
-        """What a tar holds of a clip, by name.
+    def members(self, key: str) -> dict[str, bytes | memoryview]:
+        """What a tar holds of a clip, by name; good until the next call.
 
         Raises:
             ActcliError: There are no such frames, or they have changed.
@@ -118,7 +119,7 @@ class _Frames:
             options = ShardOptions.of_settings(self._card.settings, self._frames_dir, self._folder)
             (clip,) = encode_clips([clip], options, self._card.source_digest, lambda done, total: None)
         try:
-            return clip_members(clip)
+            return clip_members(clip, self._scratch)
         except OSError as error:
             raise ActcliError(f"{error.filename}: {error.strerror}") from error
 
@@ -174,7 +175,7 @@ def _sound_members(path: Path, card: ShardCard) -> dict[str, tuple[Member, ...]]
         return {}
 
 
-def _read_members(path: Path, members: Sequence[Member]) -> dict[str, bytes]:
+def _read_members(path: Path, members: Sequence[Member]) -> dict[str, bytes | memoryview]:
     with open_regular(path) as file:
         return {f"{m.key}.{m.suffix}": os.pread(file.fileno(), m.size, m.offset) for m in members}
 

@@ -21,12 +21,12 @@ def write_note(value: Mapping[str, object]) -> bytes:
     return text.encode()
 
 
-def seal(note: bytes, payloads: Iterable[bytes]) -> bytes:
+def seal(note: bytes, payloads: Iterable[bytes | memoryview]) -> bytes:
     """The JSON with the checksum of itself and of ``payloads``."""
     return note[:-10] + b"%08x" % _checksum(note, payloads) + note[-2:]
 
 
-def open_note(note: bytes, payloads: Iterable[bytes]) -> dict[str, object]:
+def open_note(note: bytes, payloads: Iterable[bytes | memoryview]) -> dict[str, object]:
     """The fields of a sealed JSON.
 
     Raises:
@@ -44,7 +44,7 @@ def open_note(note: bytes, payloads: Iterable[bytes]) -> dict[str, object]:
     return value
 
 
-def _checksum(note: bytes, payloads: Iterable[bytes]) -> int:
+def _checksum(note: bytes, payloads: Iterable[bytes | memoryview]) -> int:
     crc = zlib.crc32(note[-2:], zlib.crc32(_BLANK, zlib.crc32(memoryview(note)[:-10])))
     for payload in payloads:
         crc = zlib.crc32(payload, crc)

@@ -21,6 +21,7 @@ from actcli.shards.reader import CARD_NAME, ShardSet, is_local, open_filesystem,
 from actcli.shards.stream import RetryingReader, read_through
 
 PUSHED_NAME = ".actcli-pushed.json"
+PAGE_MARK = "<!-- written by actcli push, and again with the next; without this line the page is yours -->"
 Report = Callable[[int, int], None]
 """Called with bytes done and bytes in all."""
 
@@ -75,19 +76,25 @@ def push_shards(folder: Path, url: str, *, overwrite: bool = False, progress: Re
         if progress:
             progress(done, total)
     if url.startswith("hf://"):
-        _pipe(filesystem, f"{base}/README.md", hub_page(card).encode())
+        _put_page(filesystem, f"{base}/README.md", card)
     _put(filesystem, folder / CARD_NAME, f"{base}/{CARD_NAME}", (folder / CARD_NAME).stat().st_size)
     _remove(filesystem, f"{base}/{PUSHED_NAME}")
     return TransferSummary(len(files) + 1, len(sent) + 1, sum(file.bytes for file in sent))
 
 
 def hub_page(card: ShardCard) -> str:
-    """The dataset page of the Hugging Face Hub: what is in the shards, and how to read them. It names no licence."""
+    """The dataset page of the Hugging Face Hub: what is in the shards, and how to read them. It names no licence.
+
+    Its header tells ``datasets.load_dataset`` which tars are which split: by itself it would take the indexes for data.
+    """
     num_clips = sum(file.num_clips for file in card.shards)
+    groups = sorted({file.name.rpartition("-")[0] for file in card.shards})
+    named = [{"split": "clips" if group == "all" else group, "path": f"{group}-*.tar"} for group in groups]
     head = {
         "pretty_name": card.name,
         "task_categories": ["video-classification"],
         "tags": ["webdataset", "action-recognition", "actcli"],
+        "configs": [{"config_name": "default", "data_files": named}],
     }
     splits = "\n".join(
         f"| {split_id} | {split} | {count} |"
@@ -95,7 +102,7 @@ def hub_page(card: ShardCard) -> str:
         for split, count in splits.items()
     )
     return (
-        f"---\n{yaml.safe_dump(head, sort_keys=False)}---\n\n# {card.name}\n\n"
+        f"---\n{yaml.safe_dump(head, sort_keys=False)}---\n{PAGE_MARK}\n\n# {card.name}\n\n"
         f"{num_clips} clips of {len(card.classes)} classes in {len(card.shards)} WebDataset tars, "
         f"{sum(file.bytes for file in card.shards) / 1e9:.2f} GB, written by actcli "
         f"(format {SHARD_FORMAT_VERSION}).\n\n"
@@ -103,6 +110,12 @@ def hub_page(card: ShardCard) -> str:
         "```\nactcli pull hf://datasets/<owner>/<name>\n"
         "actcli train --model tsm --shards-dir hf://datasets/<owner>/<name>\n```\n"
     )
+
+
+def _put_page(filesystem: AbstractFileSystem, path: str, card: ShardCard) -> None:
+    """Write the page of the Hub, unless somebody has made it theirs."""
+    if not filesystem.exists(path) or PAGE_MARK.encode() in filesystem.cat_file(path):
+        _pipe(filesystem, path, hub_page(card).encode())
 
 
 def _clear_target(url: str, card: ShardCard, filesystem: AbstractFileSystem, base: str, overwrite: bool) -> bool:

@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 import zlib
 from dataclasses import replace
@@ -19,6 +20,9 @@ from actcli.ingest import DatasetCard, disk, extract_dataset, payload_path, read
 from actcli.ingest import extract as extract_module
 from actcli.ingest.executors import Crash
 from actcli.ingest.extract import _locked
+from actcli.ingest.failure import ClipFailure
+from actcli.ingest.ledger import Ledger
+from actcli.ingest.outcome import ClipOutcome
 from actcli.ingest.payload import PayloadWriter
 
 
@@ -435,3 +439,73 @@ def test_unknown_words_are_refused_all_at_once(tiny_options):
         extract_dataset(tiny_options(modality="depth", layout="zip", executor="slurm"))
     for word in ("'depth'", "'zip'", "'slurm'"):
         assert f"{word} is unknown" in str(error.value)
+
+
+# --- Nodes of a cluster -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def node(monkeypatch):
+    """``node(change)``: extraction on a node that does ``change`` after each clip, and may give another outcome."""
+
+    def become(change):
+        def run_tasks(executor, function, tasks, *, workers, timeout):
+            assert executor == "ray"
+            for task in tasks:
+                yield task, change(task, function(task))
+
+        monkeypatch.setattr(extract_module, "run_tasks", run_tasks)
+        monkeypatch.setattr("actcli.ingest.preflight.check_executor", lambda executor: None)
+
+    return become
+
+
+def test_a_node_that_writes_to_its_own_disk_ends_the_run(node, tiny_options, monkeypatch):
+    options = tiny_options(executor="ray")
+    monkeypatch.setattr(extract_module, "SHARED_SECONDS", 0.0)
+
+    def elsewhere(task, outcome):
+        if task.key == "000000003":
+            payload_path(options.frames_dir, task.key).unlink()
+        return outcome
+
+    node(elsewhere)
+    with pytest.raises(ActcliError, match=r"wrote .*000000003\.mjpeg, and it is not here: give --frames-dir a folder"):
+        extract_dataset(options)
+    assert len(Ledger(options.frames_dir / "extract.jsonl").outcomes) == 3
+
+
+def test_a_file_that_is_seen_late_is_waited_for(node, tiny_options):
+    options = tiny_options(executor="ray")
+
+    def late(task, outcome):
+        if task.key == "000000003":
+            path = payload_path(options.frames_dir, task.key)
+            path.rename(path.with_suffix(".late"))
+            threading.Timer(0.3, lambda: path.with_suffix(".late").rename(path)).start()
+        return outcome
+
+    node(late)
+    assert extract_dataset(options).counts["ok"] == 24
+
+
+def test_a_node_that_does_not_see_the_videos_ends_the_run(node, tiny_options):
+    lost = ClipFailure("find", "FileNotFoundError", "there is no such file")
+    node(lambda task, outcome: ClipOutcome.lost(task.key, task.source_id, lost))
+    with pytest.raises(ActcliError, match=r"does not see .*, which is here: give --raw-dir a folder"):
+        extract_dataset(tiny_options(executor="ray"))
+
+
+@pytest.mark.parametrize("text", [None, "- pip", "a: [", "3: x"])
+def test_a_runtime_environment_that_is_none_is_refused_before_work(tiny_options, tmp_path, monkeypatch, text):
+    if text is not None:
+        (tmp_path / "env.yaml").write_text(text)
+    monkeypatch.setattr("actcli.ingest.preflight.check_executor", lambda executor: None)
+    with pytest.raises(ActcliError, match=r"--runtime-env .*env\.yaml"):
+        extract_dataset(tiny_options(executor="ray", runtime_env=tmp_path / "env.yaml"))
+
+
+def test_a_runtime_environment_without_ray_is_noted(tiny_options, tmp_path):
+    (tmp_path / "env.yaml").write_text("pip: [actcli]")
+    summary = extract_dataset(tiny_options(executor="serial", runtime_env=tmp_path / "env.yaml"))
+    assert "--runtime-env has no effect without --executor ray." in summary.warnings

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from actcli.errors import ActcliError
 from actcli.ingest import extract_dataset
 
 ray = pytest.importorskip("ray")
@@ -86,6 +87,21 @@ def test_one_ray_node_with_a_killed_worker_gives_the_very_files_too(nodes, whole
     extract_dataset(options, progress=kill)
     assert killed
     assert content(options.frames_dir) == whole
+
+
+def test_the_runtime_environment_reaches_the_workers(tmp_path, monkeypatch):
+    from actcli.ingest.executors import read_runtime_env, run_tasks, start_ray
+
+    (tmp_path / "env.yaml").write_text("env_vars: {ACTCLI_TEST: from the file}\n")
+    ray.shutdown()
+    try:
+        start_ray(1, read_runtime_env(tmp_path / "env.yaml"))
+        seen = [result for _, result in run_tasks("ray", os.environ.get, ["ACTCLI_TEST"], workers=1, timeout=120)]
+        with pytest.raises(ActcliError, match="Ray was started before"):
+            start_ray(1, {"env_vars": {}, "pip": ["actcli"]})
+    finally:
+        ray.shutdown()
+    assert seen == ["from the file"]
 
 
 def is_ray_worker(pid):

@@ -97,6 +97,11 @@ class Disturbed:
             return data[: len(data) // 2]
         return self.file.read(*args)
 
+    def readinto(self, buffer):
+        if self.faults.meet("read", self.path) == "short":
+            return self.file.readinto(memoryview(buffer)[: len(buffer) // 2])
+        return self.file.readinto(buffer)
+
     def write(self, data):
         self.faults.meet("write", self.path)
         return self.file.write(data)
