@@ -2,7 +2,9 @@
 
 The clips are videos of a folder, extracted as frames and as optical flow.
 
-python benchmarks/export.py --clips ../shared/clips --write     # results/export.json
+python benchmarks/export.py --clips ../shared/clips [--only tsm vit] --write     # results/export.json
+
+With ``--only`` the rows of other models stay in the file as they are.
 """
 
 import argparse
@@ -63,12 +65,15 @@ def main() -> None:
     """Export one backbone of each model, in both forms."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--clips", type=Path, required=True, help="Folder of videos.")
+    parser.add_argument("--only", nargs="+", choices=[info.name for info in list_models()], help="Models.")
     parser.add_argument("--write", action="store_true")
     arguments = parser.parse_args()
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         shards = real_shards(arguments.clips, Path(folder))
         for info in list_models():
+            if arguments.only and info.name not in arguments.only:
+                continue
             options = SMALL.get(info.name, {})
             weights = Path(folder) / "model.safetensors"
             model = create_model(info.name, num_classes=174, num_frames=4, **options)
@@ -89,7 +94,9 @@ def main() -> None:
                 rows.append(row)
                 print(row, flush=True)
     if arguments.write:
-        RESULTS.write_text(json.dumps(rows, indent=1) + "\n")
+        done = {row["model"] for row in rows}
+        kept = [row for row in json.loads(RESULTS.read_text()) if row["model"] not in done]
+        RESULTS.write_text(json.dumps(sorted(kept + rows, key=lambda row: str(row["model"])), indent=1) + "\n")
 
 
 if __name__ == "__main__":

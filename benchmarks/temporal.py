@@ -7,11 +7,12 @@
 move (``PAIRS``). The script goes the way of a user: ``actcli extract`` (frames and flow), ``shard``, and for each model
 and seed ``train`` and ``eval``. What is done is not done again, and a training that was killed goes on, so it can be
 stopped at any time. ``--write`` keeps numbers and curves in ``results/temporal.json``, the picture in
-``docs/pictures/temporal.svg``, and the table in ``docs/learning.md``.
+``docs/pictures/temporal.svg``, and the table in ``docs/learning.md``; what was kept of other models stays, as long as
+their settings are those of ``CASES``.
 
-All models train with the same clips, batch size and schedule, from random weights. Sizes, learning rates and in one
-case the epochs differ (``CASES``): Inception networks need 64 pixels, and a transformer wants other rates than a
-convolution net.
+All models train with the same batch size and kind of schedule, convolution nets from random weights. Sizes, learning
+rates and epochs differ (``CASES``). Transformers start from one that has learnt what single frames show
+(``_places.py``), as the published ones start from ImageNet.
 """
 
 import argparse
@@ -30,9 +31,13 @@ from pathlib import Path
 
 import matplotlib
 import numpy as np
+import yaml
+
+from _places import make_places
 
 from actcli.engine.metrics import Scores
 from actcli.engine.results import class_names, read_scores
+from actcli.shards import ShardSet
 
 PAIRS = (
     ("Pushing something from left to right", "Pushing something from right to left"),
@@ -43,9 +48,9 @@ PAIRS = (
 
 EPOCHS = 24
 COMMON = (
-    "--pretrained none --batch-size 8 --frames 8 --sampling segments --workers 0 --accumulate 1 "
+    "--batch-size 8 --frames 8 --sampling segments --workers 0 --accumulate 1 "
     "--set schedule.kind=cosine --set schedule.milestones=[] --set schedule.factors=[] --set schedule.warmup_epochs=3 "
-    "--set augmentation.crop=center --set validate_every=2"
+    "--set augmentation.crop=center --set augmentation.flip=0.5 --set validate_every=2"
 )
 """What all trainings share."""
 
@@ -60,8 +65,8 @@ PAGE = HERE.parent / "docs" / "learning.md"
 class Case:
     """How a model is trained."""
 
-    model: str
-    """Its name."""
+    name: str
+    """The model, and what is special where there are several cases of it."""
     backbone: str
     """Its backbone."""
     size: int
@@ -76,6 +81,8 @@ class Case:
     """Trainings by default."""
     epochs: int = EPOCHS
     """Passes over the training split."""
+    from_places: bool = False
+    """Whether it starts from the transformer of ``PLACES``."""
 
     def command(self) -> str:
         """The flags of ``actcli train``."""
@@ -85,15 +92,23 @@ class Case:
         )
 
 
+FREE = "--dropout 0 --set fast_classifier=false"
+UNFLIPPED = f"{FREE} --set augmentation.flip=0"
+ADAMW = "--optimizer adamw --weight-decay 0.05"
+VIT = f"{ADAMW} --set label_smoothing=0 --set augmentation.colour_jitter=null"
+PLACES = Case("places", "vit_ti16", 32, 0.0005, "vit-kinetics-b16-8x32-224", f"{VIT} --frames 2", epochs=48)
+"""The image transformer that others start from: 2 frames a clip."""
 CASES = (
-    Case("tsn", "resnet18", 32, 0.005, "tsn-something-r50-8f", "--dropout 0 --set fast_classifier=false", 3),
-    Case("tsm", "resnet18", 32, 0.005, "tsm-something-r50-8f", "--dropout 0 --set fast_classifier=false", 3),
+    Case("tsn", "resnet18", 32, 0.005, "tsn-something-r50-8f", UNFLIPPED, 3),
+    Case("tsm", "resnet18", 32, 0.005, "tsm-something-r50-8f", UNFLIPPED, 3),
     Case("gsm", "bninception", 64, 0.005, "gsm-something-bninception-8f", "--dropout 0"),
+    Case("tsn-resnet50", "resnet50", 32, 0.005, "tsn-something-r50-8f", FREE),
     Case("gsf", "resnet50", 32, 0.005, "gsf-something-r50-16f", "--dropout 0"),
     Case("masnet", "resnet50", 32, 0.005, "masnet-sthv1-r50-8f", "--dropout 0", epochs=48),
-    Case("lsnet", "resnet50", 32, 0.005, "lsnet-something-r50-8f", "--dropout 0"),
-    Case("tokshift", "vit_ti16", 64, 0.0005, "tokshift-kinetics-b16-8x32-224", "--optimizer adamw --weight-decay 0.05"),
-    Case("stmulnet", "resnet50", 32, 0.0002, "stmulnet-ucf101-r50-11f", "--optimizer adamw --weight-decay 0.05"),
+    Case("lsnet", "resnet50", 32, 0.005, "lsnet-something-r50-8f", "--dropout 0 --set augmentation.flip=0"),
+    Case("vit", "vit_ti16", 32, 0.0002, "vit-kinetics-b16-8x32-224", VIT, from_places=True),
+    Case("tokshift", "vit_ti16", 32, 0.0002, "tokshift-kinetics-b16-8x32-224", VIT, from_places=True),
+    Case("stmulnet", "resnet50", 32, 0.0003, "stmulnet-ucf101-r50-11f", ADAMW, epochs=10),
 )
 
 
@@ -101,8 +116,8 @@ CASES = (
 class Outcome:
     """What one training came to."""
 
-    model: str
-    """Model name."""
+    name: str
+    """Of the case."""
     seed: int
     """Of everything random."""
     top1: float
@@ -115,6 +130,8 @@ class Outcome:
     """Share of clips whose prediction lies in the right pair, 0..1; chance is 1 / 3."""
     curve: tuple[tuple[int, float], ...]
     """Epochs done and top-1 on the validation split after them."""
+    num_clips: int
+    """Clips of the training split."""
     steps: int
     """Updates of the weights."""
     cpu_minutes: float
@@ -125,22 +142,25 @@ def main() -> None:
     """Run what is missing, then print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("workspace", type=Path)
-    parser.add_argument("--only", nargs="+", choices=[case.model for case in CASES], help="models")
+    parser.add_argument("--only", nargs="+", choices=[case.name for case in CASES], help="cases")
     parser.add_argument("--seeds", type=int, help="trainings of each model, instead of 3 for TSN and TSM, 1 for others")
     parser.add_argument("--done", action="store_true", help="train nothing, take what is there")
     parser.add_argument("--write", action="store_true")
     arguments = parser.parse_args()
     workspace = arguments.workspace.resolve()
-    cases = [case for case in CASES if arguments.only is None or case.model in arguments.only]
+    cases = [case for case in CASES if arguments.only is None or case.name in arguments.only]
     if not arguments.done:
         prepare(workspace)
+    if not arguments.done and any(case.from_places for case in cases):
+        learn_places(workspace)
     outcomes = []
     for case in cases:
         for seed in range(arguments.seeds or case.seeds):
-            if arguments.done and not (workspace / "runs" / f"{case.model}-{seed}" / SCORES).exists():
+            if arguments.done and not (workspace / "runs" / f"{case.name}-{seed}" / SCORES).exists():
                 continue
             outcomes.append(learn(workspace, case, seed))
             print(outcomes[-1], flush=True)
+    outcomes = in_order([*kept(outcomes), *outcomes])
     print(table(outcomes))
     if arguments.write:
         write(outcomes)
@@ -154,17 +174,47 @@ def prepare(workspace: Path) -> None:
         run(workspace, "shard --dataset sthv2")
 
 
-def learn(workspace: Path, case: Case, seed: int) -> Outcome:
+def learn_places(workspace: Path) -> None:
+    """Train the transformer of ``PLACES``, unless that is done."""
+    shards = workspace / "shards" / "places"
+    if not (shards / "dataset.json").exists():
+        folders = workspace / "folders"
+        run(workspace, f"extract --dataset sthv2 --short-side 40 --layout folders --frames-dir {quoted(folders)}")
+        if not (workspace / "raw" / "places").exists():
+            make_places(folders, workspace / "raw" / "places")
+        run(workspace, "extract --dataset places")
+        run(workspace, "shard --dataset places")
+    train(workspace, PLACES, 0, shards)
+
+
+def learn(workspace: Path, case: Case, seed: int, shards: Path | None = None) -> Outcome:
     """Train and test a model; what was done before is not done again."""
-    folder = (workspace / "runs" / f"{case.model}-{seed}").resolve()
-    into = f"--run-dir {shlex.quote(str(folder))}"
-    if not (folder / "finished").exists():
-        goes_on = (folder / "config.yaml").exists()
-        run(workspace, f"train --resume {into}" if goes_on else f"train {case.command()} --seed {seed} {into}", folder)
+    shards = shards or workspace / "shards" / "sthv2"
+    folder = train(workspace, case, seed, shards)
     if not (folder / SCORES).exists():
-        scores = shlex.quote(str((folder / SCORES).parent))
-        run(workspace, f"eval --run {folder.name} --clips 1 --crops 1 --out-dir {scores}", folder)
+        place = f"--out-dir {quoted((folder / SCORES).parent)} --shards-dir {quoted(shards)}"
+        run(workspace, f"eval --run {folder.name} --clips 1 --crops 1 {place}", folder)
     return outcome(folder, case, seed)
+
+
+def train(workspace: Path, case: Case, seed: int, shards: Path) -> Path:
+    """The folder of a finished training; one that was killed goes on."""
+    folder = workspace / "runs" / f"{case.name}-{seed}"
+    into = f"--run-dir {quoted(folder)} --shards-dir {quoted(shards)}"
+    if (folder / "finished").exists():
+        return folder
+    if (folder / "config.yaml").exists():
+        run(workspace, f"train --resume {into}", folder)
+        return folder
+    places = workspace / "runs" / f"{PLACES.name}-0" / "checkpoints" / "best.safetensors"
+    first = f"--init {quoted(places)} --new-head" if case.from_places else "--pretrained none"
+    run(workspace, f"train {case.command()} --seed {seed} {first} {into}", folder)
+    return folder
+
+
+def quoted(path: Path) -> str:
+    """For a command line."""
+    return shlex.quote(str(path))
 
 
 def outcome(folder: Path, case: Case, seed: int) -> Outcome:
@@ -175,16 +225,23 @@ def outcome(folder: Path, case: Case, seed: int) -> Outcome:
     predictions, better = scores.logits.argmax(1), better_of_pair(scores, pairs)
     log = (folder / "temporal.log").read_text()
     return Outcome(
-        model=case.model,
+        name=case.name,
         seed=seed,
         top1=float((predictions == scores.labels).mean()),
         within_pair=float(better.mean()),
         left_or_right=float(better[pairs[scores.labels] // 2 == 0].mean()),
         right_pair=float((pairs[predictions] // 2 == pairs[scores.labels] // 2).mean()),
         curve=tuple((line["epoch"] + 1, line["val_top1"]) for line in history if line["val_top1"] is not None),
+        num_clips=trained_clips(folder),
         steps=len(history) * int(re.findall(r"epoch \d+/\d+: \d+/(\d+) steps", log)[-1]),
         cpu_minutes=round(sum(map(float, re.findall(r"^processor seconds: ([\d.]+)$", log, re.M))) / 60, 1),
     )
+
+
+def trained_clips(folder: Path) -> int:
+    """Clips of the training split of a run's shards."""
+    card = ShardSet.open(yaml.safe_load((folder / "config.yaml").read_text())["shards"]).card
+    return card.splits("1")["train"]
 
 
 def pair_of(names: dict[int, str]) -> np.ndarray:
@@ -226,23 +283,45 @@ def processor_seconds() -> float:
     return usage.ru_utime + usage.ru_stime
 
 
+def kept(new: Sequence[Outcome]) -> list[Outcome]:
+    """Outcomes in the result file that were trained with the settings of ``CASES``, apart from those of new runs."""
+    if not RESULTS.exists():
+        return []
+    value = json.loads(RESULTS.read_text())
+    unchanged = {case.name for case in CASES if plain(case) in value["cases"]}
+    done = {(one.name, one.seed) for one in new}
+    old = [Outcome(**{**one, "curve": tuple(map(tuple, one["curve"]))}) for one in value["outcomes"]]
+    return [one for one in old if one.name in unchanged and (one.name, one.seed) not in done]
+
+
+def plain(case: Case) -> dict[str, object]:
+    """A case as it stands in the result file."""
+    return {**dataclasses.asdict(case), "command": case.command()}
+
+
+def in_order(outcomes: Sequence[Outcome]) -> list[Outcome]:
+    """Sorted as ``CASES`` are."""
+    order = [case.name for case in CASES]
+    return sorted(outcomes, key=lambda one: (order.index(one.name), one.seed))
+
+
 def table(outcomes: Sequence[Outcome]) -> str:
     """In Markdown, a row per model; means over the seeds."""
     rows = [
-        "| model | backbone | input | rate | epochs | runs | top-1 | within pairs | left or right | pair found "
+        "| model | backbone | input | rate | clips | epochs | runs | top-1 | within pairs | left or right | pair found "
         "| CPU minutes a run |",
-        "|" + "---|" * 11,
+        "|" + "---|" * 12,
     ]
     for case in CASES:
-        runs = [one for one in outcomes if one.model == case.model]
+        runs = [one for one in outcomes if one.name == case.name]
         if runs:
             shares = " | ".join(
                 spread([getattr(one, name) for one in runs])
                 for name in ("top1", "within_pair", "left_or_right", "right_pair")
             )
             minutes = statistics.mean(one.cpu_minutes for one in runs)
-            setting = f"{case.backbone} | {case.size} px | {case.rate} | {case.epochs}"
-            rows.append(f"| {case.model} | {setting} | {len(runs)} | {shares} | {minutes:.0f} |")
+            setting = f"{case.backbone} | {case.size} px | {case.rate} | {runs[0].num_clips:,} | {case.epochs}"
+            rows.append(f"| {case.name} | {setting} | {len(runs)} | {shares} | {minutes:.0f} |")
     return "\n".join(rows)
 
 
@@ -255,17 +334,20 @@ def spread(shares: Sequence[float]) -> str:
 def write(outcomes: Sequence[Outcome]) -> None:
     """Keep numbers, picture and table."""
     value = {
-        "epochs": EPOCHS,
-        "common": COMMON,
-        "cases": [dataclasses.asdict(case) for case in CASES],
+        "cases": [plain(case) for case in CASES],
         "outcomes": [dataclasses.asdict(one) for one in outcomes],
     }
     RESULTS.write_text(json.dumps(value, indent=1) + "\n")
     PICTURE.parent.mkdir(exist_ok=True)
     draw(outcomes)
-    before, _, rest = PAGE.read_text().partition("<!-- table of temporal.py -->\n")
-    _, _, after = rest.partition("<!-- end of table -->\n")
-    PAGE.write_text(f"{before}<!-- table of temporal.py -->\n{table(outcomes)}\n<!-- end of table -->\n{after}")
+    replace_table(PAGE, "temporal.py", table(outcomes))
+
+
+def replace_table(page: Path, script: str, text: str) -> None:
+    """Put a table where the page has that of the script."""
+    begin, end = f"<!-- table of {script} -->\n", "<!-- end of table -->\n"
+    before, _, rest = page.read_text().partition(begin)
+    page.write_text(f"{before}{begin}{text}\n{end}{rest.partition(end)[2]}")
 
 
 def draw(outcomes: Sequence[Outcome]) -> None:
@@ -275,12 +357,12 @@ def draw(outcomes: Sequence[Outcome]) -> None:
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(figsize=(8, 4.5), layout="constrained")
-    colours = dict(zip((case.model for case in CASES), pyplot.colormaps["tab10"].colors, strict=False))
+    colours = dict(zip((case.name for case in CASES), pyplot.colormaps["tab10"].colors, strict=False))
     longest = max(epochs for one in outcomes for epochs, _ in one.curve)
     for one in outcomes:
         epochs, shares = zip(*one.curve, strict=True)
-        label = one.model if one.seed == 0 else None
-        axes.plot(epochs, [100 * share for share in shares], color=colours[one.model], label=label, linewidth=1.4)
+        label = one.name if one.seed == 0 else None
+        axes.plot(epochs, [100 * share for share in shares], color=colours[one.name], label=label, linewidth=1.4)
     axes.axhline(50, color="grey", linestyle=":", linewidth=1)
     axes.annotate(
         "every pair found, every direction guessed", (longest, 50), ha="right", va="bottom", color="grey", fontsize=8

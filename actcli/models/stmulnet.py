@@ -23,6 +23,8 @@ from actcli.models.temporal.frames import FrameBatchNorm3d, FrameConv3d, split_c
 FLOW_STACK = 10
 RGB_WEIGHT = 0.75
 """Weight of the RGB stream's loss; the flow stream's is 1."""
+FIRST_SCORE = 10.0
+"""Scores of new classifiers; a few steps at the rates of random weights move them by several units."""
 _TEMPORAL_BLOCK, _GATED_BLOCK = 1, 2
 
 
@@ -38,7 +40,7 @@ class Stream(nn.Module):
             block = stage[_TEMPORAL_BLOCK]
             assert isinstance(block, FrameBottleneck)
             block.before_conv3 = _temporal_convolution(block.conv2.out_channels, num_frames)
-        self.classifier = nn.Linear(self.network.num_features, num_classes)
+        self.classifier = _classifier(self.network.num_features, num_classes)
 
     def forward(self, frames_NCHW: Tensor, gates: list[Tensor] | None = None) -> tuple[Tensor, list[Tensor]]:
         """``[N, C, H, W]`` → scores ``[B, K]`` and the input of the gated block of each stage."""
@@ -52,6 +54,17 @@ class Stream(nn.Module):
             x = stage[_GATED_BLOCK + 1 :](x)
         pooled_BC = split_clips(x.mean((2, 3)), self.num_frames).amax(1)
         return self.classifier(pooled_BC).relu(), seen
+
+
+def _classifier(num_features: int, num_classes: int) -> nn.Linear:
+    """A layer whose scores start far above 0, where the ReLU after it would give a class no gradient any more.
+
+    What all scores have in common changes neither loss nor prediction.
+    """
+    classifier = nn.Linear(num_features, num_classes)
+    nn.init.normal_(classifier.weight, std=0.001)
+    nn.init.constant_(classifier.bias, FIRST_SCORE)
+    return classifier
 
 
 def _temporal_convolution(channels: int, num_frames: int) -> nn.Sequential:
@@ -82,7 +95,7 @@ class STMulNet(VideoModel):
     def _make_classifier(self, num_classes: int) -> None:
         """Start both classifiers afresh."""
         for stream in (self.rgb_stream, self.flow_stream):
-            stream.classifier = nn.Linear(stream.classifier.in_features, num_classes)
+            stream.classifier = _classifier(stream.classifier.in_features, num_classes)
 
     def frame_networks(self) -> list[nn.Module]:
         """The two ResNets."""

@@ -66,6 +66,7 @@ class FrameTransformer(VideoModel):
             num_classes=num_classes,
             norm_layer=partial(nn.LayerNorm, eps=1e-6),
             block_fn=cast(type[nn.Module], block),  # timm only calls it
+            weight_init="jax",  # that of the paper
             embed_dim=size.width,
             depth=size.depth,
             num_heads=size.num_heads,

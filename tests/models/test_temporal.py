@@ -219,3 +219,12 @@ def test_batch_of_one_is_an_option_of_masnet_alone(name):
         else:
             with pytest.raises(ValueError, match="batch_of_one"):
                 create_model(name, num_classes=2, batch_of_one=True)
+
+
+def test_no_class_of_a_fresh_st_mulnet_starts_where_its_relu_passes_no_gradient():
+    model = create_model("stmulnet", num_classes=50, num_frames=2)
+    model.reset_classifier(60)
+    rgb, flow = torch.rand(2, 2, 3, 32, 32) * 255 - 110, torch.rand(2, 2, 20, 32, 32) * 255 - 127
+    scores_BK = torch.cat(model.stream_scores(rgb, flow))
+    assert scores_BK.shape == (4, 60)
+    assert scores_BK.gt(0).all()
