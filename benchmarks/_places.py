@@ -34,7 +34,8 @@ def make_places(frames_dir: Path, target: Path) -> None:
     for row in manifest_rows(read_manifest(frames_dir)):
         pictures = sorted(payload_path(frames_dir, row.key, layout="folders").glob("*.jpg"))
         third = max(1, len(pictures) // 3)
-        for end, place, part in zip(("first", "last"), ENDS[row.class_name], (pictures[:third], pictures[-third:])):
+        ends = (("first", pictures[:third]), ("last", pictures[-third:]))
+        for (end, part), place in zip(ends, ENDS[row.class_name], strict=True):
             folder = target / row.splits["1"] / place / f"{row.key}-{end}"
             folder.mkdir(parents=True)
             for number, picture in enumerate(part, start=1):

@@ -32,7 +32,6 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 import yaml
-
 from _places import make_places
 
 from actcli.engine.metrics import Scores
@@ -96,7 +95,7 @@ FREE = "--dropout 0 --set fast_classifier=false"
 UNFLIPPED = f"{FREE} --set augmentation.flip=0"
 ADAMW = "--optimizer adamw --weight-decay 0.05"
 VIT = f"{ADAMW} --set label_smoothing=0 --set augmentation.colour_jitter=null"
-PLACES = Case("places", "vit_ti16", 32, 0.0005, "vit-kinetics-b16-8x32-224", f"{VIT} --frames 2", epochs=48)
+PLACES = Case("places", "vit_ti16", 32, 0.0001, "vit-kinetics-b16-8x32-224", f"{VIT} --frames 2", epochs=36)
 """The image transformer that others start from: 2 frames a clip."""
 CASES = (
     Case("tsn", "resnet18", 32, 0.005, "tsn-something-r50-8f", UNFLIPPED, 3),
@@ -106,8 +105,8 @@ CASES = (
     Case("gsf", "resnet50", 32, 0.005, "gsf-something-r50-16f", "--dropout 0"),
     Case("masnet", "resnet50", 32, 0.005, "masnet-sthv1-r50-8f", "--dropout 0", epochs=48),
     Case("lsnet", "resnet50", 32, 0.005, "lsnet-something-r50-8f", "--dropout 0 --set augmentation.flip=0"),
-    Case("vit", "vit_ti16", 32, 0.0002, "vit-kinetics-b16-8x32-224", VIT, from_places=True),
-    Case("tokshift", "vit_ti16", 32, 0.0002, "tokshift-kinetics-b16-8x32-224", VIT, from_places=True),
+    Case("vit", "vit_ti16", 32, 0.0001, "vit-kinetics-b16-8x32-224", VIT, from_places=True),
+    Case("tokshift", "vit_ti16", 32, 0.0001, "tokshift-kinetics-b16-8x32-224", VIT, from_places=True),
     Case("stmulnet", "resnet50", 32, 0.0003, "stmulnet-ucf101-r50-11f", ADAMW, epochs=10),
 )
 
