@@ -153,6 +153,29 @@ def test_any_stands_only_where_a_library_is_untyped():
     assert 0 < sum(found.values()) <= MOST_LINES_WITH_ANY, {name: lines for name, lines in found.items() if lines}
 
 
+THIRD_PERSON = re.compile(
+    "(Add|Check|Compute|Find|Give|Keep|Make|Open|Print|Raise|Read|Return|Say|Sort|Take|Tell|Turn|Write|Yield)s "
+)
+
+
+def test_docstrings_of_functions_name_what_they_give_or_say_what_to_do():
+    docstrings = {
+        f"{path.name}: {node.name}": documentation
+        for path in PACKAGE.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef) and (documentation := ast.get_docstring(node))
+    }
+    assert len(docstrings) > 500
+    assert [name for name, text in docstrings.items() if text[0].islower() or THIRD_PERSON.match(text)] == []
+
+
+def test_the_default_size_of_a_cache_is_the_same_in_python_and_in_the_shell():
+    from actcli.cli import _options
+    from actcli.loaders import epochs
+
+    assert _options.CACHE_BYTES == epochs.CACHE_BYTES  # written twice, so that --help need not import torch
+
+
 def calls(path):
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Call):

@@ -1,12 +1,16 @@
 """What a user sees of a training."""
 
+from shlex import quote
 from typing import TYPE_CHECKING
 
 from actcli.cli._console import Progress, console, duration, print_note, table
+from actcli.words import counted
 
 if TYPE_CHECKING:
     from actcli.engine.clock import TimeTable
+    from actcli.engine.hardware import Hardware
     from actcli.engine.reporting import EpochReport, StepReport
+    from actcli.engine.training import Run
 
 
 class TerminalReporter:
@@ -76,3 +80,39 @@ def print_times(times: "TimeTable") -> None:
         listing.add_row(name, f"{seconds:.1f}", f"{share:.1%}")
     console.print(listing)
     console.print(times.advice(), markup=False)
+
+
+def train_or_tell(run: "Run", hardware: "Hardware", dry_run: bool) -> float | None:
+    """Train, or say that nothing is left to do; the best top-1."""
+    from actcli.engine.runs import read_state
+    from actcli.engine.training import describe_finished
+
+    recipe = run.config.recipe
+    if run.resume and (told := describe_finished(run)) is not None:
+        console.print(told, markup=False)
+        return read_state(run.run_dir).best_top1
+    verb = "continuing" if run.resume else "training"
+    console.print(
+        f"{verb} {recipe.model} on {run.config.shards} with the recipe {recipe.name}: "
+        f"{counted(recipe.epochs, 'epoch')}, batches of {recipe.batch_size}, in {run.run_dir}",
+        markup=False,
+    )
+    if left_out := run.config.open_shards().left_out("train", run.config.split_id):
+        print_note(f"left out: {left_out}")
+    if dry_run:
+        _print_plan(run, hardware)
+        return None
+    with TerminalReporter() as reporter:
+        history = run.train(hardware, reporter)
+    best = max((report.val_top1 for report in history if report.val_top1 is not None), default=None)
+    told = "no epoch was validated" if best is None else f"best top-1 {100 * best:.2f} %"
+    console.print(f"{told}, in {run.run_dir}. next: actcli eval --run-dir {quote(str(run.run_dir))}", markup=False)
+    return best
+
+
+def _print_plan(run: "Run", hardware: "Hardware") -> None:
+    plan = run.plan(hardware)
+    listing = table("what", "value")
+    for name, value in plan.rows():
+        listing.add_row(name, value)
+    console.print(listing)

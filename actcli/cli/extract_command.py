@@ -198,7 +198,7 @@ def extract_command(
 
 
 def _split_names(counts: "tuple[SplitCount, ...]") -> list[str]:
-    """train, val; with several split sets train1, test1, …."""
+    """The splits: train, val; with several split sets train1, test1, …."""
     is_single = len({count.split_set for count in counts}) == 1
     return [count.split if is_single else f"{count.split}{count.split_set}" for count in counts]
 

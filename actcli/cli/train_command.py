@@ -1,13 +1,12 @@
 """``actcli train``: shards to a run."""
 
 from pathlib import Path
-from shlex import quote
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
 from actcli.cli._completion import complete_recipes
-from actcli.cli._console import console, print_note, print_split_sets, table
+from actcli.cli._console import print_note, print_split_sets
 from actcli.cli._options import (
     CACHE_BYTES,
     DATA,
@@ -34,14 +33,9 @@ from actcli.cli._options import (
     make_subset,
     num_workers,
 )
-from actcli.cli._training import TerminalReporter
+from actcli.cli._training import train_or_tell
 from actcli.cli._workspace import Workspace
 from actcli.errors import ActcliError
-from actcli.words import counted
-
-if TYPE_CHECKING:
-    from actcli.engine.hardware import Hardware
-    from actcli.engine.training import Run
 
 CONTINUE_WITH = {
     "resume", "run_dir", "workspace", "workers", "loader", "device", "devices", "checkpoint_minutes",
@@ -301,11 +295,11 @@ def train_command(
     if resume and flags == ["--all-splits"] and run_dir is None and micro_batch is None:
         configs = newest_on_all_split_sets(space.runs)
         runs = ((config.split_id, same_run(config, space.runs, print_note, epochs)) for config in configs)
-        print_split_sets({split_id: _train(run, hardware, dry_run) for split_id, run in runs}, "best top-1")
+        print_split_sets({split_id: train_or_tell(run, hardware, dry_run) for split_id, run in runs}, "best top-1")
         return
     if resume and not flags:
         unfinished = run_dir or newest_run(space.runs)
-        _train(continued_run(unfinished, epochs, micro_batch), hardware, dry_run)
+        train_or_tell(continued_run(unfinished, epochs, micro_batch), hardware, dry_run)
         return
     if find_batch_size and (batch_size or micro_batch):
         raise ActcliError("--find-batch-size chooses --batch-size and --micro-batch; leave them out.")
@@ -359,7 +353,7 @@ def train_command(
             run = continued_same(config, folder, epochs)
         else:
             run = new_run(config, space.runs, folder, print_note)
-        best[part.split_id] = _train(run, hardware, dry_run)
+        best[part.split_id] = train_or_tell(run, hardware, dry_run)
     if all_splits:
         print_split_sets(best, "best top-1")
 
@@ -372,39 +366,3 @@ def _other_flags(ctx: typer.Context) -> list[str]:
         if parameter.name not in CONTINUE_WITH
         and str(ctx.get_parameter_source(str(parameter.name))).endswith("COMMANDLINE")
     ]
-
-
-def _train(run: "Run", hardware: "Hardware", dry_run: bool) -> float | None:
-    """Train, or say that nothing is left to do; the best top-1."""
-    from actcli.engine.runs import read_state
-    from actcli.engine.training import describe_finished
-
-    recipe = run.config.recipe
-    if run.resume and (told := describe_finished(run)) is not None:
-        console.print(told, markup=False)
-        return read_state(run.run_dir).best_top1
-    verb = "continuing" if run.resume else "training"
-    console.print(
-        f"{verb} {recipe.model} on {run.config.shards} with the recipe {recipe.name}: "
-        f"{counted(recipe.epochs, 'epoch')}, batches of {recipe.batch_size}, in {run.run_dir}",
-        markup=False,
-    )
-    if left_out := run.config.open_shards().left_out("train", run.config.split_id):
-        print_note(f"left out: {left_out}")
-    if dry_run:
-        _print_plan(run, hardware)
-        return None
-    with TerminalReporter() as reporter:
-        history = run.train(hardware, reporter)
-    best = max((report.val_top1 for report in history if report.val_top1 is not None), default=None)
-    told = "no epoch was validated" if best is None else f"best top-1 {100 * best:.2f} %"
-    console.print(f"{told}, in {run.run_dir}. next: actcli eval --run-dir {quote(str(run.run_dir))}", markup=False)
-    return best
-
-
-def _print_plan(run: "Run", hardware: "Hardware") -> None:
-    plan = run.plan(hardware)
-    listing = table("what", "value")
-    for name, value in plan.rows():
-        listing.add_row(name, value)
-    console.print(listing)

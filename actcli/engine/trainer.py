@@ -35,7 +35,7 @@ from actcli.engine.tracking import clip_grid
 from actcli.errors import ActcliError
 from actcli.files import check_writable, folder_lock
 from actcli.loaders import Batch
-from actcli.loaders.loader import LoaderState
+from actcli.loaders.iterating import LoaderState
 
 _EARLY_BATCHES = 2
 """Batches that are validated before the first epoch."""

@@ -3,7 +3,8 @@
 from actcli.loaders.augment import Augmentation, ColourJitter
 from actcli.loaders.batch import Batch, MixUp, Normalise
 from actcli.loaders.epochs import Reading
-from actcli.loaders.loader import Loader, open_loader
+from actcli.loaders.iterating import Loader
+from actcli.loaders.loader import open_loader
 from actcli.loaders.originals import sampling_names
 
 __all__ = [

@@ -8,7 +8,8 @@ import torch
 
 from actcli.errors import ActcliError
 from actcli.loaders.batch import Batch
-from actcli.loaders.loader import Loader, open_loader
+from actcli.loaders.iterating import Loader
+from actcli.loaders.loader import open_loader
 from actcli.loaders.plan import Modality
 
 

@@ -64,6 +64,26 @@ class Epochs(Protocol):
         ...
 
 
+class _Usable:
+    """The clips of a split that have what is wanted of them, by their rows in the index."""
+
+    def __init__(self, shards: ShardSet, split: str, split_id: str, settings: ViewSettings) -> None:
+        self.index = shards.index(split, split_id)
+        self.rows = _usable_rows(self.index, settings.modality, split)
+        keys = hashlib.sha256(self.index.keys[self.rows].tobytes()).hexdigest()
+        self.identity = f"{shards.card.source_digest[:16]} {keys[:16]}"
+        self._planner = Planner(shards.card, settings)
+
+    @property
+    def num_left_out(self) -> int:
+        """Clips of the split that lack what is wanted."""
+        return len(self.index) - len(self.rows)
+
+    def plan(self, rows: NDArray[np.int64], positions: NDArray[np.int64], epoch: int) -> BatchPlan:
+        """The batch of some rows, which stand at ``positions`` of the epoch."""
+        return self._planner.batch(map(self.index.clip, rows.tolist()), positions, epoch)
+
+
 class IndexedEpochs:
     """The plans of an epoch, by random access through the index."""
 
@@ -71,47 +91,42 @@ class IndexedEpochs:
         self, shards: ShardSet, split: str, split_id: str, settings: ViewSettings, reader: TarReader | None = None
     ) -> None:
         """With a ``reader`` the pictures are read ahead by it; otherwise by whatever carries out the plans."""
-        index = shards.index(split, split_id)
-        self._rows = _usable_rows(index, settings.modality, split)
-        self.num_clips = len(self._rows)
-        self.num_without_flow = len(index.keys) - len(self._rows)
-        keys = hashlib.sha256(index.keys[self._rows].tobytes()).hexdigest()
-        self.identity = f"{shards.card.source_digest[:16]} {keys[:16]}"
-        self._index, self._planner, self._reader = index, Planner(shards.card, settings), reader
+        self._clips, self._reader = _Usable(shards, split, split_id, settings), reader
+        self.num_clips, self.num_without_flow = len(self._clips.rows), self._clips.num_left_out
+        self.identity = self._clips.identity
 
     def epoch(self, order: Order, epoch: int, first_step: int) -> Iterator[BatchPlan]:
         """The batches from ``first_step`` on."""
         batches = order.batches(epoch, first_step)
-        plans = (self._plan(self._rows[places], positions, epoch) for places, positions in batches)
+        plans = (self._clips.plan(self._clips.rows[places], positions, epoch) for places, positions in batches)
         return plans if self._reader is None else read_ahead(map(picture_ranges, plans), self._reader)
 
-    def _plan(self, rows: NDArray[np.int64], positions: NDArray[np.int64], epoch: int) -> BatchPlan:
-        return self._planner.batch(map(self._index.clip, rows.tolist()), positions, epoch)
 
-
-class BlockedEpochs(IndexedEpochs):
+class BlockedEpochs:
     """The plans of an epoch in block order: large consecutive ranges, each read by one rank and once."""
 
     def __init__(self, shards: ShardSet, split: str, split_id: str, settings: ViewSettings, reader: TarReader) -> None:
-        super().__init__(shards, split, split_id, settings, reader)
-        self._settings, self._ahead = settings, reader
-        extent = _extent(self._index, self._rows, settings.modality)
+        self._clips, self._reader, self._seed = _Usable(shards, split, split_id, settings), reader, settings.seed
+        self.num_clips, self.num_without_flow = len(self._clips.rows), self._clips.num_left_out
+        extent = _extent(self._clips.index, self._clips.rows, settings.modality)
         by_place = np.lexsort((extent.begins, extent.shards))
-        self._rows, self._extent = self._rows[by_place], extent.of(by_place)
-        self.identity += f", in blocks of {SMALLEST_BLOCK}, {LARGEST_BLOCK} and {MIXED_BYTES} bytes"
+        self._rows, self._extent = self._clips.rows[by_place], extent.of(by_place)
+        self.identity = (
+            f"{self._clips.identity}, in blocks of {SMALLEST_BLOCK}, {LARGEST_BLOCK} and {MIXED_BYTES} bytes"
+        )
 
     def epoch(self, order: Order, epoch: int, first_step: int) -> Iterator[BatchPlan]:
         """The batches from ``first_step`` on; what was used before is not read again."""
         mixing = Mixing.of(order.batch_size * order.world_size)
-        blocks = block_order(self._extent, mixing, self._settings.seed, epoch)
+        blocks = block_order(self._extent, mixing, self._seed, epoch)
         steps = list(order.positions(first_step))
-        return read_ahead(self._demands(blocks, steps, epoch), self._ahead)
+        return read_ahead(self._demands(blocks, steps, epoch), self._reader)
 
     def _demands(self, blocks: BlockOrder, steps: list[NDArray[np.int64]], epoch: int) -> Iterator[Demand]:
         parts = Parts.of(self._extent, blocks, np.concatenate(steps) if steps else np.zeros(0, np.int64))
-        left, names = parts.uses.copy(), self._index.shard_names
+        left, names = parts.uses.copy(), self._clips.index.shard_names
         for positions in steps:
-            plan = self._plan(self._rows[blocks.rows[positions]], positions, epoch)
+            plan = self._clips.plan(self._rows[blocks.rows[positions]], positions, epoch)
             numbers = blocks.parts[positions]
             np.subtract.at(left, numbers, 1)
             ranges = {
@@ -124,7 +139,7 @@ class BlockedEpochs(IndexedEpochs):
 
 def open_indexed(
     shards: ShardSet, split: str, split_id: str, settings: ViewSettings, reading: Reading
-) -> IndexedEpochs:
+) -> IndexedEpochs | BlockedEpochs:
     """The plans of a split, in the order that ``reading`` asks for."""
     if reading.order not in get_args(ReadingOrder):
         known = ", ".join(get_args(ReadingOrder))

@@ -155,7 +155,7 @@ def _shape(tensor: Tensor | None) -> torch.Size | None:
 
 
 def _digest(text: str, tensors: Mapping[str, Tensor]) -> str:
-    """sha256 over the metadata and over name, type, shape and bytes of every tensor."""
+    """The sha256 over the metadata and over name, type, shape and bytes of every tensor."""
     digest = hashlib.sha256(text.encode())
     for name in sorted(tensors):
         tensor = tensors[name].contiguous()

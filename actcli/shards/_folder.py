@@ -22,7 +22,7 @@ from actcli.shards.reader import CARD_NAME
 
 @contextmanager
 def plain_errors(folder: Path) -> Iterator[None]:
-    """Turns what disks and memory do to a run into one sentence."""
+    """Turn what disks and memory do to a run into one sentence."""
     go_on = "What is whole is kept: the same command continues."
     try:
         yield

@@ -36,7 +36,7 @@ def seal_of(name: str, data: bytes | memoryview) -> FileSeal:
 
 
 def sha256_of(file: BinaryIO) -> str:
-    """sha256 of what is left of a file, in hex."""
+    """The sha256 of what is left of a file, in hex."""
     digest = hashlib.sha256()
     while chunk := file.read(CHUNK_BYTES):
         digest.update(chunk)

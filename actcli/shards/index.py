@@ -37,7 +37,7 @@ class FrameTable:
         return self.sizes[place], self.crcs[place]
 
     def payload_bytes(self) -> NDArray[np.int64]:
-        """int64 ``[num_clips]``: bytes of all JPEGs of each clip."""
+        """Bytes, int64 ``[num_clips]``, of all JPEGs of each clip."""
         ends = _ends(self.sizes)
         return ends[self.starts[1:]] - ends[self.starts[:-1]]
 
@@ -105,7 +105,7 @@ class ShardIndex:
 
     @property
     def offsets(self) -> NDArray[np.int64]:
-        """int64: first byte of each clip's RGB payload in its tar."""
+        """The first byte, int64, of each clip's RGB payload in its tar."""
         return self.rgb.offsets
 
     def shard_name(self, row: int) -> str:

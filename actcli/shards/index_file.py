@@ -242,7 +242,7 @@ def _column(column: pa.Array, name: str, names: dict[str, int]) -> _Values:
 
 
 def _keys(column: pa.DictionaryArray) -> NDArray[np.int64]:
-    """int64 from strings of nine digits; few long strings that stand for many rows are never spelled out."""
+    """Keys as int64, from strings of nine digits; few long strings that stand for many rows are never spelled out."""
     text = column.dictionary
     if len(text) and not pc.all(pc.equal(pc.binary_length(text), KEY_DIGITS)).as_py():
         raise ValueError("a key has not nine digits")

@@ -148,7 +148,7 @@ class Source:
         return replace(options, payload="source" if self.is_video else options.payload or "mjpeg")
 
     def digest(self, options: ShardOptions, extends: Sequence[str] = ()) -> str:
-        """sha256 over frames and settings, and over the digests of the shards that these are added to."""
+        """The sha256 over frames and settings, and over the digests of the shards that these are added to."""
         card = self.card
         coverage = [self.coverage, coverage_json(self.split_coverage)]
         swaps = [list(pair) for pair in card.flip_swaps]

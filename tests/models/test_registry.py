@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from actcli.errors import ActcliError
-from actcli.models import create_model, list_models, load_weights, save_weights
+from actcli.models import create_from_config, create_model, list_models, load_weights, save_weights
 from actcli.models.profile import example_inputs
 
 SMALL = {
@@ -190,3 +190,10 @@ def test_a_fresh_narrow_transformer_passes_signals_on_in_full():
     block, signal_PD = model.backbone.blocks[0], torch.randn(100, 192)
     assert 0.6 < block.attn.proj(signal_PD).std().item() < 1.5
     assert 0.3 < block.mlp.fc1(signal_PD).std().item() < 1.5
+
+
+def test_a_configuration_cannot_name_a_file_to_read(tmp_path):
+    config = dict(create_model("tsn", num_classes=2, backbone="resnet18").config)
+    assert create_from_config(config).config == config
+    with pytest.raises(ActcliError, match="model tsn has no option pretrained"):
+        create_from_config(config | {"pretrained": str(tmp_path / "other.safetensors")})

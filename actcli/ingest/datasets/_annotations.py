@@ -113,7 +113,7 @@ def check_class_names(entries: Iterable[Entry], classes: Sequence[str], source: 
 
 
 def natural_key(source_id: str) -> tuple[int, int, str]:
-    """Sorts numbers by value, before names."""
+    """A key that sorts numbers by value, before names."""
     return (0, int(source_id), source_id) if source_id.isdecimal() else (1, 0, source_id)
 
 
