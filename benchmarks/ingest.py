@@ -72,6 +72,8 @@ SHAPES = {
         256,
     ),
 }
+CLASSES = ("even", "odd")
+"""A dataset has two classes at least."""
 QUALITIES = (75, 80, 85, 90, 92, 95)
 FLOW_METHODS: dict[FlowMethod, int] = {"dis": 24, "farneback": 24, "tvl1": 4}  # method: frames to time
 
@@ -159,16 +161,17 @@ def cpu_seconds() -> float:
 def time_extraction(
     videos: list[Path], repeats: int, workers: int, scratch: Path, short_side: int
 ) -> dict[str, dict[str, float]]:
-    raw = scratch / "raw" / "clips"
+    raw = scratch / "raw" / "bench"
     shutil.rmtree(raw, ignore_errors=True)
-    raw.mkdir(parents=True)
+    for name in CLASSES:
+        (raw / name).mkdir(parents=True)
     for number, video in enumerate(videos):
-        (raw / f"{number:05d}{video.suffix}").symlink_to(video.resolve())
+        (raw / CLASSES[number % 2] / f"{number:05d}{video.suffix}").symlink_to(video.resolve())
     linked = find_videos(raw)
     tools: dict[str, Callable[[Path], None]] = {
         "ffmpeg": lambda out: run_peer(ffmpeg_clip, linked, out, workers, short_side),
         "opencv": lambda out: run_peer(opencv_clip, linked, out, workers, short_side),
-        "actcli": lambda out: run_ours(raw.parent, out, workers, short_side),
+        "actcli": lambda out: run_ours(raw, out, workers, short_side),
     }
     seconds: dict[str, list[float]] = {name: [] for name in tools}
     cpu: dict[str, list[float]] = {name: [] for name in tools}
