@@ -28,10 +28,10 @@ from actcli.ingest.failure import ClipFailure
 from actcli.ingest.packets import file_outputs, outputs
 from actcli.ingest.video_index import CONTAINERS, DECODERS, MAX_EXTRADATA, DecoderSetup, VideoIndex
 
+MAX_BYTES = (1 << 31) - 1
+"""Largest file that is stored as it is: packing and streaming hold a file in memory."""
 MAX_WHOLE_BYTES = 1 << 28
 """Largest file that may have to be read whole for each frame."""
-_MAX_JUMP = 1 << 30
-"""Bytes from one packet to the next, either way; what lies further apart is not read packet by packet."""
 _HEADER_BYTES = 64
 """At most so many bytes of the container stand between the place that FFmpeg names for a packet and the packet."""
 _SAME_SECONDS = 1e-3
@@ -105,11 +105,13 @@ def index_video(path: Path, clip: VideoClip, decoded: DecodedFrames) -> IndexedV
     Raises:
         ClipFailure: The frames cannot be had from the file in another way than from front to back.
     """
+    num_bytes = path.stat().st_size
+    if num_bytes > MAX_BYTES:
+        raise ClipFailure("index", "FileTooLarge", "files of 2 GB and more are not stored; extract the frames instead")
     container, stream = open_container(path)
     with container, open_regular(path) as file:
         setup = _setup(container, stream, path, decoded.turn)
         packets = _find_packets(container, stream, file)
-        num_bytes = path.stat().st_size
         if packets and len(setup.extradata) <= 2 * MAX_EXTRADATA:
             keys = _key_packets(packets, clip.first_second)
             for chosen in (keys, keys[:1]) if len(keys) > 1 else (keys,):
@@ -227,7 +229,7 @@ def _setup(container: InputContainer, stream: VideoStream, path: Path, turn: Tur
     suffix = _suffix(container, path)
     if suffix is None or codec not in DECODERS:
         found = f"{codec} in {container.format.name}"
-        raise ClipFailure("index", "NotStored", f"{found} is not stored as it is; extract the frames (--payload jpeg)")
+        raise ClipFailure("index", "NotStored", f"{found} is not stored as it is; extract the frames instead")
     return DecoderSetup(
         container=suffix,
         codec=codec,
@@ -259,8 +261,7 @@ def _find_packets(container: InputContainer, stream: VideoStream, file: BinaryIO
             data, offset = bytes(packet), -1 if packet.pos is None else packet.pos
             file.seek(max(offset, 0))
             at = file.read(len(data) + _HEADER_BYTES).find(data)
-            jump = offset - (found[-1].offset + found[-1].size if found else 0)
-            if at < 0 or offset < 0 or abs(jump) > _MAX_JUMP:
+            if at < 0 or offset < 0:
                 return []
             seconds = None if packet.pts is None else float(packet.pts * packet.time_base)
             found.append(_FoundPacket(offset + at, len(data), packet.is_keyframe, seconds))

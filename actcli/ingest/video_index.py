@@ -18,6 +18,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from actcli.facts import NO_GAPS, NO_PLACES, NO_TIMES, Gaps, Places, Sizes, Times, read_facts
+from actcli.ingest.container import MAX_PIXELS
 
 CONTAINERS: Mapping[str, str] = {
     "mp4": "mov",
@@ -54,8 +55,6 @@ DECODERS: Mapping[str, str] = {
     "theora": "theora",
 }
 """FFmpeg's name of a codec to that of the decoder that is opened for it; no other is opened."""
-MAX_PIXELS = 1 << 26
-"""Pixels of the largest coded picture."""
 MAX_EXTRADATA = 1 << 16
 """Bytes of the largest header of a codec; usual are 50."""
 _MAX_REORDER = 16
@@ -165,6 +164,8 @@ class VideoIndex(DecoderSetup):
         offsets = self.packet_offsets(sizes)
         if int(offsets.min()) < 0 or int((offsets + sizes).max()) > num_bytes:
             raise ValueError("a packet lies outside of its file")
+        if int(sizes.sum(dtype=np.int64)) > num_bytes:
+            raise ValueError("its packets have more bytes than its file")
         if len(self.frame_pictures) not in (0, num_frames) or len(self.frame_times) not in (0, num_frames):
             raise ValueError("it has not one picture, or time, for each frame")
         if self.is_whole and (len(sizes), len(self.key_pictures)) != (1, 0):

@@ -7,6 +7,7 @@ import tarfile
 from dataclasses import replace
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from videos import encode
 
@@ -283,3 +284,13 @@ def test_a_card_that_calls_jpegs_videos_is_refused(few_shards, tmp_path, reseal)
     shard_set = ShardSet.open(mine)
     with pytest.raises(ActcliError, match="no video"):
         list(stream_clips(shard_set, [shard.name for shard in shard_set.card.shards]))
+
+
+def test_a_manifest_of_the_time_before_is_read(few_frames, tmp_path):
+    mine = shutil.copytree(few_frames, tmp_path / "frames")
+    path = mine / "manifest.parquet"
+    table = pq.read_table(path)
+    pq.write_table(table.drop_columns(["video"]), path)
+    (mine / "manifest.parquet.sha256").write_text(f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n")
+    assert read_manifest(mine).equals(table)
+    write_shards(ShardOptions(mine, tmp_path / "shards"))
