@@ -56,7 +56,7 @@ def extract_command(
         Literal["mjpeg", "source"],
         typer.Option(
             help="Keep frames as JPEGs, or the videos themselves with an index of their frames: no loss and the least "
-            "disk, for six to ten times the work of the loader.",
+            "disk, for some twenty times the loader's work.",
             rich_help_panel=DATA,
         ),
     ] = "mjpeg",

@@ -33,7 +33,7 @@ class PictureSource:
         for number, crc in enumerate(wanted.crcs):
             if zlib.crc32(pictures[number]) != crc:
                 what = f"frame {wanted.frames[number]}" if len(pictures) == len(wanted.frames) else "the video"
-                what = f"packet {number} of those" if wanted.video else what
+                what = f"packet {number} of those that were read" if wanted.video else what
                 raise ActcliError(f"the bytes of {what} have changed since they were packed")
         return pictures
 
