@@ -140,7 +140,7 @@ def test_one_changed_bit_of_a_packet_is_found(shards, tmp_path):
     data[int(where.offsets[0]) + 3] ^= 1
     (mine / clip.shard).write_bytes(data)
     for setup in ({}, {"workers": 1}):
-        with pytest.raises(ActcliError, match=r"clip 000000001 in shard .* packet 2 of those that were read have changed"):
+        with pytest.raises(ActcliError, match="packet 2 of those that were read have changed"):
             batches(mine, num_frames=20, batch_size=1, **setup)
     with pytest.raises(ActcliError, match="000000001: its bytes have changed"):
         batches(mine, shuffle_buffer=1)
