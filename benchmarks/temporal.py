@@ -162,7 +162,7 @@ def main() -> None:
     outcomes = in_order([*kept(outcomes), *outcomes])
     print(table(outcomes))
     if arguments.write:
-        write(outcomes)
+        write(outcomes, best_top1(workspace / "runs" / f"{PLACES.name}-0"))
 
 
 def prepare(workspace: Path) -> None:
@@ -330,9 +330,21 @@ def spread(shares: Sequence[float]) -> str:
     return mean if len(shares) == 1 else f"{mean} ({100 * min(shares):.1f} to {100 * max(shares):.1f})"
 
 
-def write(outcomes: Sequence[Outcome]) -> None:
+def best_top1(folder: Path) -> float | None:
+    """Of the epochs of a training, on its validation split; none where there is no such training."""
+    if not (folder / "finished").exists():
+        return None
+    lines = map(json.loads, (folder / "history.jsonl").read_text().splitlines())
+    return max(line["val_top1"] for line in lines if line["val_top1"] is not None)
+
+
+def write(outcomes: Sequence[Outcome], places_top1: float | None) -> None:
     """Keep numbers, picture and table."""
+    if places_top1 is None and RESULTS.exists():
+        places_top1 = json.loads(RESULTS.read_text()).get("places_top1")
     value = {
+        "places": plain(PLACES),
+        "places_top1": places_top1,
         "cases": [plain(case) for case in CASES],
         "outcomes": [dataclasses.asdict(one) for one in outcomes],
     }
