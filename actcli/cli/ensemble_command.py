@@ -32,8 +32,9 @@ def ensemble_command(
     names, numbers = _split_weights(parts, weights or [])
     folders = [find_evaluation(Workspace(workspace).runs, name) for name in names]
     fused = fuse(folders, numbers)
-    needed = ("dataset", "shards", "split", "split_id", "model", "weights")
-    metrics = [read_metrics(folder, needed) for folder in folders]
+    texts = ("dataset", "shards", "split", "split_id", "model", "weights")
+    numbers_of = ("gflops", "gflops_per_view", "num_views", "parameters")
+    metrics = [read_metrics(folder, texts, numbers_of) for folder in folders]
     _check_dataset(folders, metrics)
     shards = scored_shards(metrics[0])
     shares = numbers or [1.0] * len(folders)
@@ -43,7 +44,7 @@ def ensemble_command(
         **details(fused, shards.card.classes),
         "model": " + ".join(part["model"] for part in metrics),
         "weights": " + ".join(part["weights"] for part in metrics),
-        "trained": " + ".join(str(part["trained"]) for part in metrics),
+        "trained": " + ".join(str(part.get("trained")) for part in metrics),
         "run": None,
         "num_views": sum(part["num_views"] for part in metrics),
         "protocol": "mean of class probabilities of "
@@ -56,8 +57,8 @@ def ensemble_command(
     write_evaluation(target, fused, plain_numbers(result), shards, result["split"], result["split_id"])
     numbers_table = table("evaluation", "#weight", "#top-1", "#top-5", "#mean class")
     for folder, share, part in zip([*map(str, folders), "fused"], [*shares, None], [*metrics, result], strict=True):
-        accuracies = [percent(share) for share in (part["top1"], part["top5"], part["mean_class_accuracy"])]
-        numbers_table.add_row(folder, "" if share is None else f"{share:g}", *accuracies)
+        accuracies = part.get("top1"), part.get("top5"), part.get("mean_class_accuracy")
+        numbers_table.add_row(folder, "" if share is None else f"{share:g}", *map(percent, accuracies))
     console.print(numbers_table)
     console.print(f"report: {target / 'report.html'}", markup=False)
 

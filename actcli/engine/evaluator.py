@@ -312,7 +312,7 @@ def _metrics(
         **details(scores, shards.card.classes),
         "num_clips": len(scores.keys),
         "num_without_flow": num_without_flow,
-        "coverage": asdict(shards.card.split_coverage[options.split_id][split]),
+        "coverage": asdict(shards.card.covered(split, options.split_id)),
         "gflops_per_view": profile.macs / 1e9,
         "num_views": views.num_views,
         "gflops": profile.macs * views.num_views / 1e9,

@@ -157,17 +157,18 @@ def write_metrics(path: Path, metrics: Metrics) -> None:
         partial.write_text(json.dumps(metrics, indent=1, ensure_ascii=False) + "\n")
 
 
-def read_metrics(folder: Path, needed: Sequence[str] = ()) -> Metrics:
+def read_metrics(folder: Path, texts: Sequence[str] = (), numbers: Sequence[str] = ()) -> Metrics:
     """The ``metrics.json`` of an evaluation.
 
     Raises:
-        ActcliError: There is none, it cannot be read, or one of the texts ``needed`` is not in it.
+        ActcliError: There is none, it cannot be read, or a field that is needed as text or as number is not in it.
     """
     try:
         metrics: Metrics = json.loads((folder / METRICS_NAME).read_text())
         if not isinstance(metrics, dict):
             raise ValueError("no fields")
-        absent = [name for name in needed if not isinstance(metrics.get(name), str)]
+        absent = [name for name in texts if not isinstance(metrics.get(name), str)]
+        absent += [name for name in numbers if not isinstance(metrics.get(name), int | float)]
         if absent:
             raise ValueError(f"no {absent[0]}")
     except (OSError, ValueError, RecursionError) as error:

@@ -110,6 +110,20 @@ class ShardCard:
             )
         return dict(self.split_sets[split_id])
 
+    def covered(self, split: str, split_id: str = "1") -> Coverage:
+        """The coverage of one split.
+
+        Raises:
+            ActcliError: The card, made by hand, does not tell it.
+        """
+        try:
+            return self.split_coverage[split_id][split]
+        except KeyError:
+            raise ActcliError(
+                f"the card of {self.name} has no split_coverage of split {split!r} in split set {split_id!r}. Write "
+                "the shards again with: actcli shard --overwrite"
+            ) from None
+
     def evaluation_split(self, split_id: str = "1") -> str:
         """The split that scores are reported on: ``val`` where there is one with clips, else ``test``."""
         splits = self.splits(split_id)

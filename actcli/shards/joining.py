@@ -183,7 +183,7 @@ def joined_card(
         flip_swaps=swaps,
         modalities=tuple(name for name in parts[0].card.modalities if all(name in p.card.modalities for p in parts)),
         split_sets=counts,
-        coverage={key: sum(part.card.coverage[key] for part in parts) for key in parts[0].card.coverage},
+        coverage={key: sum(part.card.coverage[key] for part in parts) for key in _common_coverage(parts)},
         split_coverage=coverage,
         source_digest=hashlib.sha256(identity.encode()).hexdigest(),
         shards=tuple(shard for part in parts for shard in part.card.shards),
@@ -191,9 +191,14 @@ def joined_card(
     )
 
 
+def _common_coverage(parts: Sequence[ShardSet]) -> list[str]:
+    """What all the cards count; those of shards without flow don't count clips with flow."""
+    return [key for key in parts[0].card.coverage if all(key in part.card.coverage for part in parts)]
+
+
 def _covered(parts: Sequence[ShardSet], side: Side) -> Coverage:
     """Coverage of the official lists, whatever was left out of what they have."""
-    found = [p.card.split_coverage[side.split_id][name] for p, name in zip(parts, side.names, strict=True) if name]
+    found = [part.card.covered(name, side.split_id) for part, name in zip(parts, side.names, strict=True) if name]
     names = ("listed", "ok", "failed", "missing")
     return Coverage(**{name: sum(getattr(one, name) for one in found) for name in names})
 

@@ -219,6 +219,16 @@ def test_ensemble_of_other_splits_is_refused(done, second_run, actcli, tmp_path)
     assert f"{other} is of another, val, split set 1" in result.output
 
 
+def test_ensemble_of_an_evaluation_without_its_cost_is_refused(done, second_run, actcli, tmp_path):
+    other = tmp_path / "other"
+    shutil.copytree(done.evaluation, other)
+    metrics = json.loads((other / "metrics.json").read_text())
+    (other / "metrics.json").write_text(json.dumps({**metrics, "gflops": None}))
+    result = actcli(f"ensemble {done.evaluation} {other} {done.space}")
+    assert result.exit_code == 1
+    assert "no gflops" in result.output
+
+
 def test_ensemble_with_too_few_weights_fails(done, second_run, actcli):
     result = actcli(f"ensemble {done.evaluation} second --weights 2 {done.space}")
     assert result.exit_code == 1

@@ -82,6 +82,14 @@ def test_metrics_that_do_not_say_what_they_are_of_are_refused(tmp_path, text):
         read_metrics(tmp_path, ("dataset", "split"))
 
 
+@pytest.mark.parametrize("gflops", [None, "3"])
+def test_metrics_without_a_number_that_is_needed_are_refused(tmp_path, gflops):
+    (tmp_path / "metrics.json").write_text(json.dumps({"dataset": "d", "gflops": gflops}))
+    assert read_metrics(tmp_path, ("dataset",))["dataset"] == "d"
+    with pytest.raises(ActcliError, match=r"no readable metrics.json \(no gflops\)"):
+        read_metrics(tmp_path, ("dataset",), ("gflops",))
+
+
 @pytest.mark.parametrize("content", [None, b"no parquet", pd.DataFrame({"key": ["1"]}).to_parquet()])
 def test_what_holds_no_scores_is_refused(tmp_path, content):
     path = tmp_path / "scores.parquet"

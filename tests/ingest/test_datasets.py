@@ -498,6 +498,15 @@ def test_what_forbids_mirroring_is_read_or_refused_but_not_passed_over(tmp_path,
         get_dataset("mine").read(tmp_path)
 
 
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir], ids=["pipe", "folder"])
+@pytest.mark.parametrize("name", ["list.csv", "train.csv", "train_videofolder.txt"])
+def test_a_list_that_is_no_file_is_refused_and_not_passed_over(tmp_path, make, name):
+    write(tmp_path / "a/x.mp4")
+    make(tmp_path / name)
+    with pytest.raises(ActcliError, match=f"{name} is no regular file"):
+        get_dataset("mine").read(tmp_path)
+
+
 # Damage of any kind
 
 

@@ -122,6 +122,23 @@ def test_folders_that_have_nothing_in_common_are_not_joined(
         select_shards([few_shards, other])
 
 
+def test_shards_with_flow_are_joined_with_shards_without(few_shards, tmp_path, reseal):
+    coverage = ShardSet.open(few_shards).card.coverage
+    without = {name: count for name, count in coverage.items() if name != "ok_flow"}
+    other = with_card(few_shards, tmp_path / "other", reseal, coverage=without)
+    assert "ok_flow" in coverage
+    for folders in ([few_shards, other], [other, few_shards]):
+        joined = select_shards(folders).card.coverage
+        assert joined == {name: 2 * count for name, count in without.items()}
+
+
+@pytest.mark.parametrize("made_by_hand", [{}, {"1": {}}])
+def test_a_card_that_does_not_tell_the_coverage_of_a_split_is_refused(few_shards, tmp_path, reseal, made_by_hand):
+    other = with_card(few_shards, tmp_path / "other", reseal, split_coverage=made_by_hand)
+    with pytest.raises(ActcliError, match="the card of other has no split_coverage of split 'train' in split set '1'"):
+        select_shards([other], Subset(fraction=0.5))
+
+
 def test_urls_are_not_joined(few_shards, tmp_path, reseal):
     other = with_card(few_shards, tmp_path / "other", reseal)
     memory = fsspec.filesystem("memory")

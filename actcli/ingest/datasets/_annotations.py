@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from actcli.errors import ActcliError
+from actcli.files import open_regular
 from actcli.ingest.records import UNLABELLED, ClipRecord, FlipPolicy, Listing, Storage
 
 Kind = TypeVar("Kind")
@@ -60,7 +61,8 @@ def read_json(path: Path, kind: type[Kind]) -> Kind:
 
 def read_lines(path: Path) -> list[str]:
     """Lines without white space around them and without empty ones; UTF-8 (with or without mark) or Latin-1."""
-    data = path.read_bytes()
+    with open_regular(path) as file:
+        data = file.read()
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError:

@@ -44,10 +44,10 @@ def read_lists(raw_dir: Path) -> Lists | None:
     """Read the lists that lie in the folder itself; None where there are none.
 
     Raises:
-        ActcliError: A list is damaged, or there are several where one is wanted.
+        ActcliError: A list is damaged or no regular file, or there are several where one is wanted.
     """
-    tables = [path for path in sorted(raw_dir.glob("*.csv")) if path.is_file() and _delimiter(path)]
-    texts = [path for path in sorted(raw_dir.glob("*.txt")) if path.is_file() and _is_text_list(path)]
+    tables = [path for path in sorted(raw_dir.glob("*.csv")) if _delimiter(path)]
+    texts = [path for path in sorted(raw_dir.glob("*.txt")) if _is_text_list(path)]
     if tables and texts:
         raise ActcliError(f"{raw_dir} has {tables[0].name} and {texts[0].name}; keep one kind of list.")
     if not tables and not texts:
@@ -128,8 +128,10 @@ def _delimiter(path: Path) -> str:
 
 
 def _is_text_list(path: Path) -> bool:
+    if split_in_name(path.stem) is None:
+        return False
     lines = read_lines(path)
-    return split_in_name(path.stem) is not None and bool(lines) and _VIDEO_LINE.fullmatch(lines[0]) is not None
+    return bool(lines) and _VIDEO_LINE.fullmatch(lines[0]) is not None
 
 
 def _text_lists(raw_dir: Path, split_of: dict[Path, str]) -> Lists:
@@ -158,7 +160,7 @@ def _class_names(raw_dir: Path, labels: Sequence[tuple[str, int]]) -> list[str]:
     """
     count = max((label for _, label in labels), default=-1) + 1
     for file in (raw_dir / name for name in _CLASS_FILES):
-        if file.is_file():
+        if file.exists():
             names = read_lines(file)
             if len(names) < count or len(set(names)) < len(names):
                 raise ActcliError(f"{file} names {len(set(names))} classes, and the labels go up to {count - 1}.")
