@@ -112,7 +112,8 @@ def index_video(path: Path, clip: VideoClip, decoded: DecodedFrames) -> IndexedV
     with container, open_regular(path) as file:
         setup = _setup(container, stream, path, decoded.turn)
         packets = _find_packets(container, stream, file)
-        if packets and len(setup.extradata) <= 2 * MAX_EXTRADATA:
+        is_bounded = sum(packet.size for packet in packets) <= num_bytes  # a table may name the same bytes many times
+        if packets and is_bounded and len(setup.extradata) <= 2 * MAX_EXTRADATA:
             keys = _key_packets(packets, clip.first_second)
             for chosen in (keys, keys[:1]) if len(keys) > 1 else (keys,):
                 if layout := _by_stretches(setup, packets, chosen, file, _Matching(decoded, clip.repeats_pictures)):

@@ -151,6 +151,39 @@ def test_times_are_kept_where_frames_do_not_come_evenly(clips_dir):
     assert not len(indexed(clips_dir / "street_h264.mp4")[1].frame_times)
 
 
+def repeat_first_frame(path, times):
+    """Let the tables of a QuickTime file of one chunk say ``times`` chunks, each of them its first frame."""
+    data = path.read_bytes()
+    moov = data.index(b"moov") - 4
+
+    def box(name):
+        begin = data.index(name, moov) - 4
+        return begin, int.from_bytes(data[begin : begin + 4], "big")
+
+    stco, stco_size = box(b"stco")
+    first = data[stco + 16 : stco + 20]
+    grown = bytearray(data[:stco] + (16 + 4 * times).to_bytes(4, "big") + b"stco" + bytes(4) + times.to_bytes(4, "big"))
+    grown += first * times + data[stco + stco_size :]
+    for name in (b"moov", b"trak", b"mdia", b"minf", b"stbl"):
+        begin, size = box(name)
+        grown[begin : begin + 4] = (size + 16 + 4 * times - stco_size).to_bytes(4, "big")
+    stsz = grown.index(b"stsz", moov)
+    grown[stsz + 8 : stsz + 12], grown[stsz + 12 : stsz + 16] = grown[stsz + 16 : stsz + 20], times.to_bytes(4, "big")
+    stts = grown.index(b"stts", moov)
+    grown[stts + 12 : stts + 16] = times.to_bytes(4, "big")
+    stsc = grown.index(b"stsc", moov)
+    grown[stsc + 16 : stsc + 20] = (1).to_bytes(4, "big")
+    path.write_bytes(grown.replace(b"edts", b"free"))
+
+
+def test_a_video_whose_tables_name_the_same_bytes_many_times_is_read_whole(tmp_path):
+    path = encode(tmp_path / "a.mov", "mjpeg", num_frames=2, pix_fmt="yuvj420p")
+    repeat_first_frame(path, 60)
+    whole, video, sizes, data = indexed(path)
+    assert (len(whole), video.is_whole) == (60, True)
+    check_frames(whole, video, sizes, data)
+
+
 def test_an_index_survives_json(tmp_path):
     _, video, _, _ = indexed(encode(tmp_path / "clip.mp4", **OPEN_GOP))
     assert plain(VideoIndex.of(json.loads(json.dumps(plain(video))))) == plain(video)
