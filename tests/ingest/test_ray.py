@@ -96,7 +96,7 @@ def test_the_runtime_environment_reaches_the_workers(tmp_path, monkeypatch):
     ray.shutdown()
     try:
         start_ray(1, read_runtime_env(tmp_path / "env.yaml"))
-        seen = [result for _, result in run_tasks("ray", os.environ.get, ["ACTCLI_TEST"], workers=1, timeout=120)]
+        seen = [result for _, result in run_tasks("ray", os.getenv, ["ACTCLI_TEST"], workers=1, timeout=120)]
         with pytest.raises(ActcliError, match="Ray was started before"):
             start_ray(1, {"env_vars": {}, "pip": ["actcli"]})
     finally:
