@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from temporal import CASES, PAGE, Case, Outcome, learn, quoted, replace_table, run, spread
+from temporal import CASES, PAGE, SCORES, Case, Outcome, learn, quoted, replace_table, run, spread
 
 from actcli.shards import ShardSet
 
@@ -56,6 +56,7 @@ def main() -> None:
     parser.add_argument("workspace", type=Path)
     parser.add_argument("--only", nargs="+", choices=[storage.name for storage in STORAGES])
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--done", action="store_true", help="train nothing, take what is there")
     parser.add_argument("--write", action="store_true")
     arguments = parser.parse_args()
     workspace = arguments.workspace.resolve()
@@ -64,6 +65,9 @@ def main() -> None:
     outcomes: dict[str, list[Outcome]] = {storage.name: [] for storage in storages}
     for seed in range(arguments.seeds):
         for storage in storages:
+            scored = workspace / "runs" / f"{case(storage).name}-{seed}" / SCORES
+            if arguments.done and not scored.exists():
+                continue
             outcomes[storage.name].append(learn(workspace, case(storage), seed, shards(workspace, storage)))
             print(storage.name, outcomes[storage.name][-1], flush=True)
     print(table(sizes, outcomes))
@@ -105,17 +109,19 @@ def table(sizes: dict[str, float], outcomes: dict[str, list[Outcome]]) -> str:
         "|" + "---|" * 6,
     ]
     for name, runs in outcomes.items():
+        if not runs:
+            continue
         shares = " | ".join(spread([getattr(one, field) for one in runs]) for field in ("top1", "within_pair"))
         rows.append(f"| {name} | {sizes[name]:.2f} | {len(runs)} | {shares} | {differences(runs, outcomes)} |")
     return "\n".join(rows)
 
 
 def differences(runs: Sequence[Outcome], outcomes: dict[str, list[Outcome]]) -> str:
-    """``+0.4 (-1.1, 0.0, +2.3)`` points, or a dash where there is no default to compare with."""
-    default = outcomes.get(DEFAULT)
-    if default is None:
+    """``+0.4 (-1.1, 0.0, +2.3)`` points, or a dash where there is no default of the same seed to compare with."""
+    default = {other.seed: other.top1 for other in outcomes.get(DEFAULT, ())}
+    points = [100 * (one.top1 - default[one.seed]) for one in runs if one.seed in default]
+    if not points:
         return "–"
-    points = [100 * (one.top1 - other.top1) for one, other in zip(runs, default, strict=True)]
     return f"{statistics.mean(points):+.1f} ({', '.join(f'{point:+.1f}' for point in points)})"
 
 

@@ -71,6 +71,7 @@ class FrameTransformer(VideoModel):
             depth=size.depth,
             num_heads=size.num_heads,
         )
+        self._make_classifier(num_classes)  # that of the paper is all zeros, which compare equal whatever is wrong
 
     def _make_classifier(self, num_classes: int) -> None:
         """Start a fresh head."""

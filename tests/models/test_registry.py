@@ -197,3 +197,13 @@ def test_a_configuration_cannot_name_a_file_to_read(tmp_path):
     assert create_from_config(config).config == config
     with pytest.raises(ActcliError, match="model tsn has no option pretrained"):
         create_from_config(config | {"pretrained": str(tmp_path / "other.safetensors")})
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_scores_of_a_fresh_model_depend_on_the_clip(name):
+    """Where they do not, comparing two forms of a model compares nothing."""
+    model = small_model(name, **SMALL[name]).eval()
+    inputs = small_inputs(model)
+    with torch.no_grad():
+        first, second = model(*inputs)
+    assert not torch.equal(first, second)
