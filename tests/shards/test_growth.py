@@ -278,6 +278,22 @@ class Killed(BaseException):
     """The end of a process."""
 
 
+def dying_after(number):
+    """Wraps functions that together go through ``number`` times, and are killed from then on."""
+    left = [number]
+
+    def dying(plain):
+        def call(*args, **kwargs):
+            left[0] -= 1
+            if left[0] < 0:
+                raise Killed
+            return plain(*args, **kwargs)
+
+        return call
+
+    return dying
+
+
 @pytest.fixture
 def killed(small, tmp_path, monkeypatch):
     """``killed(number, frames)``: shards whose growing died at a rename or removal, or None where there are fewer."""
@@ -286,17 +302,7 @@ def killed(small, tmp_path, monkeypatch):
     def run(number, frames):
         shutil.rmtree(folder, ignore_errors=True)
         shutil.copytree(small.small, folder)
-        left = [number]
-
-        def dying(plain):
-            def call(*args, **kwargs):
-                left[0] -= 1
-                if left[0] < 0:
-                    raise Killed
-                return plain(*args, **kwargs)
-
-            return call
-
+        dying = dying_after(number)
         with monkeypatch.context() as patch:
             for name in ("replace", "unlink"):
                 patch.setattr(os, name, dying(getattr(os, name)))
@@ -378,17 +384,7 @@ def test_whenever_a_push_or_pull_breaks_off_no_card_names_what_is_absent(small, 
         if memory.exists("/growing"):
             memory.rm("/growing", recursive=True)
         push_shards(small.small, url)
-        left = [number]
-
-        def dying(plain, left=left):
-            def call(*args, **kwargs):
-                left[0] -= 1
-                if left[0] < 0:
-                    raise Killed
-                return plain(*args, **kwargs)
-
-            return call
-
+        dying = dying_after(number)
         with monkeypatch.context() as patch:
             for name in ("put_file", "pipe_file", "rm_file"):
                 patch.setattr(MemoryFileSystem, name, dying(getattr(MemoryFileSystem, name)))
