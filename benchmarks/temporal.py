@@ -199,14 +199,14 @@ def learn(workspace: Path, case: Case, seed: int, shards: Path | None = None) ->
 def train(workspace: Path, case: Case, seed: int, shards: Path) -> Path:
     """The folder of a finished training; one that was killed goes on."""
     folder = workspace / "runs" / f"{case.name}-{seed}"
-    into = f"--run-dir {quoted(folder)} --shards-dir {quoted(shards)}"
     if (folder / "finished").exists():
         return folder
     if (folder / "config.yaml").exists():
-        run(workspace, f"train --resume {into}", folder)
+        run(workspace, f"train --resume --run-dir {quoted(folder)}", folder)
         return folder
     places = workspace / "runs" / f"{PLACES.name}-0" / "checkpoints" / "best.safetensors"
     first = f"--init {quoted(places)} --new-head" if case.from_places else "--pretrained none"
+    into = f"--run-dir {quoted(folder)} --shards-dir {quoted(shards)}"
     run(workspace, f"train {case.command()} --seed {seed} {first} {into}", folder)
     return folder
 
