@@ -1,6 +1,7 @@
-"""Made shard sets of the shape of real datasets, for the loader benchmarks."""
+"""Made shard sets of the shape of real datasets, and endless batches, for the loader benchmarks."""
 
 import io
+import itertools
 import tarfile
 import zlib
 from collections.abc import Iterator, Sequence
@@ -11,6 +12,7 @@ import cv2
 import numpy as np
 import simplejpeg
 
+from actcli.loaders import Batch, Loader
 from actcli.shards import ShardCard, ShardFile, note
 from actcli.shards.checksum import FileSeal
 from actcli.shards.clip import StoredClip
@@ -59,6 +61,14 @@ def frames(shape: Shape, count: int, seed: int = 0) -> Iterator[np.ndarray]:
             picture += strength * layer[y : y + height, x : x + width]
         pixels = np.clip(picture, 0, 255).astype(np.uint8)
         yield cv2.resize(pixels, (shape.width, shape.height))
+
+
+def endless(loader: Loader) -> Iterator[Batch]:
+    """The batches of one epoch after the other; closes the loader with itself."""
+    with loader:
+        for epoch in itertools.count():
+            loader.set_epoch(epoch)
+            yield from loader
 
 
 def make_shards(root: Path, shape: Shape, folders: Path | None = None) -> None:

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import torch
 import torchvision
-from _shards import SHAPES, make_shards
+from _shards import SHAPES, endless, make_shards
 from loader import processor_seconds
 
 from actcli.loaders import Batch, Normalise, open_loader
@@ -29,15 +29,12 @@ RESULTS = Path(__file__).parent / "results" / "gpu_loader.json"
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
-def endless(shards: Path, backend: str, workers: int, options: argparse.Namespace) -> Iterator[Batch]:
-    with open_loader(
-        shards, "train", options.frames, options.size, options.batch_size, workers, backend, device=options.device
-    ) as loader:
-        epoch = 0
-        while True:
-            loader.set_epoch(epoch)
-            yield from loader
-            epoch += 1
+def batches_of(shards: Path, backend: str, workers: int, options: argparse.Namespace) -> Iterator[Batch]:
+    return endless(
+        open_loader(
+            shards, "train", options.frames, options.size, options.batch_size, workers, backend, device=options.device
+        )
+    )
 
 
 def synchronize(device: torch.device) -> None:
@@ -186,7 +183,7 @@ def main() -> None:
                         ("training", partial(training, network=options.network)),
                     )
                     for what, measure in measures:
-                        batches = endless(shards, backend, workers, options)
+                        batches = batches_of(shards, backend, workers, options)
                         row[what] = measure(batches, device, options.seconds)
                         batches.close()
                     results[f"{name}, {backend}, {workers} workers"] = row

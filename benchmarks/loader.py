@@ -28,7 +28,7 @@ import numpy as np
 import simplejpeg
 import torch
 import webdataset
-from _shards import LISTED, SHAPES, make_shards, seal
+from _shards import LISTED, SHAPES, endless, make_shards, seal
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
@@ -117,13 +117,7 @@ def stock_webdataset(shards: Path, folders: Path) -> Iterator[int]:
 
 def ours(backend: str) -> Callable[[Path, Path], Iterator[int]]:
     def run(shards: Path, folders: Path) -> Iterator[int]:
-        with open_loader(shards, "train", SEGMENTS, SIZE, BATCH, WORKERS, backend) as loader:
-            epoch = 0
-            while True:
-                loader.set_epoch(epoch)
-                for batch in loader:
-                    yield len(batch)
-                epoch += 1
+        yield from map(len, endless(open_loader(shards, "train", SEGMENTS, SIZE, BATCH, WORKERS, backend)))
 
     return run
 

@@ -28,7 +28,7 @@ import av
 import numpy as np
 import psutil
 import torch
-from _shards import SHAPES, frames
+from _shards import SHAPES, endless, frames
 from torch.utils.data import DataLoader, Dataset
 
 from actcli.ingest import ExtractOptions, extract_dataset
@@ -97,13 +97,7 @@ def folder_bytes(root: Path) -> int:
 
 
 def ours(shards: Path) -> Iterator[int]:
-    with open_loader(shards, "train", SEGMENTS, SIZE, BATCH, WORKERS, "cpu") as loader:
-        epoch = 0
-        while True:
-            loader.set_epoch(epoch)
-            for batch in loader:
-                yield len(batch)
-            epoch += 1
+    yield from map(len, endless(open_loader(shards, "train", SEGMENTS, SIZE, BATCH, WORKERS, "cpu")))
 
 
 class ExactSeeks(Dataset):
