@@ -3,11 +3,12 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
+import cv2
 import numpy as np
 import pytest
 import simplejpeg
 
-from actcli.ingest.decode import DecodeSettings, VideoClip, target_size
+from actcli.ingest.decode import TO_FULL_RANGE, DecodeSettings, VideoClip, target_size
 from actcli.ingest.failure import ClipFailure
 
 COLOUR = (200, 60, 30)
@@ -162,6 +163,15 @@ def test_colours_survive_every_range_matrix_and_pixel_format(tmp_path, codec, pi
     encode(path, solid(), codec=codec, pix_fmt=pix_fmt, options=options, matrix=matrix, full=full)
     image = rgb(read(path)[2])
     assert np.abs(image.reshape(-1, 3).mean(0) - COLOUR).max() < 4
+
+
+@pytest.mark.parametrize(("plane", "low", "high", "centre"), [(0, 16, 235, 0), (1, 16, 240, 128), (2, 16, 240, 128)])
+def test_every_level_of_limited_range_comes_to_the_nearest_of_full_range(plane, low, high, centre):
+    gain, offset = TO_FULL_RANGE[plane]
+    levels = np.arange(256, dtype=np.uint8)[None]
+    exact = (levels.astype(int) - (centre or low)) * 255 / (high - low) + centre
+    found = cv2.addWeighted(levels, gain, levels, 0, offset)
+    np.testing.assert_array_equal(found, np.clip(np.rint(exact), 0, 255))
 
 
 def test_odd_sizes_lose_one_line_and_are_not_resampled(tmp_path):
