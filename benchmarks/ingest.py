@@ -86,7 +86,8 @@ def cut_clips(videos: list[Path], shape: Shape, count: int, folder: Path) -> lis
     """Clips of a shape, each from another place of the footage, which is repeated where it is too short."""
     folder.mkdir()
     fitted = (
-        f"scale={shape.width}:{shape.height}:force_original_aspect_ratio=increase,crop={shape.width}:{shape.height}"
+        f"scale={shape.width}:{shape.height}:force_original_aspect_ratio=increase,"
+        f"crop={shape.width}:{shape.height},setsar=1"
     )
     clips = []
     for number in range(count):

@@ -9,6 +9,7 @@ on; neither reports anything. Two facts give them away:
   picture that stands still leaves a gap in time, and tags, indexes and padding leave one in bytes.
 """
 
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -79,14 +80,15 @@ class Coverage:
             self._count_bytes(packet)
         if time is None or not packet.size:
             return
-        seconds = float(time * packet.time_base)
+        base = packet.time_base
+        seconds = _seconds(time, base)
         if packet.stream is self._stream:
             self._num_shown += not packet.is_discard  # an edit list hides some
             order = time if packet.dts is None else packet.dts
-            self._count_time(float(order * packet.time_base), seconds, packet.is_keyframe)
+            self._count_time(_seconds(order, base), seconds, packet.is_keyframe)
         self._begin = seconds if self._begin is None else min(self._begin, seconds)
-        length = packet.duration * packet.time_base if packet.duration else self._step
-        self._end = max(self._end, seconds + float(length))
+        length = _seconds(packet.duration, base) if packet.duration else self._step
+        self._end = max(self._end, seconds + length)
 
     def _count_bytes(self, packet: Any) -> None:
         """Note the bytes since the packet before that belong to none."""
@@ -154,6 +156,11 @@ class Coverage:
     def __str__(self) -> str:
         seconds = f"{self._end - (self._begin or 0.0):.2f}"
         return f"{seconds} of {self._declared:.2f} seconds" if self._declared else f"{seconds} seconds"
+
+
+def _seconds(ticks: int, time_base: Fraction) -> float:
+    """The product, to the last digit what ``Fraction`` makes of it and a tenth of its time: this is done per packet."""
+    return ticks * time_base.numerator / time_base.denominator
 
 
 def stream_seconds(container: InputContainer, stream: VideoStream) -> float:
