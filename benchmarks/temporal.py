@@ -109,6 +109,8 @@ CASES = (
     Case("tokshift", "vit_ti16", 32, 0.0001, "tokshift-kinetics-b16-8x32-224", VIT, from_places=True),
     Case("stmulnet", "resnet50", 32, 0.0003, "stmulnet-ucf101-r50-11f", ADAMW, epochs=10),
 )
+AVERAGING = ("tsn", "tsn-resnet50", "vit")
+"""Those that average their frames."""
 
 
 @dataclass(frozen=True)
@@ -362,24 +364,25 @@ def replace_table(page: Path, script: str, text: str) -> None:
 
 
 def draw(outcomes: Sequence[Outcome]) -> None:
-    """Curves of all trainings."""
+    """Curves of all trainings; dashed where frames are averaged, whatever their order."""
     matplotlib.use("svg")
     matplotlib.rcParams["svg.hashsalt"] = "temporal"
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(figsize=(8, 4.5), layout="constrained")
+    figure, axes = pyplot.subplots(figsize=(9, 4.5), layout="constrained")
     colours = dict(zip((case.name for case in CASES), pyplot.colormaps["tab10"].colors, strict=False))
     longest = max(epochs for one in outcomes for epochs, _ in one.curve)
     for one in outcomes:
         epochs, shares = zip(*one.curve, strict=True)
         label = one.name if one.seed == 0 else None
-        axes.plot(epochs, [100 * share for share in shares], color=colours[one.name], label=label, linewidth=1.4)
+        style = {"color": colours[one.name], "linestyle": "--" if one.name in AVERAGING else "-", "linewidth": 1.4}
+        axes.plot(epochs, [100 * share for share in shares], label=label, **style)
     axes.axhline(50, color="grey", linestyle=":", linewidth=1)
     axes.annotate(
         "every pair found, every direction guessed", (longest, 50), ha="right", va="bottom", color="grey", fontsize=8
     )
     axes.set(xlabel="epochs", ylabel="top-1 on the validation split, %", ylim=(0, 100), xlim=(0, longest))
-    axes.legend(loc="upper left", ncols=2, frameon=False)
+    figure.legend(loc="outside right upper", frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(PICTURE, metadata={"Date": None})
 
