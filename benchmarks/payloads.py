@@ -2,6 +2,7 @@
 
     python benchmarks/payloads.py                      all of it; writes results/payloads.json
     python benchmarks/payloads.py --only exact         whether every frame of ../shared/clips is the extraction's
+    python benchmarks/payloads.py --only small --raw raw/sthv2     what is stored of small clips beside their bytes
 
 Clips have the shape of Kinetics-400: real ones of ../shared/clips where that is there, made ones otherwise. Contenders
 take 8 segments of 224 pixels in batches of 8 with two processes, training augmentation included; the peer, torchcodec
@@ -19,6 +20,7 @@ import resource
 import shutil
 import statistics
 import sys
+import tarfile
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -27,6 +29,7 @@ from pathlib import Path
 import av
 import numpy as np
 import psutil
+import pyarrow.parquet as pq
 import torch
 from _shards import SHAPES, endless, frames
 from torch.utils.data import DataLoader, Dataset
@@ -34,10 +37,12 @@ from torch.utils.data import DataLoader, Dataset
 from actcli.ingest import ExtractOptions, extract_dataset
 from actcli.ingest.decode import DecodeSettings, VideoClip
 from actcli.ingest.failure import ClipFailure
+from actcli.ingest.manifest import read_manifest
 from actcli.ingest.packets import read_planes
 from actcli.ingest.source import DecodedFrames, index_video
 from actcli.loaders import open_loader
 from actcli.shards import ShardOptions, write_shards
+from actcli.shards.plan import BLOCK
 
 RESULTS = Path(__file__).parent / "results" / "payloads.json"
 CLIPS = Path(__file__).resolve().parents[2] / "shared" / "clips"
@@ -45,6 +50,8 @@ KINETICS = ("arm_wrestling_h264.mp4", "mma_test_h264.mp4", "kinetics_flipping_pa
 """Clips of Kinetics-400 in the sizes in which the dataset is handed around: 340 x 256 and 426 x 240, ten seconds."""
 SEGMENTS, SIZE, BATCH, WORKERS = 8, 224, 8, 2
 PAYLOADS = ("mjpeg", "video", "source")
+SMALL_BYTES = 88_000
+"""A clip of Something-Something v2."""
 
 
 # --- Clips, frames, shards --------------------------------------------------------------------------------------------
@@ -222,6 +229,42 @@ def compare(root: Path, num_clips: int, rounds: int, seconds: float) -> dict[str
     return found
 
 
+# --- Small clips ------------------------------------------------------------------------------------------------------
+
+
+def weigh_small(raw: Path, root: Path) -> dict[str, object]:
+    """Bytes a clip that shards of ``source`` take beside those of the videos, by what they are for."""
+    extract_dataset(ExtractOptions(raw.name, raw, root / "frames", payload="source"))
+    card = write_shards(ShardOptions(root / "frames", root / "shards")).card
+    sizes: dict[str, list[int]] = {"json": [], "video": []}
+    for tar in card.shards:
+        with tarfile.open(root / "shards" / tar.name, "r:") as members:
+            for member in members:
+                sizes["json" if member.name.endswith(".json") else "video"].append(member.size)
+    count, original = len(sizes["video"]), sum(sizes["video"])
+    indexes = [pq.read_metadata(path) for path in (root / "shards").glob("*.parquet")]
+    groups = [index.row_group(number) for index in indexes for number in range(index.num_row_groups)]
+    columns = [group.column(number) for group in groups for number in range(group.num_columns)]
+    beside = {
+        "headers": 2 * BLOCK,
+        "note": sum(sizes["json"]) / count,
+        "filling up blocks": sum(-size % BLOCK for size in (*sizes["json"], *sizes["video"])) / count,
+        "index": sum(column.total_compressed_size for column in columns) / count,
+        "DALI's index": sum(path.stat().st_size for path in (root / "shards").glob("*.idx")) / count,
+    }
+    return {
+        "num_clips": count,
+        "bytes_a_clip": original / count,
+        "frames_a_clip": sum(row["num_frames"] for row in read_manifest(root / "frames").to_pylist()) / count,
+        "bytes_beside_a_clip": beside,
+        "of_original": 1 + sum(beside.values()) / (original / count),
+        f"of_original_at_{SMALL_BYTES}_bytes": 1 + sum(beside.values()) / SMALL_BYTES,
+        # two members need two headers, one block of JSON, and half a block behind the video on average
+        f"floor_of_two_members_at_{SMALL_BYTES}_bytes": 1 + (3.5 * BLOCK) / SMALL_BYTES,
+        "of_original_with_all_files": folder_bytes(root / "shards") / original,
+    }
+
+
 def _summary(runs: dict[str, list[dict[str, float]]], name: str) -> dict[str, float]:
     def median_ratio(other: str, measure: str) -> float:
         return statistics.median(a[measure] / b[measure] for a, b in zip(runs[name], runs[other], strict=True))
@@ -236,7 +279,8 @@ def _summary(runs: dict[str, list[dict[str, float]]], name: str) -> dict[str, fl
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", nargs="*", choices=("exact", "compare"), default=["exact", "compare"])
+    parser.add_argument("--only", nargs="*", choices=("exact", "compare", "small"), default=["exact", "compare"])
+    parser.add_argument("--raw", type=Path, help="with --only small: a dataset as downloaded")
     parser.add_argument("--clips", type=int, default=48)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=6.0)
@@ -248,6 +292,10 @@ def main() -> None:
         results["versions"] = {"av": av.__version__, "torch": torch.__version__, "python": platform.python_version()}
         if "compare" in asked.only:
             results["compare"] = compare(Path(folder), asked.clips, asked.rounds, asked.seconds)
+            RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+        if "small" in asked.only:
+            results["small"] = weigh_small(asked.raw, Path(folder))
+            print(json.dumps(results["small"], indent=1))
             RESULTS.write_text(json.dumps(results, indent=1) + "\n")
         for results["exact"] in check_exact() if "exact" in asked.only and CLIPS.is_dir() else ():
             RESULTS.write_text(json.dumps(results, indent=1) + "\n")

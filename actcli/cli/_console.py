@@ -153,6 +153,11 @@ class Progress:
             self._told = time.monotonic()
             print(f"{self._title}: {done}/{total} {self._unit}{' · ' if told else ''}{told}", flush=True)
 
+    def update_bytes(self, done: int, total: int) -> None:
+        """``done`` of ``total`` bytes are finished; told in MB, of which the last is done when every byte is."""
+        megabytes = max(1, -(-total // 10**6))
+        self.update(megabytes if done == total else done // 10**6, megabytes)
+
     def _rate(self, done: int) -> float:
         """Units a second over the last seconds; 0 until that means anything."""
         now, marks = time.monotonic(), self._marks

@@ -23,9 +23,7 @@ def pull_command(
 
     folder = shards_dir or Workspace(workspace).shards / ShardSet.open(url).card.name
     with Progress("pull", "MB") as bar:
-        summary = pull_shards(
-            url, folder, progress=lambda done, total: bar.update(done // 10**6, max(1, total // 10**6))
-        )
+        summary = pull_shards(url, folder, progress=bar.update_bytes)
     console.print(
         f"{folder} holds the {summary.num_files} files of {url}; {summary.num_sent} were copied now "
         f"({summary.num_bytes / 1e6:,.1f} MB). next: actcli train --shards-dir {folder}",

@@ -34,7 +34,7 @@ def push(folder: Path, url: str, overwrite: bool) -> None:
             folder,
             url,
             overwrite=overwrite,
-            progress=lambda done, total: bar.update(done // 10**6, max(1, total // 10**6)),
+            progress=bar.update_bytes,
         )
     console.print(
         f"{url} holds the {summary.num_files} files of {folder}; {summary.num_sent} were sent now "

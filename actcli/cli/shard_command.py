@@ -139,9 +139,9 @@ def _shard(name: str, options: "ShardOptions") -> None:
     try:
         summary = write_shards(
             options,
-            progress=lambda p: bars.setdefault(p.stage, Progress(f"shard ({p.stage})", "clips")).update(
-                p.done, p.total
-            ),
+            progress=lambda p: bars.setdefault(
+                p.stage, Progress(f"shard ({p.stage})", "files" if p.stage == "index" else "clips")
+            ).update(p.done, p.total),
         )
     finally:
         for bar in bars.values():
@@ -166,9 +166,5 @@ def _print_summary(name: str, summary: "ShardSummary") -> None:
         return
     kept = len(card.shards) - summary.num_written
     if summary.num_added:
-        console.print(
-            f"{counted(summary.num_added, 'clip')} added in {counted(summary.num_written, 'new tar')}; the {kept} that "
-            "were there are the same to the byte"
-        )
-    else:
-        console.print(f"tars: {summary.num_written} written, {kept} of an earlier run kept")
+        console.print(f"{counted(summary.num_added, 'clip')} added, in tars of their own; no other tar was touched")
+    console.print(f"tars: {summary.num_written} written, {kept} of an earlier run kept")

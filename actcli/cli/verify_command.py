@@ -54,9 +54,7 @@ def _verify(folder: str, deep: bool) -> None:
     from actcli.shards import verify_shards
 
     with Progress("verify", "MB") as bar:
-        findings = verify_shards(
-            folder, deep=deep, progress=lambda done, total: bar.update(done // 10**6, max(1, total // 10**6))
-        )
+        findings = verify_shards(folder, deep=deep, progress=bar.update_bytes)
     if findings:
         _print(findings, "file", "problem")
         console.print("mend them with: actcli verify --repair; or write the shards again: actcli shard --overwrite")
@@ -71,9 +69,7 @@ def _repair(folder: str, frames_dir: Path) -> None:
     if "://" in folder:
         raise ActcliError(f"--repair works in a folder. Send files that are whole again with: actcli push {folder}")
     with Progress("verify", "MB") as bar:
-        result = repair_shards(
-            Path(folder), frames_dir, report=lambda done, total: bar.update(done // 10**6, max(1, total // 10**6))
-        )
+        result = repair_shards(Path(folder), frames_dir, report=bar.update_bytes)
     if result.mended:
         _print(result.mended, "mended", "what was wrong")
     if result.left:

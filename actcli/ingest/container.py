@@ -4,6 +4,7 @@ FFmpeg takes playlists, scripts and descriptions of streams (HLS, ffconcat, SDP,
 in, and follows them to other files and hosts. Only containers that carry their pictures themselves are opened here.
 """
 
+import errno
 import stat
 from pathlib import Path
 
@@ -49,7 +50,7 @@ def open_container(path: Path) -> tuple[InputContainer, VideoStream]:
             metadata_errors="ignore",  # tags in foreign encodings are common and must not stop a clip
         )
     except (av.FFmpegError, OSError, ValueError) as error:
-        raise ClipFailure("open", type(error).__name__, opening_error(error)) from None
+        raise _opening_failure(error) from None
     assert isinstance(container, InputContainer)
     try:
         return container, _video_stream(container)
@@ -65,13 +66,16 @@ def check_is_file(path: Path) -> None:
         raise ClipFailure("open", "NotAFile", f"{path.name} is {_KINDS.get(kind, 'no file')}, not a file")
 
 
-def opening_error(error: Exception) -> str:
+def _opening_failure(error: Exception) -> ClipFailure:
     """FFmpeg's reason in words that a user understands."""
+    name, reason = type(error).__name__, getattr(error, "strerror", None) or str(error)
     if isinstance(error, av.error.InvalidDataError):
-        return "this is no video that FFmpeg can read, or its beginning or index is lost (Invalid data found)"
-    if isinstance(error, av.error.ArgumentError):
-        return "this is no container of video (playlists, scripts, pictures and sounds are not opened)"
-    return getattr(error, "strerror", None) or str(error)
+        reason = "this is no video that FFmpeg can read, or its beginning or index is lost (Invalid data found)"
+    elif isinstance(error, av.error.ArgumentError):
+        reason = "this is no container of video (playlists, scripts, pictures and sounds are not opened)"
+    elif getattr(error, "errno", None) == errno.EIO:
+        name, reason = "TruncatedVideo", "the file breaks off or cannot be read before its first picture"
+    return ClipFailure("open", name, reason)
 
 
 def _video_stream(container: InputContainer) -> VideoStream:

@@ -10,16 +10,17 @@ decoded planes are therefore resized and re-ranged one by one and go to the JPEG
 """
 
 import errno
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import av
 import cv2
 import numpy as np
 from av.container import InputContainer
+from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.reformatter import ColorRange, Colorspace
 from av.video.stream import VideoStream
@@ -150,11 +151,11 @@ class VideoClip:
         if not self._range:
             coverage.check(num_frames)
 
-    def _packets(self, coverage: Coverage) -> Iterator[Any]:
+    def _packets(self, coverage: Coverage) -> "Iterator[Packet[VideoStream]]":
         for packet in self._container.demux(coverage.streams):
             coverage.add(packet)
             if packet.stream is self._stream:
-                yield packet
+                yield cast("Packet[VideoStream]", packet)
 
     def _target_size(self, frame: VideoFrame, turn: "Turn") -> tuple[int, int]:
         aspect = float(self._stream.sample_aspect_ratio or 1) or 1.0
@@ -233,7 +234,36 @@ def planes_to_rgb(planes: Planes) -> Plane:
     return _plane(cv2.cvtColor(cv2.merge([y, red, blue]), cv2.COLOR_YCrCb2RGB))
 
 
-def _sound_frames(packets: Iterator[Any], coverage: Coverage) -> Iterator[VideoFrame]:
+class DecodedPacket(NamedTuple):
+    """What a packet gave."""
+
+    number: int
+    """Of the packet; the first is 1."""
+    packet: "Packet[VideoStream]"
+    """The packet; the last one, which is empty, ends the video."""
+    frames: list[VideoFrame]
+    """The pictures that came out when it went in."""
+
+
+def decode_packets(packets: "Iterable[Packet[VideoStream]]") -> Iterator[DecodedPacket]:
+    """Decode the packets of a container one after the other; those before the first key packet may give nothing.
+
+    Raises:
+        av.FFmpegError: The decoder refuses a packet from the first key packet on.
+    """
+    has_key_packet = False
+    for number, packet in enumerate(packets, 1):
+        has_key_packet = has_key_packet or packet.is_keyframe
+        try:
+            frames = packet.decode()
+        except av.FFmpegError:
+            if has_key_packet:
+                raise
+            continue
+        yield DecodedPacket(number, packet, frames)
+
+
+def _sound_frames(packets: "Iterable[Packet[VideoStream]]", coverage: Coverage) -> Iterator[VideoFrame]:
     """Decoded frames, up to the first damaged one after a key frame.
 
     What stands before the first key frame (a recording that begins anywhere, an open group of pictures) cannot be
@@ -242,20 +272,12 @@ def _sound_frames(packets: Iterator[Any], coverage: Coverage) -> Iterator[VideoF
     Raises:
         ClipFailure: A picture is damaged.
     """
-    has_key_packet = has_key_frame = False
+    has_key_frame = False
     held: VideoFrame | None = None
-    for packet in packets:
-        has_key_packet = has_key_packet or packet.is_keyframe
-        try:
-            frames = packet.decode()
-        except av.FFmpegError:
-            if has_key_packet:
-                raise
-            continue
+    for _, packet, frames in decode_packets(packets):
         if held is not None and packet.size:
             raise ClipFailure("decode", "DamagedPicture", f"a picture is damaged after {coverage}")
         for frame in frames:
-            assert isinstance(frame, VideoFrame)
             has_key_frame = has_key_frame or bool(frame.key_frame)
             if held is not None:
                 yield held

@@ -19,7 +19,7 @@ from av.video.stream import VideoStream
 
 from actcli.errors import ActcliError
 from actcli.facts import Sizes
-from actcli.ingest.decode import Planes, Turn, to_planes
+from actcli.ingest.decode import Planes, Turn, decode_packets, to_planes
 from actcli.ingest.video_index import CONTAINERS, DECODERS, DecoderSetup, VideoIndex
 
 Bytes = bytes | memoryview
@@ -112,17 +112,8 @@ def file_outputs(setup: DecoderSetup, data: Bytes) -> Iterator[Output]:
     form = CONTAINERS[setup.container]
     with av.open(io.BytesIO(data), "r", format=form, metadata_errors="ignore") as container:
         stream = _checked_stream(container, setup)
-        has_key_packet = False
-        for count, packet in enumerate(container.demux(stream), 1):
-            has_key_packet = has_key_packet or packet.is_keyframe
-            try:
-                frames = packet.decode()
-            except av.FFmpegError:
-                if has_key_packet:
-                    raise
-                continue
+        for count, _, frames in decode_packets(container.demux(stream)):
             for frame in frames:
-                assert isinstance(frame, VideoFrame)
                 yield Output(frame, count)
 
 

@@ -72,10 +72,12 @@ def check_job(options: ExtractOptions) -> CheckedJob:
 def _read(adapter: DatasetAdapter, options: ExtractOptions) -> Listing | None:
     """The listing, divided into splits if it has none; None if the rule for that is wrong, which is said elsewhere.
 
-    An own dataset without a raw folder is listed from the dump itself.
+    An own dataset without a raw folder is listed from the dump itself; None too where there is none.
     """
     if adapter.is_own and options.from_frames and not options.raw_dir.exists():
         root, *others = options.from_frames
+        if not root.is_dir():
+            return None
         if others:
             raise ActcliError("An own dataset is listed from one folder: give the parent of these to --from-frames.")
         listing = adapter.read(root)

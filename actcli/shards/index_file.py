@@ -131,7 +131,7 @@ def _check_before_reading(file: pq.ParquetFile, wanted: Sequence[str], num_clips
     missing = [name for name in INDEX_SCHEMA.names if name not in schema.names]
     if missing:
         raise ValueError(f"columns {', '.join(missing)} are missing")
-    for field in schema:
+    for field in map(schema.field, wanted):
         if field.name not in ("key", *_UNREAD) and field.type != _type_when_read(field.name):
             raise ValueError(f"column {field.name} holds {field.type}")
     metadata = file.metadata

@@ -119,7 +119,7 @@ def _verify_shard(
             return
     seen: set[str] = set()
     try:
-        with tarfile.open(path) as tar:
+        with tarfile.open(path, "r:") as tar:  # as it is: a tar never is compressed
             for member in tar:
                 yield from _verify_member(tar, member, shard.name, rows, seen, deep=deep)
     except (*DAMAGE, OSError) as error:

@@ -35,12 +35,12 @@ from actcli.shards.video_cache import encode_clips, remove_cache
 class ShardProgress:
     """How far the writing is."""
 
-    stage: Literal["check", "encode", "write"]
+    stage: Literal["check", "encode", "write", "index"]
     """What is being done."""
     done: int
-    """Clips done."""
+    """Clips done; of indexes, files."""
     total: int
-    """Clips to do."""
+    """Clips, or files, to do."""
 
 
 Report = Callable[[ShardProgress], None]
@@ -106,7 +106,11 @@ def _write(options: ShardOptions, source: Source, report: Report) -> ShardSummar
     Journal(growth.digest, owned | names, {name: tar.file for name, tar in whole.items()}).write(folder)
     _make_room(folder, owned, whole, growth)
     tars = [*(whole[name] for name in kept), *_write_tars(plan, whole, options, report)]
-    files = _write_indexes(folder, tars, card, growth)
+    num_files = len(tars) + sum(map(len, card.split_sets.values()))
+    files: list[FileSeal] = []
+    for file in _write_indexes(folder, tars, card, growth):
+        files.append(file)
+        report(ShardProgress("index", len(files), num_files))
     card = replace(card, shards=tuple(tar.file for tar in tars), files=tuple(files))
     _write_small(folder / CARD_NAME, card.to_json().encode())
     _tidy(folder)

@@ -10,6 +10,7 @@ import pytest
 import torch
 import yaml
 
+from actcli.cli._console import Progress
 from actcli.engine.results import read_scores
 from actcli.models import create_model, load_weights
 from actcli.shards import ShardSet
@@ -542,3 +543,10 @@ def test_export_list_writes_a_dataset_for_other_projects(done, actcli, tmp_path)
     assert result.exit_code == 0, result.output
     assert "24 clips for vjepa2" in result.output
     assert len(pd.read_csv(tmp_path / "train.csv", header=None, delimiter=" ")) == 18
+
+
+def test_bytes_are_told_as_done_once_they_are(capsys):
+    bar = Progress("verify", "MB")
+    for done in (0, 5_900_000, 5_999_999, 6_000_001):
+        bar.update_bytes(done, 6_000_001)
+    assert capsys.readouterr().out.splitlines() == ["verify: 7/7 MB"]

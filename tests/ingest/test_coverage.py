@@ -151,6 +151,14 @@ def test_the_error_of_a_cut_video_is_in_plain_words(clips_dir, tmp_path):
     assert failure is None or ("Input/output" not in failure.message and failure.error != "OSError")
 
 
+def test_a_video_of_which_only_the_header_is_there_is_said_to_break_off(tmp_path):
+    whole, path = encode(tmp_path / "whole.webm", noise(3), codec="libvpx-vp9"), tmp_path / "x.webm"
+    path.write_bytes(whole.read_bytes()[:200])
+    failure = shown(path)[1]
+    assert (failure.error, failure.stage) == ("TruncatedVideo", "open")
+    assert "breaks off" in failure.message
+
+
 PLAYLIST = "#EXTM3U\n#EXT-X-TARGETDURATION:10\n#EXTINF:10,\n{name}\n#EXT-X-ENDLIST\n"
 CONCAT = "ffconcat version 1.0\nfile {name}\n"
 SDP = "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=video 5004 RTP/AVP 96\na=rtpmap:96 H264/90000\n"

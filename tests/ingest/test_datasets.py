@@ -373,6 +373,13 @@ def test_files_that_are_no_videos_are_counted_by_suffix(tmp_path):
     assert listing.warnings == ("Passed over 3 files that are no videos: 2 .xyz, 1 without suffix.",)
 
 
+def test_a_pipe_under_a_videos_name_is_told_from_a_file(tmp_path):
+    write(tmp_path / "a/1.mp4")
+    os.mkfifo(tmp_path / "a" / "2.mp4")
+    warnings = get_dataset("mine").read(tmp_path).warnings
+    assert warnings[0] == "Passed over 1 file that is no video: 1 pipe, socket or device."
+
+
 def test_videos_in_no_class_folder_are_counted(tmp_path):
     for name in ("a/1.mp4", "2.mp4", "3.mp4"):
         write(tmp_path / name)

@@ -16,7 +16,7 @@ import pytest
 import simplejpeg
 
 from actcli.errors import ActcliError
-from actcli.ingest import DatasetCard, disk, extract_dataset, payload_path, read_manifest
+from actcli.ingest import DatasetCard, ExtractOptions, disk, extract_dataset, payload_path, read_manifest
 from actcli.ingest import extract as extract_module
 from actcli.ingest.executors import Crash
 from actcli.ingest.extract import _locked
@@ -172,6 +172,12 @@ def test_all_problems_are_reported_at_once(tiny_options, tmp_path):
         )
     for part in ("--short-side is 3", "--quality is 0", "--fps is 0", "file is not a folder", "There is no folder"):
         assert part in str(error.value)
+
+
+def test_a_dump_that_is_not_there_is_said_once(tmp_path):
+    with pytest.raises(ActcliError) as error:
+        extract_dataset(ExtractOptions("mine", tmp_path / "raw", tmp_path / "f", from_frames=(tmp_path / "no",)))
+    assert str(error.value) == f"There is no folder {tmp_path}/no; --from-frames takes the folder of an existing dump."
 
 
 def test_a_full_disk_is_foreseen(tiny_options, monkeypatch):

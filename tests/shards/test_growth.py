@@ -101,6 +101,13 @@ def test_the_clips_are_those_of_shards_that_are_written_at_once(small, tmp_path)
     assert {name: one.clip.note() for name, one in grown.items()} == {n: one.clip.note() for n, one in at_once.items()}
 
 
+def test_progress_is_told_to_the_last_index(small, tmp_path):
+    told = []
+    card = write_shards(options(small.frames, tmp_path / "s"), progress=told.append).card
+    assert list(dict.fromkeys(progress.stage for progress in told)) == ["write", "index"]
+    assert (told[-1].done, told[-1].total) == (len(card.files), len(card.files))
+
+
 def test_tars_that_are_there_are_not_touched(small, tmp_path):
     folder = shutil.copytree(small.small, tmp_path / "s")
     before = {path.name: (path.read_bytes(), path.stat().st_ino) for path in folder.glob("*.tar")}

@@ -1,5 +1,6 @@
 """Cards, indexes and tars that are damaged, or made to do harm: an error in a sentence, before memory is taken."""
 
+import gzip
 import hashlib
 import io
 import json
@@ -302,6 +303,15 @@ def test_no_memory_is_taken_for_bytes_that_a_tar_does_not_have(packed):
 
 
 # --- Tars that are read through ---------------------------------------------------------------------------------------
+
+
+def test_a_compressed_file_in_place_of_a_tar_is_not_unpacked(packed):
+    path = packed / "train-000000.tar"
+    bomb, size = gzip.compress(bytes(64 << 20)), path.stat().st_size
+    path.write_bytes(bomb[:size].ljust(size, b"\0"))
+    problems = [finding.problem for finding in verify_shards(packed) if finding.file == path.name]
+    assert "its sha256 is not the card's: bytes have changed" in problems
+    assert any(problem.startswith("cannot be read to its end (bad checksum)") for problem in problems)
 
 
 def streamed(folder):

@@ -173,6 +173,12 @@ def test_index_and_json_say_the_same(shards):
             }
 
 
+def test_clips_are_known_by_their_names(shards):
+    shard_set = ShardSet.open(shards)
+    assert shard_set.clip_names("train") == ("train/run/a.mp4", "train/run/b.webm", "train/sit/c.avi")
+    assert shard_set.clip_names("val") == ("val/run/d.mkv", "val/sit/e.ts")
+
+
 def test_every_bit_is_checked_and_every_frame_decoded(shards, tmp_path):
     assert verify_shards(shards, deep=True) == []
     mine = shutil.copytree(shards, tmp_path / "shards")

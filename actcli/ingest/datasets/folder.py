@@ -15,6 +15,7 @@ from actcli.ingest.datasets._annotations import SPLIT_OF_WORD, VIDEO_SUFFIXES, o
 from actcli.ingest.datasets._lists import ListedClip, read_lists
 from actcli.ingest.frame_folders import holds_frames
 from actcli.ingest.records import UNLABELLED, ClipRecord, DatasetAdapter, FlipPolicy, Listing, Storage, shown_names
+from actcli.words import counted
 
 _LARGEST_FLIP = 1 << 20
 _OUR_FILES = {"flip.json", "dataset.json", "category.txt", "classes.txt"}
@@ -37,7 +38,7 @@ class _Tree:
     frames: tuple[str, ...]
     """Paths of folders of numbered JPEGs with ``/``, sorted."""
     others: Counter[str]
-    """Suffixes of the files that are neither, with how many there are."""
+    """Suffixes of the files that are neither, or what they are in place of files; with how many there are."""
 
 
 def read_listing(raw_dir: Path) -> Listing:
@@ -52,7 +53,7 @@ def read_listing(raw_dir: Path) -> Listing:
         found = f" {len(paths)} lie in none: {shown_names(paths)}." if paths else ""
         raise ActcliError(f"{raw_dir} holds no video and no folder of frames in a class folder.{found}{_others(tree)}")
     loose = len(paths) - len(clips)
-    warnings = [f"Passed over {loose} clips that lie in no class folder."] if loose else []
+    warnings = [f"Passed over {counted(loose, 'clip')} in no class folder."] if loose else []
     if tree.others:
         warnings.append(_others(tree).strip())
     classes = sorted({clip.label for clip in clips})
@@ -141,15 +142,16 @@ def _scan(raw_dir: Path) -> _Tree:
         seen.add((status.st_dev, status.st_ino))
         entries = [entry for entry in os.scandir(raw_dir / folder) if not entry.name.startswith(".")]
         folders = [entry.name for entry in entries if entry.is_dir()]
-        names = [entry.name for entry in entries if not entry.is_dir()]
-        found = [entry.name for entry in entries if _is_video(entry)]
+        files = [entry for entry in entries if not entry.is_dir()]
+        names = [entry.name for entry in files]
+        found = [entry.name for entry in files if _is_video(entry)]
         if not found and folder and holds_frames(names):
             frames.append(folder)
             continue
         prefix = f"{folder}/" if folder else ""
         videos += [prefix + name for name in found]
         waiting += [prefix + name for name in folders]
-        others.update(os.path.splitext(name)[1].lower() for name in set(names) - set(found) - _OUR_FILES)
+        others.update(_kind(entry) for entry in files if entry.name not in _OUR_FILES.union(found))
     return _Tree(tuple(sorted(videos)), tuple(sorted(frames)), others)
 
 
@@ -160,11 +162,19 @@ def _is_video(entry: "os.DirEntry[str]") -> bool:
     return entry.is_file() or (entry.is_symlink() and not os.path.exists(entry.path))
 
 
+def _kind(entry: "os.DirEntry[str]") -> str:
+    """What an entry is that is no video."""
+    if not entry.is_file() and os.path.exists(entry.path):
+        return "pipe, socket or device"
+    return os.path.splitext(entry.name)[1].lower() or "without suffix"
+
+
 def _others(tree: _Tree) -> str:
     if not tree.others:
         return ""
-    kinds = ", ".join(f"{count} {suffix or 'without suffix'}" for suffix, count in tree.others.most_common(5))
-    return f" Passed over {tree.others.total()} files that are no videos: {kinds}."
+    kinds = ", ".join(f"{count} {kind}" for kind, count in tree.others.most_common(5))
+    number = tree.others.total()
+    return f" Passed over {counted(number, 'file')} that {'is no video' if number == 1 else 'are no videos'}: {kinds}."
 
 
 def _read_flip(raw_dir: Path, classes: Sequence[str]) -> tuple[FlipPolicy, tuple[tuple[str, str], ...]]:
