@@ -35,6 +35,14 @@ def extract_command(
     frames_dir: Annotated[
         Path | None, typer.Option(help="Where to write.", show_default="frames/<dataset>", rich_help_panel=DATA)
     ] = None,
+    frames_url: Annotated[
+        str | None,
+        typer.Option(
+            help="Put the frames to an object store (s3://bucket/frames/sthv2), one object a clip; card, ledger and "
+            "manifest stay in --frames-dir.",
+            rich_help_panel=DATA,
+        ),
+    ] = None,
     from_frames: Annotated[
         list[Path] | None,
         typer.Option(
@@ -149,6 +157,7 @@ def extract_command(
         dataset=name,
         raw_dir=raw_dir or space.raw / name,
         frames_dir=frames_dir or space.frames / name,
+        frames_url=frames_url,
         modality=modality,
         payload=payload,
         short_side=short_side,
@@ -170,7 +179,7 @@ def extract_command(
         **extra,
     )
     source = " and ".join(map(str, options.from_frames)) or options.raw_dir
-    console.print(plain(f"extracting {modality} of {source} to {options.frames_dir}"), markup=False)
+    console.print(plain(f"extracting {modality} of {source} to {frames_url or options.frames_dir}"), markup=False)
     if dry_run:
         plan, estimate = plan_extraction(options)
         _print_plan(plan)

@@ -12,11 +12,12 @@ from actcli.ingest.decode import DECODER, DecodeSettings, Plane, VideoClip
 from actcli.ingest.failure import ClipFailure, failing_at
 from actcli.ingest.flow import FlowMethod, flow_fields, flow_version, quantise
 from actcli.ingest.frame_folders import FrameFolder, find_flow
-from actcli.ingest.manifest import Layout, Modality, Payload, file_checksum, payload_path
+from actcli.ingest.manifest import file_checksum
 from actcli.ingest.outcome import ClipOutcome
 from actcli.ingest.payload import PayloadWriter, link_video
 from actcli.ingest.records import printable
 from actcli.ingest.source import DecodedFrames, index_video
+from actcli.ingest.store import FrameStore
 
 
 @dataclass(frozen=True)
@@ -24,10 +25,8 @@ class ClipJob:
     """What is the same for all clips of an extraction."""
 
     raw_dir: Path
-    frames_dir: Path
-    modality: Modality
-    layout: Layout
-    payload: Payload
+    store: FrameStore
+    """Where frames go, of which modality, in which form."""
     decode: DecodeSettings
     quality: int
     keep_partial: bool
@@ -71,8 +70,8 @@ class _Source:
 
 
 def extract_clip(job: ClipJob, task: ClipTask) -> ClipOutcome:
-    """Extract one clip. Only trouble with the disk it writes to is raised."""
-    return _index_clip(job, task) if job.payload == "source" else _extract_frames(job, task)
+    """Extract one clip. Only trouble with the disk, or the URL, that it writes to is raised."""
+    return _index_clip(job, task) if job.store.payload == "source" else _extract_frames(job, task)
 
 
 def _index_clip(job: ClipJob, task: ClipTask) -> ClipOutcome:
@@ -91,7 +90,8 @@ def _index_clip(job: ClipJob, task: ClipTask) -> ClipOutcome:
             checksum, num_bytes = file_checksum(path), path.stat().st_size
     except ClipFailure as error:
         return ClipOutcome.lost(task.key, task.source_id, error)
-    link_video(payload_path(job.frames_dir, task.key, payload="source"), path)
+    with job.store.writing(task.key) as target:
+        link_video(target, path)
     return ClipOutcome(
         key=task.key,
         source_id=task.source_id,
@@ -134,8 +134,8 @@ def _reason(failure: ClipFailure | None, note: str = "") -> _Reason:
 
 
 def _extract_frames(job: ClipJob, task: ClipTask) -> ClipOutcome:
-    target = payload_path(job.frames_dir, task.key, job.modality, job.layout)
-    with PayloadWriter(target, job.modality, job.layout) as writer:
+    store = job.store
+    with store.writing(task.key) as target, PayloadWriter(target, store.modality, store.layout) as writer:
         source = _Source(iter(()), "", 0.0)
         failure = None
         try:
@@ -147,7 +147,7 @@ def _extract_frames(job: ClipJob, task: ClipTask) -> ClipOutcome:
                 raise ClipFailure("decode", "NoFrames", "the file holds no frame")
         except ClipFailure as error:
             failure = error
-        planes = 1 if job.modality == "rgb" else 2
+        planes = 1 if job.store.modality == "rgb" else 2
         num_frames = len(writer.frame_sizes) // planes
         if failure and not (job.keep_partial and num_frames and failure.stage == "decode"):
             return ClipOutcome.lost(task.key, task.source_id, failure)
@@ -165,7 +165,7 @@ def _extract_frames(job: ClipJob, task: ClipTask) -> ClipOutcome:
         bytes=sum(writer.frame_sizes),
         checksum=writer.checksum,
         decoder=source.decoder,
-        bound=job.flow_bound if job.modality == "flow" else 0.0,
+        bound=job.flow_bound if job.store.modality == "flow" else 0.0,
     )
 
 
@@ -178,7 +178,7 @@ def _guarded(jpegs: Iterator[bytes]) -> Iterator[bytes]:
 def _open_source(job: ClipJob, task: ClipTask) -> _Source:
     path = job.raw_dir / task.path
     _check_is_there(path, task)
-    if job.from_frames and job.modality == "flow":
+    if job.from_frames and job.store.modality == "flow":
         return _flow_dump_source(job, path)
     return _folder_source(job, path) if path.is_dir() else _video_source(job, task, path)
 
@@ -198,14 +198,14 @@ def _video_source(job: ClipJob, task: ClipTask, path: Path) -> _Source:
             for y, _, _ in clip:
                 yield y
 
-    source.jpegs = rgb() if job.modality == "rgb" else _flow_jpegs(job, luma(), source)
+    source.jpegs = rgb() if job.store.modality == "rgb" else _flow_jpegs(job, luma(), source)
     return source
 
 
 def _folder_source(job: ClipJob, path: Path) -> _Source:
     folder = FrameFolder(path)
     source = _Source(iter(()), "copied", job.frames_fps, note=folder.note)
-    if job.modality == "rgb":
+    if job.store.modality == "rgb":
         source.jpegs = _copied(folder, source)
     else:
         source.jpegs = _flow_jpegs(job, folder.grey(job.decode), source)

@@ -3,7 +3,7 @@
 import gc
 import re
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from functools import partial
@@ -22,17 +22,18 @@ from actcli.ingest.executors import WORKER_DIED, Crash, read_runtime_env, run_ta
 from actcli.ingest.failure import ClipFailure
 from actcli.ingest.keys import assign_keys
 from actcli.ingest.ledger import Ledger
-from actcli.ingest.manifest import Modality, modality_file, payload_path, write_manifest
+from actcli.ingest.manifest import Modality, modality_file, write_manifest
 from actcli.ingest.options import ExtractOptions
 from actcli.ingest.outcome import ClipOutcome
-from actcli.ingest.payload import payload_bytes
 from actcli.ingest.plan import Estimate, ExtractPlan, estimate, make_plan
 from actcli.ingest.preflight import CheckedJob, check_job
 from actcli.ingest.records import ClipRecord, DatasetAdapter, Listing, printable
 from actcli.ingest.sample import choose_clips
 from actcli.ingest.split import write_splits
+from actcli.ingest.store import FrameStore
 from actcli.ingest.summary import ExtractProgress, ExtractSummary, summarise
 from actcli.ingest.video_lists import write_video_lists
+from actcli.words import counted
 
 SHARED_SECONDS = 30.0
 """How late a file that a node wrote may be seen here."""
@@ -75,18 +76,22 @@ def extract_dataset(
         checked = _of_the_chosen(check_job(options), options)
     listing = checked.listing
     with _disk_trouble(options.frames_dir), _locked(options.frames_dir):
-        remove_leftovers(options.frames_dir, *_key_folders(options.frames_dir))
+        remove_leftovers(options.frames_dir, *_key_folders(options.store))
         if not listing.is_divided:
             write_splits(options.frames_dir, listing.records, options.split_rule)
+        if options.frames_url:
+            options.store.try_writing()
         _write_card(listing, options)  # first: files of our names without a card are taken for somebody else's
         with _ledger(options) as ledger:
             keys = assign_keys(options.frames_dir, listing.records, _other_names(options) | ledger.names())
-            to_do = _to_do(checked, keys, ledger, options)
+            there = _there(ledger, options)
+            to_do = _to_do(checked, keys, ledger, there, options)
             if on_plan:
                 on_plan(make_plan(listing, checked.located, _done(ledger), checked.warnings))
             _extract_all(checked, to_do, ledger, options, progress)
+            _check_all_arrived([ledger.outcomes[key] for key, _ in to_do], options)
             with _uncollected():
-                outcomes = _outcomes(checked, keys, ledger, options)
+                outcomes = _outcomes(checked, keys, ledger, there, options)
         manifest = modality_file(options.frames_dir, "manifest", options.modality, ".parquet")
         with _uncollected():
             write_manifest(manifest, listing.records, outcomes)
@@ -174,8 +179,10 @@ def _locked(frames_dir: Path) -> Iterator[None]:
         yield
 
 
-def _key_folders(frames_dir: Path) -> list[Path]:
-    return [entry for entry in frames_dir.iterdir() if _KEY_FOLDER.fullmatch(entry.name)]
+def _key_folders(store: FrameStore) -> list[Path]:
+    """The folders on a disk that clips' files are written to."""
+    root = store.root
+    return [root / name for name in store.names() if _KEY_FOLDER.fullmatch(name)] if isinstance(root, Path) else []
 
 
 def _write_card(listing: Listing, options: ExtractOptions) -> None:
@@ -195,8 +202,17 @@ def _write_card(listing: Listing, options: ExtractOptions) -> None:
     card.write(card_path)
 
 
+def _there(ledger: Ledger, options: ExtractOptions) -> frozenset[str]:
+    """Keys of the clips whose frames are there, of as many bytes as there were; with ``--retry-failed`` unlooked."""
+    kept = {key: outcome.bytes for key, outcome in ledger.outcomes.items() if outcome.is_ok}
+    if options.retry_failed:
+        return frozenset(kept)
+    sizes = options.store.sizes(kept)
+    return frozenset(key for key, num_bytes in kept.items() if sizes.get(key) == num_bytes)
+
+
 def _to_do(
-    checked: CheckedJob, keys: Mapping[str, str], ledger: Ledger, options: ExtractOptions
+    checked: CheckedJob, keys: Mapping[str, str], ledger: Ledger, there: Set[str], options: ExtractOptions
 ) -> list[tuple[str, ClipRecord]]:
     """Key and record of the clips that are there and not done, in key order."""
 
@@ -204,7 +220,7 @@ def _to_do(
         outcome = ledger.outcomes.get(key)
         if outcome is not None and not outcome.is_ok:
             return options.retry_failed or _is_passing(outcome)
-        return not _is_kept(key, outcome, options)
+        return key not in there
 
     if options.retry_failed and not ledger.outcomes:
         raise ActcliError(
@@ -215,23 +231,15 @@ def _to_do(
     return [pair for pair in pairs if is_open(pair[0])]
 
 
-def _is_kept(key: str, outcome: ClipOutcome | None, options: ExtractOptions) -> bool:
-    """Whether there are frames of a clip, of as many bytes as there were."""
-    if outcome is None or not outcome.is_ok:
-        return False
-    path = payload_path(options.frames_dir, key, options.modality, options.layout, options.payload)
-    return options.retry_failed or payload_bytes(path) == outcome.bytes
-
-
 def _outcomes(
-    checked: CheckedJob, keys: Mapping[str, str], ledger: Ledger, options: ExtractOptions
+    checked: CheckedJob, keys: Mapping[str, str], ledger: Ledger, there: Set[str], options: ExtractOptions
 ) -> list[ClipOutcome]:
     """What came of each listed clip, in the order of the list. A clip that is not there has no line in the ledger."""
 
     def outcome_of(record: ClipRecord) -> ClipOutcome:
         key = keys[record.source_id]
         outcome = ledger.outcomes.get(key)
-        if outcome is not None and (record.source_id in checked.located or _is_kept(key, outcome, options)):
+        if outcome is not None and (record.source_id in checked.located or key in there):
             return outcome
         return _missing(key, record, options, is_there=record.source_id in checked.left_out)
 
@@ -241,10 +249,7 @@ def _outcomes(
 def _clip_job(adapter: DatasetAdapter, options: ExtractOptions) -> ClipJob:
     return ClipJob(
         raw_dir=options.raw_dir.absolute(),
-        frames_dir=options.frames_dir.absolute(),
-        modality=options.modality,
-        layout=options.layout,
-        payload=options.payload,
+        store=options.store,
         decode=options.decode_settings(),
         quality=options.quality,
         keep_partial=options.keep_partial,
@@ -274,7 +279,9 @@ def _extract_all(
         for task, result in results:
             outcome = _crashed(task, result) if isinstance(result, Crash) else result
             if options.executor == "ray":
-                _check_shared(task, outcome, options)
+                _check_videos_seen(task, outcome, options)
+            if outcome.is_ok and _is_looked_for(options, is_first=state.done == state.failed):
+                _wait_for_file(task, outcome, options)
             ledger.append(outcome)
             state = replace(
                 state,
@@ -294,28 +301,59 @@ def _extract_all(
         results.close()
 
 
-def _check_shared(task: ClipTask, outcome: ClipOutcome, options: ExtractOptions) -> None:
-    """A node of a cluster has to see the folders that this process sees; frames on its own disk are lost.
-
-    A network file system may show a new file some seconds late.
-
-    Raises:
-        ActcliError: It does not.
-    """
+def _check_videos_seen(task: ClipTask, outcome: ClipOutcome, options: ExtractOptions) -> None:
+    """A node of a cluster has to see the videos that this process sees."""
     if outcome.is_missing and (options.raw_dir / task.path).exists():
         raise ActcliError(
             f"A node of the cluster does not see {options.raw_dir / task.path}, which is here: give --raw-dir a folder "
             "that all nodes share, under the same path."
         )
-    path = payload_path(options.frames_dir, task.key, options.modality, options.layout, options.payload)
+
+
+def _is_looked_for(options: ExtractOptions, *, is_first: bool) -> bool:
+    """Whether a clip's file counts once this process sees it: on disks that a cluster shares.
+
+    Behind a URL the first one tells whether all see the same; the others are looked for at the end, a thousand at once.
+    """
+    return is_first if isinstance(options.store.root, str) else options.executor == "ray"
+
+
+def _wait_for_file(task: ClipTask, outcome: ClipOutcome, options: ExtractOptions) -> None:
+    """Frames on a disk that only the worker sees are lost; a network file system may show a new file seconds late.
+
+    Raises:
+        ActcliError: The file is not there.
+    """
+    store = options.store
     deadline = time.monotonic() + SHARED_SECONDS
-    while outcome.is_ok and payload_bytes(path) != outcome.bytes:
+    while store.sizes([task.key]).get(task.key) != outcome.bytes:
         if time.monotonic() > deadline:
+            who = "node of the cluster" if options.executor == "ray" else "worker process"
+            where = "--frames-url a URL" if options.frames_url else "--frames-dir a folder"
             raise ActcliError(
-                f"A node of the cluster wrote {path}, and it is not here: give --frames-dir a folder that all nodes "
-                "share, under the same path. What is here is kept."
+                f"A {who} wrote {store.file(task.key)}, and it is not here: give {where} that all of them share, under "
+                "the same path. What is here is kept."
             )
         time.sleep(0.5)
+
+
+def _check_all_arrived(outcomes: Sequence[ClipOutcome], options: ExtractOptions) -> None:
+    """What was put to a URL has to be there.
+
+    Raises:
+        ActcliError: Some of it is not.
+    """
+    store = options.store
+    if isinstance(store.root, Path):
+        return
+    put = {outcome.key: outcome.bytes for outcome in outcomes if outcome.is_ok}
+    sizes = store.sizes(put)
+    gone = [key for key, num_bytes in put.items() if sizes.get(key) != num_bytes]
+    if gone:
+        raise ActcliError(
+            f"{counted(len(gone), 'clip')} that this run put to {store.root} {'is' if len(gone) == 1 else 'are'} not "
+            f"there, the first being {store.file(gone[0])}. Type the same command again; it continues."
+        )
 
 
 def _results(

@@ -143,7 +143,8 @@ def inspect_dataset(
         progress: Called with the number of clips whose pictures have been read, and of all.
 
     Raises:
-        ActcliError: The folder holds no finished extraction, or the page cannot be written.
+        ActcliError: The folder holds no finished extraction, the frames lie behind a URL that does not answer, or the
+            page cannot be written.
     """
     frames_dir, out_html = Path(frames_dir), Path(out_html)
     _check_target(out_html)

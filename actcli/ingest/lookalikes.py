@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from actcli.remote import Unreachable
+
 Bits = NDArray[np.bool_]
 
 MAX_DISTANCE = 32
@@ -50,11 +52,16 @@ def read_bits(
     """Bits of clips 0 to ``num_clips`` (exclusive), whose sampled JPEGs ``read`` gives; on all cores.
 
     A clip whose file is gone or damaged has None.
+
+    Raises:
+        Unreachable: The files lie behind a URL that does not answer.
     """
 
     def bits_of(number: int) -> Bits | None:
         try:
             return clip_bits(read(number))
+        except Unreachable:
+            raise
         except (OSError, ValueError):
             return None
 

@@ -19,6 +19,7 @@ from actcli.ingest.failure import ClipFailure
 from actcli.ingest.manifest import modality_file, write_manifest
 from actcli.ingest.outcome import ClipOutcome
 from actcli.ingest.records import UNLABELLED, ClipRecord
+from actcli.ingest.store import FrameStore
 
 SPLIT = "test"
 """Split that the videos stand in."""
@@ -113,10 +114,7 @@ def extract_loose(
     """
     job = ClipJob(
         raw_dir=Path("/"),
-        frames_dir=frames_dir.absolute(),
-        modality="rgb",
-        layout="mjpeg",
-        payload="mjpeg",
+        store=FrameStore(frames_dir.absolute()),
         decode=DecodeSettings(settings.short_side, settings.upscale, settings.fps),
         quality=settings.quality,
         keep_partial=False,

@@ -13,6 +13,7 @@ from actcli.ingest.flow import FLOW_METHODS, FlowMethod
 from actcli.ingest.manifest import Layout, Modality, Payload
 from actcli.ingest.records import DatasetAdapter, Listing
 from actcli.ingest.split import SplitRule
+from actcli.ingest.store import FrameStore, store_root, url_problem
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,8 @@ class ExtractOptions:
     """Seconds after which a clip counts as hung and failed."""
     split_rule: SplitRule = field(default_factory=SplitRule)
     """How an own dataset that comes without splits is divided."""
+    frames_url: str | None = None
+    """URL that the clips' files go to in place of the folder; the small files (card, keys, ledger, manifest) stay in the folder."""
 
     def settings(self) -> dict[str, Setting]:
         """The options that decide what is written; a job continues only with the same ones."""
@@ -78,9 +81,17 @@ class ExtractOptions:
         }
         if self.payload != "mjpeg":
             shared["payload"] = self.payload
+        if self.frames_url:
+            shared["frames_url"] = self.frames_url.rstrip("/")
         if self.modality == "flow":
             shared |= {"flow_method": self.flow_method, "flow_bound": self.flow_bound}
         return shared
+
+    @property
+    def store(self) -> FrameStore:
+        """Where the clips' files go."""
+        root = store_root(self.frames_dir.absolute(), self.frames_url)
+        return FrameStore(root, self.modality, self.layout, self.payload)
 
     def decode_settings(self) -> DecodeSettings:
         """Size and rate of what is decoded."""
@@ -99,6 +110,15 @@ def option_problems(options: ExtractOptions) -> Iterator[str]:
         yield (
             "--payload source keeps whole videos; leave it out for flow, for folders of frames, and with --from-frames."
         )
+    if problem := url_problem(options.frames_url):
+        yield problem
+    if options.frames_url and options.payload == "source":
+        yield (
+            "--payload source keeps links to the videos and writes no frames, so nothing would go to --frames-url: "
+            "leave one of them out."
+        )
+    if options.frames_url and options.layout == "folders":
+        yield "--layout folders is for tools that read folders: leave out --frames-url, or --layout."
     if options.short_side < 0 or 0 < options.short_side < 16:
         yield f"--short-side is {options.short_side}; use 0 (keep the size) or at least 16."
     if options.fps is not None and options.fps <= 0:

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import stat
 from pathlib import Path
 from typing import BinaryIO
 
@@ -70,11 +71,15 @@ def link_video(target: Path, video: Path) -> None:
     temporary.replace(target)
 
 
-def payload_bytes(path: Path) -> int:
-    """Bytes on disk of a clip's file or folder; -1 where there is none."""
-    if path.is_dir():
+def payload_bytes(path: Path) -> int | None:
+    """Bytes on disk of a clip's file or folder; -1 for what is neither, None where there is nothing."""
+    try:
+        found = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    if stat.S_ISDIR(found.st_mode):
         return sum(entry.stat().st_size for entry in os.scandir(path))
-    return path.stat().st_size if path.is_file() else -1
+    return found.st_size if stat.S_ISREG(found.st_mode) else -1
 
 
 def _rgb_name(index: int) -> str:

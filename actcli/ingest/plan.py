@@ -116,7 +116,7 @@ def estimate(job: ClipJob, tasks: Sequence[ClipTask], workers: int) -> Estimate 
     step = max(1, len(tasks) // _TRIED_CLIPS)
     tried = tasks[::step][:_TRIED_CLIPS]
     with tempfile.TemporaryDirectory() as folder:
-        work = partial(_timed_clip, replace(job, frames_dir=Path(folder)))
+        work = partial(_timed_clip, replace(job, store=replace(job.store, root=Path(folder))))
         results = [
             result
             for _, result in run_tasks("processes", work, iter(tried), workers=1, timeout=_TRIAL_SECONDS)
@@ -128,7 +128,7 @@ def estimate(job: ClipJob, tasks: Sequence[ClipTask], workers: int) -> Estimate 
     at_once = min(workers, os.cpu_count() or 1)
     return Estimate(
         seconds=float(np.mean([trial.seconds for trial in results])) * len(tasks) / at_once,
-        bytes=float(np.mean([trial.num_bytes for trial in results])) * len(tasks) * (job.payload == "mjpeg"),
+        bytes=float(np.mean([trial.num_bytes for trial in results])) * len(tasks) * (job.store.payload == "mjpeg"),
         memory_bytes=max(trial.peak_bytes for trial in results) * workers,
         num_tried=len(results),
     )

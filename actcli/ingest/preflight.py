@@ -10,7 +10,7 @@ from pathlib import Path
 
 from actcli.errors import ActcliError
 from actcli.files import nearest_folder
-from actcli.ingest.card import CARD_NAME, DatasetCard
+from actcli.ingest.card import CARD_NAME, DatasetCard, Setting
 from actcli.ingest.datasets import get_dataset
 from actcli.ingest.disk import DiskNeed
 from actcli.ingest.executors import check_executor, read_runtime_env
@@ -21,6 +21,7 @@ from actcli.ingest.manifest import modality_file
 from actcli.ingest.options import ExtractOptions, option_problems, unused_options
 from actcli.ingest.records import DatasetAdapter, Listing, shown_names
 from actcli.ingest.split import divide, split_problems, split_warnings
+from actcli.ingest.store import url_problem
 
 _OURS = re.compile(rf"\d+|extract(\.flow)?\.jsonl|manifest(\.flow)?\.parquet(\.sha256)?|{re.escape(KEYS_NAME)}")
 """Names that an extraction writes to."""
@@ -45,6 +46,7 @@ def check_job(options: ExtractOptions) -> CheckedJob:
     problems = [*option_problems(options), *_target_problems(options), *options.split_rule.problems()]
     with _collected(problems):
         check_executor(options.executor)
+        problems.extend(_url_problems(options))
         if options.runtime_env:
             read_runtime_env(options.runtime_env)
     if options.modality == "flow" and not options.from_frames:
@@ -146,7 +148,9 @@ def _changed_options(card: DatasetCard, options: ExtractOptions) -> Iterator[str
     if not ledger.is_file() or not ledger.stat().st_size:
         return
     before = card.extraction[options.modality].settings if options.modality in card.extraction else {}
-    before = {"payload": "mjpeg", **before}
+    if problem := _changed_place(before.get("frames_url"), options):
+        yield problem
+    before = {"payload": "mjpeg", **before, "frames_url": options.settings().get("frames_url")}
     for name, now in {"payload": options.payload, **options.settings()}.items():
         if name in before and before[name] != now:
             flag = f"--{name.replace('_', '-')}"
@@ -154,6 +158,32 @@ def _changed_options(card: DatasetCard, options: ExtractOptions) -> Iterator[str
                 f"{options.frames_dir} was extracted with {flag} {before[name]}, not {now}: "
                 f"continue with {flag} {before[name]}, or choose another folder with --frames-dir."
             )
+
+
+def _changed_place(before: Setting, options: ExtractOptions) -> str | None:
+    """An extraction has its clips in one place."""
+    now = options.settings().get("frames_url")
+    if now == before:
+        return None
+    kept = f"the frames of {options.frames_dir} are at {before}" if before else f"{options.frames_dir} holds frames"
+    go_on = f"continue with --frames-url {before}" if before else "leave out --frames-url"
+    return f"{kept}, and cannot go on {f'at {now}' if now else 'here'}: {go_on}, or choose another --frames-dir."
+
+
+def _url_problems(options: ExtractOptions) -> Iterator[str]:
+    """Frames of somebody else where ours are to go; a card that names the URL makes those there ours."""
+    if not options.frames_url or url_problem(options.frames_url):
+        return
+    url = options.settings()["frames_url"]
+    card = DatasetCard.read(options.frames_dir) if os.path.lexists(options.frames_dir / CARD_NAME) else None
+    if card and any(extraction.settings.get("frames_url") == url for extraction in card.extraction.values()):
+        return
+    taken = [name for name in options.store.names() if _OURS.fullmatch(name)]
+    if taken:
+        yield (
+            f"{url} holds {taken[0]}, and the card in {options.frames_dir} does not say that this is its: choose "
+            "another --frames-url, or continue with the --frames-dir that began it; nothing there was touched."
+        )
 
 
 def _source_problems(listing: Listing, located: Mapping[str, str]) -> Iterator[str]:
@@ -174,6 +204,6 @@ def _disk_problems(located: Mapping[str, str], options: ExtractOptions) -> Itera
     num_done = ledger.read_bytes().count(b'"status":"ok"') if ledger.is_file() else 0
     planes = 1 if options.modality == "rgb" else 2
     need = DiskNeed(options.frames_dir, options.decode_settings(), planes, options.executor)
-    if num_done < len(located) and options.payload == "mjpeg":
+    if num_done < len(located) and options.payload == "mjpeg" and not options.frames_url:
         paths = [options.raw_dir / path for path in located.values()]
         yield from need.problems(paths, len(located) - num_done, options.dataset)

@@ -1,6 +1,6 @@
 """Pictures of extracted clips, for the page about a dataset."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,19 +12,13 @@ from actcli.files import open_regular
 from actcli.ingest.card import DatasetCard
 from actcli.ingest.decode import planes_to_rgb
 from actcli.ingest.flow import dequantise, flow_to_colour
-from actcli.ingest.manifest import (
-    Layout,
-    ManifestRow,
-    Modality,
-    manifest_rows,
-    modality_file,
-    payload_path,
-    read_manifest,
-)
+from actcli.ingest.manifest import ManifestRow, Modality, manifest_rows, modality_file, payload_path, read_manifest
 from actcli.ingest.packets import read_planes
+from actcli.ingest.store import FrameStore, read_parts
 from actcli.ingest.video_index import VideoIndex
 from actcli.pages import MAX_PICTURES, FilmStrip, contact_sheet, film_strip
 from actcli.pages.strips import Picture
+from actcli.remote import Unreachable
 
 MAX_CLASSES = 1000
 """Classes with a contact sheet."""
@@ -93,20 +87,27 @@ def class_sheets(frames_dir: Path, card: DatasetCard, kept: Sequence[ManifestRow
 
 
 def jpegs_at(
-    frames_dir: Path, card: DatasetCard, row: ManifestRow, modality: Modality, indices: Iterable[int]
+    frames_dir: Path, card: DatasetCard, row: ManifestRow, modality: Modality, indices: Sequence[int]
 ) -> Iterator[bytes]:
-    """Some JPEGs of a clip, 0-based, ascending."""
-    layout: Layout = "folders" if card.extraction[modality].settings["layout"] == "folders" else "mjpeg"
-    path = payload_path(frames_dir, row.key, modality, layout)
-    if layout == "folders":
-        names = sorted(path.iterdir(), key=lambda file: (file.stem[-5:], file.stem))  # x and y of a field together
+    """Some JPEGs of a clip, 0-based, ascending.
+
+    Raises:
+        ValueError: What is kept of it is the video.
+        OSError: Its file is gone, or cannot be read.
+        Unreachable: It lies behind a URL that does not answer.
+    """
+    if row.video:
+        raise ValueError(f"clip {row.key} is kept as a video")
+    store = FrameStore.of(frames_dir, card, modality)
+    file = store.file(row.key)
+    if store.layout == "folders" and isinstance(file, Path):
+        names = sorted(file.iterdir(), key=lambda file: (file.stem[-5:], file.stem))  # x and y of a field together
         yield from (names[index].read_bytes() for index in indices)
         return
-    ends = np.cumsum(row.frame_sizes)
-    with path.open("rb") as file:
-        for index in indices:
-            file.seek(int(ends[index] - row.frame_sizes[index]))
-            yield file.read(int(row.frame_sizes[index]))
+    ends = np.cumsum(row.frame_sizes, dtype=np.int64)
+    sizes = [int(row.frame_sizes[index]) for index in indices]
+    offsets = [int(ends[index]) - size for index, size in zip(indices, sizes, strict=True)]
+    yield from read_parts(file, offsets, sizes)
 
 
 def _flow_rows(frames_dir: Path, card: DatasetCard) -> dict[str, ManifestRow]:
@@ -116,13 +117,19 @@ def _flow_rows(frames_dir: Path, card: DatasetCard) -> dict[str, ManifestRow]:
 
 
 def _rgb_pictures(frames_dir: Path, card: DatasetCard, row: ManifestRow, frames: Sequence[int]) -> Iterator[Picture]:
-    """Frames of a clip; none where its file is gone or damaged since it was written."""
+    """Frames of a clip; none where its file is gone or damaged since it was written.
+
+    Raises:
+        Unreachable: It lies behind a URL that does not answer.
+    """
     try:
         if row.video:
             yield from _video_pictures(frames_dir, row, row.video, frames)
             return
         for jpeg in jpegs_at(frames_dir, card, row, "rgb", frames):
             yield simplejpeg.decode_jpeg(jpeg, "RGB", min_height=_MIN_DECODED, min_width=_MIN_DECODED)
+    except Unreachable:
+        raise
     except (ActcliError, OSError, ValueError, IndexError):
         return
 
@@ -145,6 +152,8 @@ def _flow_pictures(frames_dir: Path, card: DatasetCard, row: ManifestRow) -> Ite
         greys = [
             simplejpeg.decode_jpeg(jpeg, "GRAY")[..., 0] for jpeg in jpegs_at(frames_dir, card, row, "flow", places)
         ]
+    except Unreachable:
+        raise
     except (OSError, ValueError, IndexError):
         return
     for x, y in zip(greys[::2], greys[1::2], strict=True):

@@ -26,9 +26,9 @@ from actcli.loaders.blocks import (
 )
 from actcli.loaders.order import Order
 from actcli.loaders.plan import BatchPlan, ClipPlan, Modality, Planner, ViewSettings, WantedPictures
+from actcli.remote import is_local
 from actcli.shards import ShardIndex, ShardSet
 from actcli.shards.cache import CachedReader, ChunkCache
-from actcli.shards.reader import is_local
 from actcli.shards.stream import RetryingReader, StreamedClip, TarReader, stream_clips
 
 ReadingOrder = Literal["auto", "index", "blocks"]

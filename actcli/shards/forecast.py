@@ -12,7 +12,7 @@ from actcli.files import nearest_folder
 from actcli.shards._folder import base_card, check_place, ours, refuse_foreign
 from actcli.shards.growth import find_growth
 from actcli.shards.journal import Journal
-from actcli.shards.manifest import Clip, Payload, Source, payload_crcs, read_payload, read_source
+from actcli.shards.manifest import Clip, Payload, Source, payload_crcs, payload_on_disk, read_payload, read_source
 from actcli.shards.options import ShardOptions
 from actcli.shards.plan import output_names, plan_tars
 from actcli.shards.reader import CARD_NAME
@@ -109,7 +109,8 @@ def _measure_encoding(options: ShardOptions, clips: Sequence[Clip]) -> tuple[flo
     with tempfile.TemporaryDirectory(prefix="actcli-") as folder:
         target = Path(folder) / "sample.mp4"
         for clip, rgb in sample:
-            encode_video(rgb.path, target, fps=clip.fps, num_frames=rgb.num_frames, short_side=options.short_side)
+            with payload_on_disk(rgb) as path:
+                encode_video(path, target, fps=clip.fps, num_frames=rgb.num_frames, short_side=options.short_side)
             encoded += target.stat().st_size
     read = sum(rgb.bytes for _, rgb in sample)
     seconds = time.perf_counter() - begin

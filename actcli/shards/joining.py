@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 from actcli.errors import ActcliError
 from actcli.ingest.records import FlipPolicy
+from actcli.remote import is_local
 from actcli.shards.card import Coverage, ShardCard
 from actcli.shards.index import Rows
-from actcli.shards.reader import ShardSet, is_local
+from actcli.shards.reader import ShardSet
 from actcli.shards.subset import Subset, some_names
 
 _MAX_FOLDERS = 10

@@ -5,9 +5,10 @@ import json
 import os
 import re
 import shlex
-import stat
+import tempfile
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import get_args
@@ -17,12 +18,12 @@ import pyarrow as pa
 
 from actcli.errors import ActcliError
 from actcli.facts import NO_SIZES, Sizes
-from actcli.files import open_regular
 from actcli.ingest import ExtractOptions
 from actcli.ingest.card import DatasetCard
 from actcli.ingest.manifest import ManifestRow, Modality, manifest_rows, payload_path, read_manifest
 from actcli.ingest.outcome import Status
 from actcli.ingest.records import shown_names
+from actcli.ingest.store import ClipFile, FrameStore, read_into
 from actcli.ingest.video_index import VideoIndex
 from actcli.shards.bounds import MAX_PIXELS
 from actcli.shards.card import Coverage, coverage_json
@@ -42,7 +43,7 @@ class Payload:
 
     suffix: str
     """Member suffix: ``mjpeg``, ``mp4`` or ``flow.mjpeg``, or that of the video itself."""
-    path: Path
+    file: ClipFile
     """The file."""
     bytes: int
     """Its size."""
@@ -162,7 +163,7 @@ class Source:
 
 
 def read_source(frames_dir: Path) -> Source:
-    """The extracted frames, checked as far as that goes without reading them.
+    """The extracted frames, checked as far as that goes without reading them: each file is there, with its size.
 
     Raises:
         ActcliError: There is no clip, or something about card, manifest or files is not as it should be.
@@ -170,7 +171,7 @@ def read_source(frames_dir: Path) -> Source:
     card = DatasetCard.read(frames_dir)
     _check_layout(frames_dir, card)
     source = read_clips(frames_dir, card)
-    _check_files(source.clips)
+    _check_files(frames_dir, card, source.clips)
     if not source.clips:
         raise ActcliError(f"{frames_dir} has no extracted clip: see the reasons with: actcli inspect")
     return source
@@ -184,17 +185,33 @@ def read_payload(payload: Payload, into: memoryview | None = None) -> memoryview
         into: Where to; as long as the payload.
 
     Raises:
-        ActcliError: The file has changed.
+        ActcliError: The file has changed, or lies behind a URL that does not answer.
     """
     into = memoryview(bytearray(payload.bytes)) if into is None else into
-    with open_regular(payload.path) as file:
-        is_whole = file.readinto(into) == payload.bytes and not file.read(1)
+    is_whole = read_into(payload.file, into)
     if not is_whole or (payload.checksum and hashlib.sha256(into).hexdigest() != payload.checksum):
         raise ActcliError(
-            f"{payload.path} changed since it was extracted. Delete that file, and this restores it alone: "
+            f"{payload.file} changed since it was extracted. Delete that file, and this restores it alone: "
             f"{payload.restore}"
         )
     return into
+
+
+@contextmanager
+def payload_on_disk(payload: Payload) -> Iterator[Path]:
+    """The file of a payload for programs that read files; one behind a URL is on the disk until the block ends.
+
+    Raises:
+        ActcliError: The file has changed, or lies behind a URL that does not answer.
+    """
+    data = read_payload(payload)
+    if isinstance(payload.file, Path):
+        yield payload.file
+        return
+    with tempfile.TemporaryDirectory(prefix="actcli-") as folder:
+        path = Path(folder) / os.path.basename(payload.file.name)
+        path.write_bytes(data)
+        yield path
 
 
 def read_clips(frames_dir: Path, card: DatasetCard) -> Source:
@@ -218,14 +235,23 @@ def read_clips(frames_dir: Path, card: DatasetCard) -> Source:
         )
     has_rgb = RGB_MANIFEST in tables
     base = tables[RGB_MANIFEST if has_rgb else FLOW_MANIFEST]
-    flows = _payloads(frames_dir, tables.get(FLOW_MANIFEST), "flow.mjpeg", extract_command(frames_dir, card, "flow"))
-    frames = _payloads(frames_dir, tables.get(RGB_MANIFEST), "mjpeg", extract_command(frames_dir, card, "rgb"))
+    flows = _payloads(frames_dir, card, tables.get(FLOW_MANIFEST), "flow")
+    frames = _payloads(frames_dir, card, tables.get(RGB_MANIFEST), "rgb")
     clips = [_clip(frames_dir, row, card, frames.get(row.key), flows.get(row.key)) for row in base if row.is_ok]
     _check_labels(clips)
     whole = asdict(_coverage(base))
     if has_rgb and flows:
         whole["ok_flow"] = sum(clip.flow is not None for clip in clips)
-    return Source(card, clips, whole, _split_coverage(base, card))
+    return Source(_without_place(card), clips, whole, _split_coverage(base, card))
+
+
+def _without_place(card: DatasetCard) -> DatasetCard:
+    """The card without the URL where the frames lie: shards are the same wherever they were."""
+    kept = {
+        modality: replace(made, settings={name: v for name, v in made.settings.items() if name != "frames_url"})
+        for modality, made in card.extraction.items()
+    }
+    return replace(card, extraction=kept)
 
 
 def _coverage(rows: Iterable[ManifestRow]) -> Coverage:
@@ -305,12 +331,15 @@ def extract_command(frames_dir: Path, card: DatasetCard, modality: str) -> str:
     return shlex.join(words)
 
 
-def _payloads(frames_dir: Path, rows: list[ManifestRow] | None, suffix: str, restore: str) -> dict[str, Payload]:
-    return {row.key: _payload(frames_dir, row, suffix, restore) for row in rows or () if row.is_ok}
+def _payloads(
+    frames_dir: Path, card: DatasetCard, rows: list[ManifestRow] | None, modality: Modality
+) -> dict[str, Payload]:
+    store, restore = FrameStore.of(frames_dir, card, modality), extract_command(frames_dir, card, modality)
+    return {row.key: _payload(frames_dir, store, row, restore) for row in rows or () if row.is_ok}
 
 
-def _payload(frames_dir: Path, row: ManifestRow, suffix: str, restore: str) -> Payload:
-    pictures_per_frame = 2 if suffix == "flow.mjpeg" else 1
+def _payload(frames_dir: Path, store: FrameStore, row: ManifestRow, restore: str) -> Payload:
+    pictures_per_frame = 2 if store.modality == "flow" else 1
     if row.video is not None and _KEY.fullmatch(row.key):
         return _video_payload(frames_dir, row, row.video, restore)
     total = int(row.frame_sizes.sum(dtype=np.int64))
@@ -321,8 +350,8 @@ def _payload(frames_dir: Path, row: ManifestRow, suffix: str, restore: str) -> P
             f"pictures of {total}",
         )
     return Payload(
-        suffix=suffix,
-        path=payload_path(frames_dir, row.key, "flow" if suffix == "flow.mjpeg" else "rgb"),
+        suffix="flow.mjpeg" if store.modality == "flow" else "mjpeg",
+        file=store.file(row.key),
         bytes=row.bytes,
         checksum=row.checksum,
         frame_sizes=row.frame_sizes,
@@ -339,7 +368,7 @@ def _video_payload(frames_dir: Path, row: ManifestRow, video: VideoIndex, restor
         raise _damaged(frames_dir, f"clip {row.key}: {error}") from error
     return Payload(
         suffix=video.container,
-        path=payload_path(frames_dir, row.key, payload="source"),
+        file=payload_path(frames_dir, row.key, payload="source"),
         bytes=row.bytes,
         checksum=row.checksum,
         frame_sizes=row.frame_sizes,
@@ -360,10 +389,18 @@ def _check_labels(clips: list[Clip]) -> None:
         )
 
 
-def _check_files(clips: Sequence[Clip]) -> None:
-    wrong = [(payload, problem) for clip in clips for payload in clip.payloads if (problem := _problem(payload))]
+def _check_files(frames_dir: Path, card: DatasetCard, clips: Sequence[Clip]) -> None:
+    payloads: dict[Modality, dict[str, Payload]] = {
+        "rgb": {clip.key: clip.rgb for clip in clips if clip.rgb},
+        "flow": {clip.key: clip.flow for clip in clips if clip.flow},
+    }
+    wrong = [
+        found
+        for modality, of_clips in payloads.items()
+        for found in _problems(FrameStore.of(frames_dir, card, modality), of_clips)
+    ]
     if wrong:
-        listed = ", ".join(f"{payload.path} ({problem})" for payload, problem in wrong[:5])
+        listed = ", ".join(f"{payload.file} ({problem})" for payload, problem in wrong[:5])
         more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
         commands = sorted({payload.restore for payload, _ in wrong})
         raise ActcliError(
@@ -372,11 +409,12 @@ def _check_files(clips: Sequence[Clip]) -> None:
         )
 
 
-def _problem(payload: Payload) -> str | None:
-    try:
-        found = payload.path.stat()
-    except OSError:
-        return "gone"
-    if not stat.S_ISREG(found.st_mode):
-        return "no regular file"
-    return None if found.st_size == payload.bytes else f"{found.st_size} bytes, not {payload.bytes}"
+def _problems(store: FrameStore, payloads: Mapping[str, Payload]) -> Iterator[tuple[Payload, str]]:
+    """Files that are not there with their size, and why."""
+    sizes = store.sizes(payloads)
+    for key, payload in payloads.items():
+        found = sizes.get(key)
+        if found is None:
+            yield payload, "gone"
+        elif found != payload.bytes:
+            yield payload, "no regular file" if found < 0 else f"{found} bytes, not {payload.bytes}"

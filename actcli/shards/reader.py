@@ -3,27 +3,24 @@
 import hashlib
 import io
 import os
-import time
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, TypeVar
-from urllib.parse import unquote, urlsplit
+from typing import BinaryIO
 
 from fsspec import AbstractFileSystem
-from fsspec.core import url_to_fs
 from fsspec.exceptions import FSTimeoutError
 
 from actcli.errors import ActcliError
 from actcli.files import open_regular
+from actcli.remote import ATTEMPTS, deadline, is_local, local_path, open_filesystem, persist, too_slow
 from actcli.shards.card import ShardCard
 from actcli.shards.checksum import FileSeal, difference
 from actcli.shards.index import ShardIndex
 from actcli.shards.index_file import read_clip_names, read_index
 
-Got = TypeVar("Got")
 Piece = bytes | BaseException
 """Bytes of a tar, or why they could not be had."""
 
@@ -31,14 +28,6 @@ CARD_NAME = "dataset.json"
 REWRITE = "actcli shard --overwrite"
 MAX_OPEN_SHARDS = 64
 """Tars that one reader keeps open."""
-ATTEMPTS = 4
-"""How often something is asked for over a connection before its failure counts."""
-FIRST_WAIT_SECONDS = 0.25
-"""Pause after the first failure; it doubles each time."""
-SILENCE_SECONDS = 20.0
-"""How long a server may keep silent before the request counts as failed."""
-SLOWEST_BYTES_PER_SECOND = 50_000
-"""A request may take ``SILENCE_SECONDS`` and as long as this speed needs for what it asks for."""
 MAX_CARD_BYTES = 4 << 20
 """Much more than the card of any dataset takes."""
 
@@ -162,10 +151,10 @@ class ShardReader:
         filesystem: AbstractFileSystem, paths: list[str], begins: list[int], ends: list[int], size: int
     ) -> list[Piece]:
         try:
-            limit = _deadline(filesystem, size)
+            limit = deadline(filesystem, size)
             return list(filesystem.cat_ranges(paths, begins, ends, on_error="return", **limit))
         except FSTimeoutError as error:
-            return [_too_slow(error)] * len(paths)
+            return [too_slow(error)] * len(paths)
 
     def _wrong_length(self, shard_name: str, end: int, too_long: bool) -> ActcliError:
         path = _join(self._root, shard_name)
@@ -205,17 +194,6 @@ def _close_all(files: OrderedDict[str, int]) -> None:
         os.close(files.popitem()[1])
 
 
-def local_path(root: "str | os.PathLike[str]") -> str:
-    """The folder that a ``file://`` URL names; any other root as it is."""
-    root = os.fspath(root)
-    return unquote(urlsplit(root).path) if root.startswith("file:///") else root
-
-
-def is_local(root: str) -> bool:
-    """Whether ``root`` is a folder of this machine rather than a URL."""
-    return "://" not in root and "::" not in root
-
-
 def read_whole(root: str, name: str, size: int = MAX_CARD_BYTES) -> bytes:
     """A small file of a shard folder or URL, of at most ``size`` bytes.
 
@@ -233,7 +211,7 @@ def read_whole(root: str, name: str, size: int = MAX_CARD_BYTES) -> bytes:
             f"there is no {path}. Write shards with: actcli shard, or name the right folder or URL with --shards-dir"
         ) from error
     except Exception as error:  # every protocol of fsspec has exceptions of its own
-        error = _too_slow(error) if isinstance(error, TimeoutError | FSTimeoutError) else error
+        error = too_slow(error) if isinstance(error, TimeoutError | FSTimeoutError) else error
         raise ActcliError(
             f"{path} cannot be read ({type(error).__name__}: {error}). "
             "Check that it is a folder or URL of shards, and that the connection works."
@@ -244,24 +222,7 @@ def _read_once(root: str, name: str, size: int) -> bytes:
     if is_local(root):
         return _read_local_whole(_join(root, name), size)
     filesystem, base = open_filesystem(root)
-    return bytes(filesystem.cat_file(f"{base}/{name}", **_deadline(filesystem, size)))
-
-
-def pause(attempt: int) -> None:
-    """Wait after a failed attempt, the first being 1."""
-    time.sleep(FIRST_WAIT_SECONDS * 2 ** (attempt - 1))
-
-
-def persist(step: Callable[[], Got], hopeless: tuple[type[Exception], ...], attempts: int = ATTEMPTS) -> Got:
-    """Do something over a connection, again when it fails; the last failure, and any ``hopeless`` one, is raised."""
-    for attempt in range(1, attempts):
-        try:
-            return step()
-        except hopeless:
-            raise
-        except Exception:  # every protocol of fsspec has exceptions of its own
-            pause(attempt)
-    return step()
+    return bytes(filesystem.cat_file(f"{base}/{name}", **deadline(filesystem, size)))
 
 
 def _read_local_whole(path: str, size: int) -> bytes:
@@ -269,41 +230,6 @@ def _read_local_whole(path: str, size: int) -> bytes:
         if os.fstat(file.fileno()).st_size > size:
             raise ActcliError(f"{path} is larger than any card of shards ({size >> 20} MB)")
         return file.read()
-
-
-def _deadline(filesystem: AbstractFileSystem, size: int) -> dict[str, float]:
-    """The longest that a request for ``size`` bytes may take, for the protocols of fsspec that go over a network."""
-    return {"timeout": SILENCE_SECONDS + size / SLOWEST_BYTES_PER_SECOND} if filesystem.async_impl else {}
-
-
-def _too_slow(error: BaseException) -> TimeoutError:
-    return TimeoutError(str(error) or f"the server did not answer within {SILENCE_SECONDS:g} s")
-
-
-def _silence_limit(root: str) -> dict[str, dict[str, object]]:
-    """Options by which a protocol gives up on a silent server sooner than after the minutes of its own."""
-    protocol = root.split("://")[0]
-    if protocol in ("http", "https"):
-        from aiohttp import ClientTimeout
-
-        limit = ClientTimeout(total=None, sock_connect=SILENCE_SECONDS, sock_read=SILENCE_SECONDS)
-        return {"client_kwargs": {"timeout": limit}}
-    if protocol in ("s3", "s3a"):  # s3fs asks five times by itself
-        return {"config_kwargs": {"connect_timeout": SILENCE_SECONDS / 4, "read_timeout": SILENCE_SECONDS / 4}}
-    return {}
-
-
-def open_filesystem(root: str) -> tuple[AbstractFileSystem, str]:
-    """The file system of a URL, and the path there.
-
-    Raises:
-        ActcliError: The protocol is unknown, or needs a package that is not installed.
-    """
-    try:
-        filesystem, base = url_to_fs(root, **_silence_limit(root))
-    except (ImportError, ValueError) as error:
-        raise ActcliError(f"{root} cannot be opened: {error}") from error
-    return filesystem, str(base).rstrip("/")
 
 
 def _join(root: str, name: str) -> str:

@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING, Protocol
 
 from actcli.errors import ActcliError
 from actcli.ingest.video_index import CONTAINERS
+from actcli.remote import ATTEMPTS, is_local, local_path, persist
 from actcli.shards.bounds import check_clip
 from actcli.shards.card import ShardCard
 from actcli.shards.checksum import FileSeal
 from actcli.shards.clip import StoredClip
 from actcli.shards.note import MAX_NOTE_BYTES, open_note
-from actcli.shards.reader import ATTEMPTS, ShardReader, ShardSet, is_local, local_path, persist
+from actcli.shards.reader import ShardReader, ShardSet
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer

@@ -15,9 +15,10 @@ from fsspec import AbstractFileSystem
 
 from actcli.errors import ActcliError
 from actcli.files import check_writable, folder_lock, remove_leftovers, written_whole
+from actcli.remote import insist, is_local, open_filesystem
 from actcli.shards.card import SHARD_FORMAT_VERSION, ShardCard
 from actcli.shards.checksum import FileSeal, difference
-from actcli.shards.reader import CARD_NAME, ShardSet, is_local, open_filesystem, persist, read_whole
+from actcli.shards.reader import CARD_NAME, ShardSet, read_whole
 from actcli.shards.stream import RetryingReader, read_through
 
 PUSHED_NAME = ".actcli-pushed.json"
@@ -186,26 +187,16 @@ def _put(filesystem: AbstractFileSystem, source: Path, path: str, size: int) -> 
         if (found := _remote_size(filesystem, path)) != size:
             raise OSError(f"{found} of {size} bytes arrived")
 
-    _write(put, f"{path} cannot be written")
-
-
-def _write(step: Callable[[], None], failure: str) -> None:
-    """Change something at the target, again when it fails; ``failure`` begins what is said in the end."""
-    try:
-        persist(step, (FileNotFoundError, PermissionError, NotImplementedError))
-    except Exception as error:  # every protocol of fsspec has exceptions of its own
-        raise ActcliError(
-            f"{failure} ({type(error).__name__}: {error}). Check the URL, the credentials and the connection."
-        ) from error
+    insist(put, f"{path} cannot be written")
 
 
 def _pipe(filesystem: AbstractFileSystem, path: str, data: bytes) -> None:
-    _write(lambda: filesystem.pipe_file(path, data), f"{path} cannot be written")
+    insist(lambda: filesystem.pipe_file(path, data), f"{path} cannot be written")
 
 
 def _remove(filesystem: AbstractFileSystem, path: str) -> None:
     if filesystem.exists(path):
-        _write(lambda: filesystem.rm_file(path), f"{path} cannot be deleted")
+        insist(lambda: filesystem.rm_file(path), f"{path} cannot be deleted")
 
 
 def pull_shards(url: str, folder: Path, *, progress: Report | None = None) -> TransferSummary:

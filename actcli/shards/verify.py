@@ -13,10 +13,11 @@ import numpy as np
 import simplejpeg
 
 from actcli.errors import ActcliError
+from actcli.remote import is_local
 from actcli.shards.card import ShardCard, ShardFile, dali_index_name
 from actcli.shards.checksum import difference
 from actcli.shards.index import FrameTable, ShardIndex, frame_crcs
-from actcli.shards.reader import ShardSet, is_local
+from actcli.shards.reader import ShardSet
 from actcli.shards.source_video import video_frames
 from actcli.shards.stream import DAMAGE, RetryingReader, read_member, read_through
 from actcli.words import counted

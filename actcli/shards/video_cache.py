@@ -11,7 +11,7 @@ import numpy as np
 
 from actcli.files import is_temporary, temporary_path
 from actcli.shards.checksum import FileSeal, sha256_of
-from actcli.shards.manifest import Clip, Payload, read_payload
+from actcli.shards.manifest import Clip, Payload, payload_on_disk
 from actcli.shards.options import ShardOptions
 from actcli.shards.video import encode_video, video_size
 
@@ -61,7 +61,7 @@ def _with_video(clip: Clip, options: ShardOptions, cache: Path) -> Clip:
     width, height = video_size(path)
     size = path.stat().st_size
     one = np.array([size], np.uint32)
-    video = replace(clip.rgb, suffix="mp4", path=path, bytes=size, checksum=checksum, frame_sizes=one)
+    video = replace(clip.rgb, suffix="mp4", file=path, bytes=size, checksum=checksum, frame_sizes=one)
     return replace(clip, rgb=video, width=width, height=height)
 
 
@@ -73,10 +73,10 @@ def _encoded(options: ShardOptions, clip: Clip, frames: Payload, folder: Path) -
         if FileSeal.of(path).checksum == checksum:
             return path, checksum
         path.unlink()
-    read_payload(frames)
     partial = temporary_path(folder / f"{clip.key}.mp4")
     try:
-        encode_video(frames.path, partial, fps=clip.fps, num_frames=frames.num_frames, short_side=options.short_side)
+        with payload_on_disk(frames) as path:
+            encode_video(path, partial, fps=clip.fps, num_frames=frames.num_frames, short_side=options.short_side)
         with partial.open("rb") as file:
             checksum = sha256_of(file)
         return partial.replace(folder / f"{clip.key}.{checksum}.mp4"), checksum

@@ -13,8 +13,8 @@ from range_server import served
 
 import actcli.loaders.ahead as ahead
 import actcli.loaders.blocks as blocks
+import actcli.remote as remote
 import actcli.shards.cache as cache
-import actcli.shards.reader as reader
 from actcli.errors import ActcliError
 from actcli.loaders import Reading, open_loader
 from actcli.loaders.ahead import Demand, Range, read_ahead
@@ -29,7 +29,7 @@ BLOCKS = Reading("blocks")
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
     """Blocks and chunks that are small beside the tars of the tests."""
-    monkeypatch.setattr(reader, "FIRST_WAIT_SECONDS", 0.01)
+    monkeypatch.setattr(remote, "FIRST_WAIT_SECONDS", 0.01)
     monkeypatch.setattr(blocks, "SMALLEST_BLOCK", 60_000)
     monkeypatch.setattr(blocks, "MIXED_BYTES", 400_000)
     monkeypatch.setattr(cache, "CHUNK_BYTES", 20_000)

@@ -12,7 +12,7 @@ from few_batches import SMALL, batches, same
 from range_server import served
 
 import actcli.loaders.ahead as ahead
-import actcli.shards.reader as reader
+import actcli.remote as remote
 import actcli.shards.stream as stream
 from actcli.errors import ActcliError
 from actcli.loaders import Reading, open_loader
@@ -21,7 +21,7 @@ from actcli.shards import ShardSet
 
 @pytest.fixture(autouse=True)
 def short_waits(monkeypatch):
-    monkeypatch.setattr(reader, "FIRST_WAIT_SECONDS", 0.01)
+    monkeypatch.setattr(remote, "FIRST_WAIT_SECONDS", 0.01)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -225,7 +225,7 @@ def silent_server(answers=()):
 
 @pytest.mark.parametrize("answered", [(), ("dataset.json",), ("dataset.json", "train.index.parquet")])
 def test_a_server_that_never_answers_is_given_up(make_shards, monkeypatch, answered):
-    monkeypatch.setattr(reader, "SILENCE_SECONDS", 0.1)
+    monkeypatch.setattr(remote, "SILENCE_SECONDS", 0.1)
     root = make_shards(num_clips=4)
     answers = {name: (root / name).read_bytes() for name in answered}
     with silent_server(answers) as url, pytest.raises(ActcliError, match=r"cannot be read.*Timeout"):
@@ -233,20 +233,20 @@ def test_a_server_that_never_answers_is_given_up(make_shards, monkeypatch, answe
 
 
 def test_a_server_may_keep_silent_for_seconds_not_minutes():
-    assert reader.SILENCE_SECONDS * reader.ATTEMPTS <= 120
+    assert remote.SILENCE_SECONDS * remote.ATTEMPTS <= 120
 
 
 def test_a_request_has_time_for_the_bytes_that_it_asks_for():
     class Slow:
         async_impl = True
 
-    assert reader._deadline(Slow, 50_000_000) == {"timeout": reader.SILENCE_SECONDS + 1000}
+    assert remote.deadline(Slow, 50_000_000) == {"timeout": remote.SILENCE_SECONDS + 1000}
 
 
 def test_s3_gives_up_on_a_silent_server_too():
-    limits = reader._silence_limit("s3://bucket/shards")["config_kwargs"]
+    limits = remote._silence_limit("s3://bucket/shards")["config_kwargs"]
     assert limits == {"connect_timeout": 5.0, "read_timeout": 5.0}
-    assert reader._silence_limit("memory://shards") == {}
+    assert remote._silence_limit("memory://shards") == {}
 
 
 @pytest.mark.parametrize("name", ["train.index.parquet"])

@@ -260,7 +260,7 @@ class Flaky:
 
 @pytest.fixture
 def flaky(few_shards, monkeypatch):
-    monkeypatch.setattr("actcli.shards.reader.FIRST_WAIT_SECONDS", 0)
+    monkeypatch.setattr("actcli.remote.FIRST_WAIT_SECONDS", 0)
 
     def make(*failures):
         reader = RetryingReader(str(few_shards))
@@ -302,7 +302,7 @@ def test_shards_are_pushed_to_urls_only_and_pulled_over_no_others(few_shards, pa
 
 
 def test_a_copy_that_arrives_short_is_sent_again_and_then_given_up(few_shards, monkeypatch):
-    monkeypatch.setattr("actcli.shards.reader.FIRST_WAIT_SECONDS", 0)
+    monkeypatch.setattr("actcli.remote.FIRST_WAIT_SECONDS", 0)
     memory, tries = type(fsspec.filesystem("memory")), []
 
     def cut_short(self, source, path, **_):

@@ -14,7 +14,7 @@ import servers
 import yaml
 from typer.testing import CliRunner
 
-import actcli.shards.reader as reader
+import actcli.remote as remote
 import actcli.shards.transfer as transfer
 from actcli.cli import app
 from actcli.errors import ActcliError
@@ -44,7 +44,7 @@ def s3():
 
 @pytest.fixture(autouse=True)
 def short_waits(monkeypatch):
-    monkeypatch.setattr(reader, "FIRST_WAIT_SECONDS", 0.05)
+    monkeypatch.setattr(remote, "FIRST_WAIT_SECONDS", 0.05)
 
 
 def epoch(root, **setup):
