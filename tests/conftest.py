@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import servers
 
 from actcli.shards import ShardCard
 from actcli.shards.checksum import FileSeal
@@ -59,3 +60,20 @@ def reseal():
         (folder / "dataset.json").write_text(replace(card, shards=tuple(shards), files=tuple(files)).to_json())
 
     return make
+
+
+@pytest.fixture(scope="module")
+def s3():
+    """An S3 server with one bucket."""
+    s3fs = pytest.importorskip("s3fs")
+    pytest.importorskip("moto.server", reason="moto[server] is not installed")
+    with pytest.MonkeyPatch.context() as patch, servers.s3_server() as url:
+        patch.setenv("AWS_ENDPOINT_URL", url)
+        patch.setenv("AWS_ACCESS_KEY_ID", "key")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        s3fs.S3FileSystem.clear_instance_cache()
+        files = s3fs.S3FileSystem()
+        files.mkdir("films")
+        yield files
+    s3fs.S3FileSystem.clear_instance_cache()

@@ -33,6 +33,7 @@ from actcli.ingest.split import write_splits
 from actcli.ingest.store import FrameStore
 from actcli.ingest.summary import ExtractProgress, ExtractSummary, summarise
 from actcli.ingest.video_lists import write_video_lists
+from actcli.remote import Unreachable
 from actcli.words import counted
 
 SHARED_SECONDS = 30.0
@@ -297,6 +298,8 @@ def _extract_all(
             f"Writing to {place} failed after {state.done} clips: {error.strerror or error}. "
             "Mend this and type the same command; it continues."
         ) from error
+    except Unreachable as error:
+        raise ActcliError(f"{error} {counted(state.done, 'clip')} came before; the same command continues.") from error
     finally:
         results.close()
 
@@ -329,10 +332,11 @@ def _wait_for_file(task: ClipTask, outcome: ClipOutcome, options: ExtractOptions
     while store.sizes([task.key]).get(task.key) != outcome.bytes:
         if time.monotonic() > deadline:
             who = "node of the cluster" if options.executor == "ray" else "worker process"
-            where = "--frames-url a URL" if options.frames_url else "--frames-dir a folder"
+            what = "--frames-url a place" if options.frames_url else "--frames-dir a folder"
+            how = "." if options.frames_url else ", under the same path."
             raise ActcliError(
-                f"A {who} wrote {store.file(task.key)}, and it is not here: give {where} that all of them share, under "
-                "the same path. What is here is kept."
+                f"A {who} wrote {store.file(task.key)}, and it is not here: give {what} that all of them share{how} "
+                "What is here is kept."
             )
         time.sleep(0.5)
 

@@ -65,7 +65,7 @@ class ExtractOptions:
     split_rule: SplitRule = field(default_factory=SplitRule)
     """How an own dataset that comes without splits is divided."""
     frames_url: str | None = None
-    """URL that the clips' files go to in place of the folder; the small files (card, keys, ledger, manifest) stay in the folder."""
+    """URL that the clips' files go to; the small files (card, keys, ledger, manifest) stay in ``frames_dir``."""
 
     def settings(self) -> dict[str, Setting]:
         """The options that decide what is written; a job continues only with the same ones."""
@@ -90,8 +90,9 @@ class ExtractOptions:
     @property
     def store(self) -> FrameStore:
         """Where the clips' files go."""
-        root = store_root(self.frames_dir.absolute(), self.frames_url)
-        return FrameStore(root, self.modality, self.layout, self.payload)
+        folder = self.frames_dir.absolute()
+        scratch = None if self.executor == "ray" else folder  # nodes need not have the folder
+        return FrameStore(store_root(folder, self.frames_url), self.modality, self.layout, self.payload, scratch)
 
     def decode_settings(self) -> DecodeSettings:
         """Size and rate of what is decoded."""

@@ -38,8 +38,13 @@ class FrameStore:
     root: Path | str
     """A folder, or a URL."""
     modality: Modality = "rgb"
+    """Which of the two."""
     layout: Layout = "mjpeg"
+    """A file or a folder for each clip."""
     payload: Payload = "mjpeg"
+    """Frames, or links to the videos."""
+    scratch: Path | None = None
+    """Folder in which a clip's file is made before it goes to a URL; None is the system's for temporary files."""
 
     @staticmethod
     def of(frames_dir: Path, card: DatasetCard, modality: Modality) -> "FrameStore":
@@ -94,7 +99,8 @@ class FrameStore:
         if isinstance(file, Path):
             yield file
             return
-        with tempfile.TemporaryDirectory(prefix="actcli-") as folder:
+        suffix = f".{os.getpid()}.tmp"  # a name that the next run takes away after a kill
+        with tempfile.TemporaryDirectory(suffix, ".actcli-clip.", self.scratch) as folder:
             path = Path(folder) / os.path.basename(file.name)
             yield path
             if path.exists():

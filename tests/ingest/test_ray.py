@@ -57,6 +57,16 @@ def test_two_ray_nodes_give_the_very_files_that_processes_give(nodes, whole, tin
     assert content(options.frames_dir) == whole
 
 
+def test_two_ray_nodes_put_the_very_files_to_s3(s3, nodes, whole, tiny_options):
+    nodes(2)
+    options = tiny_options(executor="ray", workers=2, frames_url="s3://films/tiny")
+    extract_dataset(options)
+    s3.invalidate_cache()
+    put = {path.removeprefix("films/tiny/"): s3.cat_file(path) for path in s3.find("films/tiny")}
+    assert put == {name: data for name, data in whole.items() if name.endswith(".mjpeg")}
+    assert content(options.frames_dir).keys() == whole.keys() - put.keys()
+
+
 def test_a_node_that_is_killed_costs_nothing(nodes, whole, tiny_options):
     cluster, (_, second) = nodes(2)
     options = tiny_options(executor="ray", workers=2)

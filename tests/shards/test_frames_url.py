@@ -18,6 +18,7 @@ import actcli.ingest.store as store
 import actcli.remote as remote
 from actcli.cli import app
 from actcli.errors import ActcliError
+from actcli.files import is_temporary
 from actcli.ingest import ExtractOptions, extract_dataset, read_manifest
 from actcli.ingest.inspect import inspect_dataset
 from actcli.shards import verify_shards, write_shards
@@ -286,23 +287,6 @@ def test_a_card_that_names_no_url_is_refused(at_url, few_options, tmp_path, url)
 # --- A real server ----------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def s3():
-    """An S3 server with one bucket."""
-    s3fs = pytest.importorskip("s3fs")
-    pytest.importorskip("moto.server", reason="moto[server] is not installed")
-    with pytest.MonkeyPatch.context() as patch, servers.s3_server() as url:
-        patch.setenv("AWS_ENDPOINT_URL", url)
-        patch.setenv("AWS_ACCESS_KEY_ID", "key")
-        patch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
-        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-        s3fs.S3FileSystem.clear_instance_cache()
-        files = s3fs.S3FileSystem()
-        files.mkdir("films")
-        yield files
-    s3fs.S3FileSystem.clear_instance_cache()
-
-
 def extract_words(options, url):
     return f"extract --raw-dir {options.raw_dir} --frames-dir {options.frames_dir} --short-side 0 --frames-url {url}"
 
@@ -340,6 +324,7 @@ def test_an_extraction_to_s3_that_is_killed_goes_on(s3, options, few_frames):
     summary = extract_dataset(options(frames_url="s3://films/killed"))
     assert 3 < summary.already_done == done
     assert summary.counts["ok"] == 24
+    assert not [path for path in options().frames_dir.iterdir() if is_temporary(path.name)]
     s3.invalidate_cache()
     assert {path.rpartition("/")[2]: s3.cat_file(path) for path in s3.find("films/killed")} == {
         path.name: path.read_bytes() for path in few_frames.glob("0/?????????.mjpeg")

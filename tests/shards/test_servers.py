@@ -23,23 +23,7 @@ from actcli.shards import ShardSet, verify_shards
 from actcli.shards.transfer import hub_page, pull_shards, push_shards
 
 s3fs = pytest.importorskip("s3fs")
-pytest.importorskip("moto.server", reason="moto[server] is not installed")
 BUCKET = "s3://films"
-
-
-@pytest.fixture(scope="module")
-def s3():
-    """An S3 server with one bucket."""
-    with pytest.MonkeyPatch.context() as patch, servers.s3_server() as url:
-        patch.setenv("AWS_ENDPOINT_URL", url)
-        patch.setenv("AWS_ACCESS_KEY_ID", "key")
-        patch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
-        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-        s3fs.S3FileSystem.clear_instance_cache()
-        files = s3fs.S3FileSystem()
-        files.mkdir("films")
-        yield files
-    s3fs.S3FileSystem.clear_instance_cache()
 
 
 @pytest.fixture(autouse=True)
