@@ -183,7 +183,7 @@ def extract_command(
     if dry_run:
         plan, estimate = plan_extraction(options)
         _print_plan(plan)
-        _print_estimate(plan, estimate)
+        _print_estimate(plan, estimate, "at the URL" if frames_url else "of disk")
         return
     shown: list[str] = []
 
@@ -241,11 +241,11 @@ def _print_plan(plan: "ExtractPlan") -> None:
         print_note(warning)
 
 
-def _print_estimate(plan: "ExtractPlan", estimate: "Estimate | None") -> None:
+def _print_estimate(plan: "ExtractPlan", estimate: "Estimate | None", where: str) -> None:
     console.print(f"to do: {plan.num_to_do} of {plan.num_listed} listed clips", markup=False)
     if estimate is not None:
         console.print(
-            f"about {timedelta(seconds=round(estimate.seconds))} (h:mm:ss), {_size(estimate.bytes)} of disk and "
+            f"about {timedelta(seconds=round(estimate.seconds))} (h:mm:ss), {_size(estimate.bytes)} {where} and "
             f"{_size(estimate.memory_bytes)} of memory, judging by {counted(estimate.num_tried, 'clip')}",
             markup=False,
         )

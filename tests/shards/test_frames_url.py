@@ -221,6 +221,24 @@ def test_a_clip_that_is_put_at_the_second_attempt_is_put(options, memory, monkey
     assert extract_dataset(options()).counts["ok"] == len(failed) == 24
 
 
+def test_a_clip_that_comes_at_the_second_attempt_is_packed(
+    at_url, few_shards, few_options, contents, tmp_path, monkeypatch
+):
+    files, failed = fsspec.filesystem("memory"), set()
+    cat_ranges = files.cat_ranges
+
+    def stutter(paths, begins, ends, **given):
+        if paths[0] not in failed:
+            failed.add(paths[0])
+            return [OSError("503 Slow Down")] * len(paths)
+        return cat_ranges(paths, begins, ends, **given)
+
+    monkeypatch.setattr(files, "cat_ranges", stutter)
+    write_shards(replace(few_options(tmp_path / "shards"), frames_dir=at_url))
+    assert len(failed) == NUM_FILES
+    assert contents(tmp_path / "shards") == contents(few_shards)
+
+
 def test_a_server_that_goes_away_ends_the_run_which_goes_on_later(options, memory, monkeypatch):
     put_file, put = type(memory).put_file, []
 
