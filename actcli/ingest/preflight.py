@@ -46,9 +46,10 @@ def check_job(options: ExtractOptions) -> CheckedJob:
     problems = [*option_problems(options), *_target_problems(options), *options.split_rule.problems()]
     with _collected(problems):
         check_executor(options.executor)
-        problems.extend(_url_problems(options))
         if options.runtime_env:
             read_runtime_env(options.runtime_env)
+    with _collected(problems):
+        problems.extend(_url_problems(options))
     if options.modality == "flow" and not options.from_frames:
         with _collected(problems):
             check_method(options.flow_method)

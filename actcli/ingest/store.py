@@ -15,6 +15,8 @@ from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from fsspec import AbstractFileSystem
+
 from actcli.errors import ActcliError
 from actcli.files import check_writable, open_regular, temporary_path
 from actcli.ingest.card import DatasetCard
@@ -84,7 +86,7 @@ class FrameStore:
         folders = sorted({os.path.dirname(name) for name in names.values()})
         listed: dict[str, int] = {}
         with ThreadPoolExecutor(_LISTINGS) as pool:
-            for entries in pool.map(partial(_listed, self.root), folders):
+            for entries in pool.map(partial(_listed, self.root, open_filesystem(self.root)), folders):
                 listed |= entries
         return {key: listed[name] for key, name in names.items() if name in listed}
 
@@ -114,7 +116,7 @@ class FrameStore:
         """
         if isinstance(self.root, Path):
             return sorted(os.listdir(self.root)) if self.root.is_dir() else []
-        return sorted(_listed(self.root, ""))
+        return sorted(_listed(self.root, open_filesystem(self.root), ""))
 
     def try_writing(self) -> None:
         """Write a tiny file, and take it away again where that is allowed.
@@ -132,9 +134,9 @@ class FrameStore:
             filesystem.rm_file(path)
 
 
-def _listed(root: str, folder: str) -> dict[str, int]:
+def _listed(root: str, opened: tuple[AbstractFileSystem, str], folder: str) -> dict[str, int]:
     """What lies in a folder below a URL, by its path from there, with its size; nothing where there is no folder."""
-    filesystem, base = open_filesystem(root)
+    filesystem, base = opened
     path = f"{base}/{folder}".rstrip("/")
 
     def ask() -> dict[str, int]:

@@ -136,7 +136,7 @@ def test_the_same_command_does_what_is_not_there_and_lists_a_folder_once(options
     memory.pipe_file(second, b"half")
     listed, put = [], []
     list_folder, put_file = store._listed, remote.RemoteFile.put
-    monkeypatch.setattr(store, "_listed", lambda root, folder: listed.append(folder) or list_folder(root, folder))
+    monkeypatch.setattr(store, "_listed", lambda *where: listed.append(where[-1]) or list_folder(*where))
     monkeypatch.setattr(remote.RemoteFile, "put", lambda file, source: put.append(file.name) or put_file(file, source))
     summary = extract_dataset(options())
     assert summary.already_done == 22
@@ -224,16 +224,16 @@ def test_a_clip_that_is_put_at_the_second_attempt_is_put(options, memory, monkey
 def test_a_clip_that_comes_at_the_second_attempt_is_packed(
     at_url, few_shards, few_options, contents, tmp_path, monkeypatch
 ):
-    files, failed = fsspec.filesystem("memory"), set()
-    cat_ranges = files.cat_ranges
+    memory, failed = type(fsspec.filesystem("memory")), set()
+    cat_ranges = memory.cat_ranges
 
-    def stutter(paths, begins, ends, **given):
+    def stutter(files, paths, begins, ends, **given):
         if paths[0] not in failed:
             failed.add(paths[0])
             return [OSError("503 Slow Down")] * len(paths)
-        return cat_ranges(paths, begins, ends, **given)
+        return cat_ranges(files, paths, begins, ends, **given)
 
-    monkeypatch.setattr(files, "cat_ranges", stutter)
+    monkeypatch.setattr(memory, "cat_ranges", stutter)
     write_shards(replace(few_options(tmp_path / "shards"), frames_dir=at_url))
     assert len(failed) == NUM_FILES
     assert contents(tmp_path / "shards") == contents(few_shards)
