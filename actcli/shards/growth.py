@@ -14,6 +14,7 @@ from actcli.shards.checksum import difference
 from actcli.shards.dali import read_dali_keys
 from actcli.shards.manifest import Clip, Source
 from actcli.shards.options import ShardOptions
+from actcli.words import counted
 
 
 @dataclass(frozen=True)
@@ -47,8 +48,9 @@ def find_growth(options: ShardOptions, source: Source, base: ShardCard | None) -
     packed = _packed_keys(options.shards_dir, base)
     before = _as_it_was(source, base, packed)
     if not _goes_on(base, source) or before.digest(options, base.extends) != base.source_digest:
+        reason = _what_differs(options, source, base, packed)
         raise ActcliError(
-            f"{options.shards_dir} holds shards of other frames or settings. "
+            f"{options.shards_dir} holds shards of other frames or settings ({reason}). "
             f"Write them anew with --overwrite, or elsewhere with --shards-dir."
         )
     extends = (*base.extends, base.source_digest)
@@ -85,6 +87,16 @@ def _goes_on(base: ShardCard, source: Source) -> bool:
         and (base.flip, set(base.flip_swaps)) == (source.card.flip, swaps)
         and base.split_sets.keys() == source.card.split_sets.keys()
     )
+
+
+def _what_differs(options: ShardOptions, source: Source, base: ShardCard, packed: frozenset[str]) -> str:
+    """Why clips cannot be added, as far as that can be told."""
+    settings = {name: value for name, value in options.settings().items() if base.settings.get(name) != value}
+    if settings:
+        return ", ".join(f"{name} {base.settings.get(name)}, not {value}" for name, value in settings.items())
+    if gone := sorted(packed - {clip.key for clip in source.clips}):
+        return f"{counted(len(gone), 'clip')} that they have cannot be packed any more, {gone[0]} first"
+    return "clips or classes that they have are others now"
 
 
 def _as_it_was(source: Source, base: ShardCard, packed: frozenset[str]) -> Source:

@@ -159,12 +159,16 @@ def test_a_class_that_comes_last_is_added_and_one_that_moves_others_is_refused(s
 def test_clips_that_vanished_changed_or_other_settings_need_overwrite(small, videos, tmp_path):
     folder = shutil.copytree(small.small, tmp_path / "s")
     own = Own(tmp_path / "own", videos)
-    own.list(NUM_VIDEOS, splits=("train", "val", "train"))
+    own.list(14, splits=("train", "val", "train"))
     own.extract()
-    for frames, changes in ((own.frames, {}), (small.frames, {"seed": 1}), (small.frames, {"shard_bytes": 50_000})):
-        with pytest.raises(ActcliError, match=r"holds shards of other frames or settings.*--overwrite"):
+    for frames, changes, reason in (
+        (own.frames, {}, "clips or classes that they have are others now"),
+        (small.frames, {"seed": 1}, "seed 0, not 1"),
+        (small.frames, {"shard_bytes": 50_000}, "shard_bytes 40000, not 50000"),
+    ):
+        with pytest.raises(ActcliError, match=rf"holds shards of other frames or settings \({reason}\).*--overwrite"):
             write_shards(options(frames, folder, **changes))
-    with pytest.raises(ActcliError, match="other frames or settings"):
+    with pytest.raises(ActcliError, match="4 clips that they have cannot be packed any more"):
         write_shards(options(small.before, shutil.copytree(small.grown, tmp_path / "g")))
     assert write_shards(options(small.frames, folder, seed=1, overwrite=True)).card.extends == ()
     assert verify_shards(folder) == []
