@@ -135,9 +135,11 @@ def too_slow(error: BaseException) -> TimeoutError:
     return TimeoutError(str(error) or f"the server did not answer within {SILENCE_SECONDS:g} s")
 
 
-def _silence_limit(root: str) -> dict[str, dict[str, object]]:
-    """Options by which a protocol gives up on a silent server sooner than after the minutes of its own."""
+def _options(root: str) -> dict[str, object]:
+    """How a protocol is opened: it makes folders to write to, and waits for a silent server seconds, not minutes."""
     protocol = root.split("://")[0]
+    if protocol in ("file", "local"):
+        return {"auto_mkdir": True}
     if protocol in ("http", "https"):
         from aiohttp import ClientTimeout
 
@@ -155,7 +157,7 @@ def open_filesystem(root: str) -> tuple[AbstractFileSystem, str]:
         ActcliError: The protocol is unknown, or needs a package that is not installed.
     """
     try:
-        filesystem, base = url_to_fs(root, **_silence_limit(root))
+        filesystem, base = url_to_fs(root, **_options(root))
     except (ImportError, ValueError) as error:
         raise ActcliError(f"{root} cannot be opened: {error}") from error
     return filesystem, str(base).rstrip("/")

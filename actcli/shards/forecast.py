@@ -62,13 +62,14 @@ def forecast_shards(options: ShardOptions) -> ShardForecast:
     owned = ours(options.shards_dir, Journal.read(options.shards_dir))
     base = None if options.overwrite else base_card(options.shards_dir, owned)
     growth = find_growth(options, source, base)
-    plan = plan_tars(growth.clips, source.card.split_sets, options, [tar.name for tar in growth.kept])
+    clips = () if base is not None and growth.digest == base.source_digest else growth.clips  # all is there
+    plan = plan_tars(clips, source.card.split_sets, options, [tar.name for tar in growth.kept])
     refuse_foreign(options.shards_dir, [CARD_NAME, *output_names(plan, source.card)], owned)
     num_bytes = sum(tar.num_bytes() for tar in plan)
     if options.payload == "video":
-        share, seconds = _measure_encoding(options, growth.clips)
+        share, seconds = _measure_encoding(options, clips)
     else:
-        share, seconds = 1.0, _measure_reading(growth.clips)
+        share, seconds = 1.0, _measure_reading(clips)
     cores = min(options.workers, len(os.sched_getaffinity(0)))
     return ShardForecast(
         tuple(_splits(source)),

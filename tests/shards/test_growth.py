@@ -101,6 +101,16 @@ def test_the_clips_are_those_of_shards_that_are_written_at_once(small, tmp_path)
     assert {name: one.clip.note() for name, one in grown.items()} == {n: one.clip.note() for n, one in at_once.items()}
 
 
+def test_a_forecast_of_shards_that_are_there_writes_nothing(small):
+    forecast = forecast_shards(options(small.frames, small.grown))
+    assert (forecast.num_tars, forecast.num_bytes) == (0, 0)
+
+
+def test_a_push_makes_the_folder_of_a_file_url(small, tmp_path, contents):
+    push_shards(small.grown, f"file://{tmp_path}/disk/place")
+    assert contents(tmp_path / "disk" / "place") == contents(small.grown)
+
+
 def test_progress_is_told_to_the_last_index(small, tmp_path):
     told = []
     card = write_shards(options(small.frames, tmp_path / "s"), progress=told.append).card
