@@ -75,7 +75,7 @@ def test_a_clip_of_one_frame_has_no_flow_and_a_file_that_is_not_there_is_missing
     write_video(tmp_path / "raw" / "one.mp4", 1)
     one = ClipTask("000000000", "one", "one.mp4", None, None)
     assert extract_clip(job, one).num_frames == 1
-    still = extract_clip(replace(job, modality="flow"), one)
+    still = extract_clip(replace(job, store=replace(job.store, modality="flow")), one)
     assert (still.status, still.stage, still.error, still.message) == (
         "failed", "flow", "NoMotion", "a clip of one frame has no flow",
     )  # fmt: skip
