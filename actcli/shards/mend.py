@@ -129,8 +129,8 @@ def _mend_tar(folder: Path, tar: ShardFile, card: ShardCard, frames: _Frames) ->
     path = folder / tar.name
     if path.is_dir():
         return "is a folder where a file belongs; move it away, and type the same command again"
-    sound = _sound_members(path, card)
-    order = _order(folder, tar, card, sound)
+    sound, places = _found_in(path, card)
+    order = _order(folder, tar, card, places)
     if len(order) != tar.num_clips:
         return f"{len(order)} of its {counted(tar.num_clips, 'clip')} can be named: the indexes are damaged too"
     hurt = [key for key in order if key not in sound]
@@ -148,12 +148,12 @@ def _mend_tar(folder: Path, tar: ShardFile, card: ShardCard, frames: _Frames) ->
     return None
 
 
-def _order(folder: Path, tar: ShardFile, card: ShardCard, sound: Mapping[str, tuple[Member, ...]]) -> list[str]:
-    """The keys of the clips of a tar in their order, as far as whole indexes and its sound clips tell."""
+def _order(folder: Path, tar: ShardFile, card: ShardCard, found: Mapping[str, int]) -> list[str]:
+    """The keys of the clips of a tar in their order, as far as whole indexes and what was found in it tell."""
     dali = card.file(dali_index_name(tar.name))
     if dali and _difference(folder, dali) is None:
         return read_dali_keys((folder / dali.name).read_text())
-    places = {key: members[0].offset for key, members in sound.items()}
+    places = dict(found)
     for index in _whole_indexes(folder, card):
         clips = (index.clip(row) for row in range(len(index)) if index.shard_name(row) == tar.name)
         places |= {clip.key: clip.offset or clip.flow_offset for clip in clips}
@@ -167,12 +167,13 @@ def _whole_indexes(folder: Path, card: ShardCard) -> Iterator[ShardIndex]:
                 yield ShardSet(str(folder), card).index(split, split_id)
 
 
-def _sound_members(path: Path, card: ShardCard) -> dict[str, tuple[Member, ...]]:
-    """Where the sound clips of a tar lie in it; none where it cannot be read."""
+def _found_in(path: Path, card: ShardCard) -> tuple[dict[str, tuple[Member, ...]], dict[str, int]]:
+    """Where the sound clips of a tar lie in it, and where any clip does; none where it cannot be read."""
     try:
-        return scan_tar(path, card).members
+        scanned = scan_tar(path, card)
     except (OSError, ActcliError):
-        return {}
+        return {}, {}
+    return scanned.members, scanned.places
 
 
 def _read_members(path: Path, members: Sequence[Member]) -> dict[str, bytes | memoryview]:

@@ -22,6 +22,9 @@ from actcli.shards.plan import BLOCK
 from actcli.shards.stream import MEMBER_NAME, open_clip
 from actcli.shards.tar import WrittenTar
 
+_Found = tuple[Member, bytes]
+"""A member and its bytes."""
+
 
 @dataclass(frozen=True)
 class ScannedTar:
@@ -31,6 +34,8 @@ class ScannedTar:
     """The tar as a card would list it, with its sound clips; the whole one where this is what the card does list."""
     members: dict[str, tuple[Member, ...]]
     """Of each sound clip, by key: its JSON and its payloads."""
+    places: dict[str, int]
+    """Of each key that any header names, also of a hurt clip: where the first of its members begins."""
 
 
 def scan_tar(path: Path, card: ShardCard) -> ScannedTar:
@@ -44,13 +49,14 @@ def scan_tar(path: Path, card: ShardCard) -> ScannedTar:
         ActcliError: It is no regular file.
         OSError: It is not there, or cannot be read.
     """
+    places: dict[str, int] = {}
     with open_regular(path) as file:
         reader = _Reader(file)
-        found = list(_sound_clips(reader, path.name, card))
+        found = list(_sound_clips(_noted(_members(reader), places), path.name, card))
     listed = ShardFile(path.name, reader.position, reader.digest.hexdigest(), len(found))
     members = {clip.key: members for clip, members in found}
     index = write_dali_index(member for _, members in found for member in members)
-    return ScannedTar(WrittenTar(listed, tuple(clip for clip, _ in found), index), members)
+    return ScannedTar(WrittenTar(listed, tuple(clip for clip, _ in found), index), members, places)
 
 
 class _Reader:
@@ -69,8 +75,17 @@ class _Reader:
         return data
 
 
-def _sound_clips(reader: _Reader, shard: str, card: ShardCard) -> Iterator[tuple[StoredClip, tuple[Member, ...]]]:
-    for key, group in groupby(_members(reader), lambda found: found[0].key):
+def _noted(members: Iterator[_Found], places: dict[str, int]) -> Iterator[_Found]:
+    """The same members; where the first one of each key begins is put into ``places``."""
+    for member, data in members:
+        places.setdefault(member.key, member.offset)
+        yield member, data
+
+
+def _sound_clips(
+    found: Iterator[_Found], shard: str, card: ShardCard
+) -> Iterator[tuple[StoredClip, tuple[Member, ...]]]:
+    for key, group in groupby(found, lambda one: one[0].key):
         (first, note), *rest = group
         payloads = {member.suffix: data for member, data in rest}
         try:
@@ -96,7 +111,7 @@ def _placed(clip: StoredClip, members: tuple[Member, ...], payloads: dict[str, b
     return clip
 
 
-def _members(reader: _Reader) -> Iterator[tuple[Member, bytes]]:
+def _members(reader: _Reader) -> Iterator[_Found]:
     """The members of clips with their bytes; what is none is passed over, block by block."""
     while block := reader.read(BLOCK):
         member = _member(block, reader.position)

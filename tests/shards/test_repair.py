@@ -169,6 +169,15 @@ def test_a_tar_whose_order_nothing_tells_is_left(few_frames, few_options, few_sh
     assert contents(packed) == contents(few_shards)
 
 
+@pytest.mark.parametrize("position", [3, 512 + 40, 1024 + 3, 3000])  # header and text of the JSON, of the frames
+def test_a_hurt_clip_is_named_by_what_is_left_of_its_headers(few_frames, few_shards, packed, contents, position):
+    flip(packed / TAR, position)
+    for name in ("train-000001.idx", "train.index.parquet"):
+        (packed / name).unlink()
+    assert repair_shards(packed, few_frames).left == ()
+    assert contents(packed) == contents(few_shards)
+
+
 def test_an_index_of_another_arrow_gets_a_card_that_names_it(few_frames, few_shards, packed, monkeypatch, contents):
     from actcli.shards import index_file
 
