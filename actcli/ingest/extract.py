@@ -24,7 +24,7 @@ from actcli.ingest.keys import assign_keys
 from actcli.ingest.ledger import Ledger
 from actcli.ingest.manifest import Modality, modality_file, write_manifest
 from actcli.ingest.options import ExtractOptions
-from actcli.ingest.outcome import ClipOutcome
+from actcli.ingest.outcome import LEFT_FOR_LATER, ClipOutcome
 from actcli.ingest.plan import Estimate, ExtractPlan, estimate, make_plan
 from actcli.ingest.preflight import CheckedJob, check_job
 from actcli.ingest.records import ClipRecord, DatasetAdapter, Listing, printable
@@ -384,15 +384,16 @@ def _is_passing(outcome: ClipOutcome) -> bool:
 
 
 def _missing(key: str, record: ClipRecord, options: ExtractOptions, *, is_there: bool) -> ClipOutcome:
+    error = "FileNotFoundError"
     what = "no folder of it in the dump" if options.from_frames else f"there is no {printable(record.path)}"
     if is_there:
-        what = "left for a later run"
+        error, what = LEFT_FOR_LATER, "left for a later run"
     return ClipOutcome(
         key=key,
         source_id=printable(record.source_id),
         status="missing",
         stage="find",
-        error="FileNotFoundError",
+        error=error,
         message=what,
     )
 

@@ -11,6 +11,8 @@ from actcli.ingest.failure import ClipFailure
 from actcli.ingest.records import printable
 from actcli.ingest.video_index import VideoIndex
 
+LEFT_FOR_LATER = "LeftForLater"
+"""Error of a clip that counts as missing because this run was asked for others."""
 Status = Literal["ok", "failed", "missing"]
 """What can come of a clip."""
 

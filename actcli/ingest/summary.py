@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from actcli.ingest.outcome import ClipOutcome
+from actcli.ingest.outcome import LEFT_FOR_LATER, ClipOutcome
 from actcli.ingest.plan import SplitCount, count_splits
 from actcli.ingest.records import Listing
 from actcli.ingest.split import loss_warnings
@@ -38,7 +38,7 @@ class ExtractSummary:
     splits: tuple[SplitCount, ...]
     """Clips by split set and split: listed, and found in the sense of kept."""
     failed: tuple[ClipOutcome, ...]
-    """Every clip that failed or is missing."""
+    """Every clip that failed or is missing, but for those that were left for later."""
     already_done: int
     """Clips that earlier runs had finished."""
     frames: int
@@ -70,7 +70,7 @@ def summarise(
         counts={kind: kinds[kind] for kind in ("ok", "partial", "failed", "missing")},
         num_classes=len(listing.classes),
         splits=tuple(count_splits(listing, kept)),
-        failed=tuple(outcome for outcome in outcomes if not outcome.is_ok),
+        failed=tuple(outcome for outcome in outcomes if not outcome.is_ok and outcome.error != LEFT_FOR_LATER),
         already_done=len(outcomes) - kinds["missing"] - num_done_now,
         frames=sum(outcome.num_frames for outcome in outcomes),
         bytes=sum(outcome.bytes for outcome in outcomes),

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from actcli.errors import ActcliError
-from actcli.ingest import extract_dataset, plan_extraction
+from actcli.ingest import extract_dataset, plan_extraction, read_manifest
 from actcli.ingest.datasets import get_dataset
 from actcli.ingest.sample import choose_clips
 
@@ -39,7 +39,9 @@ def test_a_run_without_the_sample_does_the_others_and_ends_as_if_there_had_been_
     first = extract_dataset(replace(options, sample=5))
     assert first.counts["ok"] == 5
     assert "are left for later by --sample" in " ".join(first.warnings)
-    assert {outcome.message for outcome in first.failed} == {"left for a later run"}
+    assert (first.failed, first.counts["missing"]) == ((), first.listed - 5)
+    rows = [row for row in read_manifest(options.frames_dir).to_pylist() if row["status"] == "missing"]
+    assert {row["message"] for row in rows} == {"left for a later run"}
     assert plan_extraction(replace(options, sample=5))[0].num_to_do == 0
     last = extract_dataset(options)
     assert last.already_done == 5
