@@ -10,6 +10,7 @@ from typer.core import TyperGroup
 
 from actcli import __version__
 from actcli.cli._console import print_error
+from actcli.cli._help import ActcliCommand
 from actcli.cli._options import TYPED
 from actcli.errors import ActcliError
 
@@ -115,7 +116,7 @@ for name in COMMANDS:
     if hasattr(module, "group"):
         app.add_typer(module.group, name=name)
     else:
-        app.command(name)(getattr(module, function))
+        app.command(name, cls=ActcliCommand)(getattr(module, function))
 
 
 def main() -> None:

@@ -6,6 +6,7 @@ import typer
 
 from actcli.cli._completion import complete_recipes
 from actcli.cli._console import console, print_note, status, table
+from actcli.cli._help import ActcliCommand
 from actcli.cli._options import (
     HARDWARE,
     HERE,
@@ -31,7 +32,7 @@ def bench() -> None:
     """Measure where the bottleneck is on this machine."""
 
 
-@group.command("loader")
+@group.command("loader", cls=ActcliCommand)
 def loader_command(
     dataset: DatasetOption = None,
     workspace: WorkspaceOption = HERE,
@@ -71,7 +72,7 @@ def loader_command(
     console.print(report.recommendation(), markup=False)
 
 
-@group.command("train")
+@group.command("train", cls=ActcliCommand)
 def train_command(
     dataset: DatasetOption = None,
     workspace: WorkspaceOption = HERE,

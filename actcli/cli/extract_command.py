@@ -139,7 +139,7 @@ def extract_command(
     runtime_env: Annotated[
         Path | None,
         typer.Option(
-            help="With --executor ray: YAML file of what its nodes need, such as: pip: [actcli]", rich_help_panel=RUN
+            help="With --executor ray: YAML file of what its nodes need, such as: pip: \\[actcli]", rich_help_panel=RUN
         ),
     ] = None,
     workers: WorkersOption = None,

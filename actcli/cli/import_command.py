@@ -39,7 +39,7 @@ def import_command(
     classes_from: Annotated[
         str | None, typer.Option(help="Shards whose class names the checkpoint has, in the same order.")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="The result.", show_default="<checkpoint>.safetensors")] = None,
+    out: Annotated[Path | None, typer.Option(help="The result.", show_default="beside it, .safetensors")] = None,
     onto: Annotated[
         Path | None,
         typer.Option(help="Imported weights to fill further: the second stream of stmulnet has a .mat of its own."),

@@ -8,6 +8,7 @@ import typer
 
 from actcli.cli._completion import complete_recipes
 from actcli.cli._console import console, table
+from actcli.cli._help import ActcliCommand
 
 group = typer.Typer(invoke_without_command=True, help="List the recipes, show one, or copy one to edit.")
 
@@ -35,7 +36,7 @@ def recipes(ctx: typer.Context) -> None:
     console.print("all numbers of one: actcli recipes show NAME. To edit: actcli recipes copy NAME FILE.yaml")
 
 
-@group.command("show")
+@group.command("show", cls=ActcliCommand)
 def show_command(name: NameArgument) -> None:
     """Show every number of a recipe, as YAML, and its source."""
     from actcli.engine.recipes import load_recipe, recipe_text
@@ -43,7 +44,7 @@ def show_command(name: NameArgument) -> None:
     console.print(recipe_text(load_recipe(name)), markup=False, end="")
 
 
-@group.command("copy")
+@group.command("copy", cls=ActcliCommand)
 def copy_command(
     name: NameArgument,
     file: Annotated[Path, typer.Argument(help="New file; its name ends with .yaml")],

@@ -1,6 +1,7 @@
 """What goes wrong is said in one sentence, with what to type next."""
 
 import io
+import re
 import subprocess
 import sys
 
@@ -9,6 +10,7 @@ from rich.console import Console
 
 from actcli.cli._app import COMMANDS
 from actcli.cli._console import table
+from actcli.cli._help import paragraphs
 from actcli.errors import ActcliError
 
 from .conftest import TINY
@@ -34,6 +36,37 @@ def test_every_option_has_a_help_text():
         if not getattr(parameter, "help", None)
     ]
     assert bare == []
+
+
+def _commands(group, name=""):
+    for command_name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from _commands(command, f"{command_name} ")
+        else:
+            yield name + command_name, command
+
+
+def _words(text):
+    return set(re.split(r"[\s,│<>|]+", text))
+
+
+def test_help_cuts_no_word_at_80_columns(actcli, monkeypatch):
+    import typer
+
+    from actcli.cli import app
+
+    monkeypatch.setenv("COLUMNS", "80")
+    for name, command in _commands(typer.main.get_command(app)):
+        shown = _words(actcli(f"{name} --help").output)
+        for option in [parameter for parameter in command.params if parameter.param_type_name == "option"]:
+            wanted = {*option.opts, *(option.type_descriptor.choices or ()), *_words(option.help.replace("\\[", "["))}
+            if isinstance(option.show_default, str):
+                wanted |= _words(f"({option.show_default})]")
+            assert wanted <= shown, f"{name}: {wanted - shown}"
+
+
+def test_a_paragraph_of_help_is_broken_where_the_line_ends():
+    assert paragraphs("One\ntwo.\n\nThree\nfour.") == "One two.\n\nThree four."
 
 
 def test_help_imports_nothing_heavy():
