@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from actcli.errors import ActcliError
-from actcli.files import write_text_whole, written_whole
+from actcli.files import open_regular, write_text_whole, written_whole
 from actcli.shards.clip import StoredClip
 from actcli.shards.index import frame_crcs
 from actcli.shards.reader import ShardReader, ShardSet
@@ -23,6 +23,9 @@ from actcli.shards.video import encode_video
 
 Project = Literal["tsm", "mmaction2", "slowfast", "videomae", "vjepa2"]
 Media = Literal["frames", "mp4"]
+_MEDIA_FOLDERS = ("frames", "videos")
+_MARK = ".actcli-lists"
+_MAX_MARK = 1000  # bytes; a digest has 64
 
 
 @dataclass(frozen=True)
@@ -107,6 +110,7 @@ def export_lists(
     entries = list(_entries(shards, split_id, chosen))
     labelled = [entry for entry in entries if entry.clip.label >= 0]
     try:
+        _claim(shards, out_dir)
         _write_media(shards, labelled, out_dir, workers, progress)
         lists = _write_lists(shards, form, chosen, labelled, out_dir)
     except OSError as error:
@@ -125,6 +129,23 @@ def _form(project: str, media: str | None, out_dir: Path) -> ListForm:
             f"{out_dir.absolute()} has a space in it, where {project} divides a line. Choose another folder."
         )
     return form
+
+
+def _claim(shards: ShardSet, out_dir: Path) -> None:
+    """Mark the folder as that of these shards: files of theirs that are there already are kept."""
+    mark, card = out_dir / _MARK, shards.card
+    found = ""
+    if mark.exists():
+        with open_regular(mark) as file:
+            found = file.read(_MAX_MARK).decode("ascii", "replace")
+    has_media = any((out_dir / name).exists() for name in _MEDIA_FOLDERS)
+    if has_media and found not in (card.source_digest, *card.extends):
+        raise ActcliError(
+            f"{out_dir} holds frames or videos that are not of these shards. Choose another folder (--out-dir), or "
+            f"remove {' and '.join(_MEDIA_FOLDERS)} there."
+        )
+    out_dir.mkdir(parents=True, exist_ok=True)
+    write_text_whole(mark, card.source_digest)
 
 
 def _entries(shards: ShardSet, split_id: str, media: Media) -> Iterator[_Entry]:

@@ -1,5 +1,6 @@
 """Each list is read by a small reader written from the documentation of its project."""
 
+import shutil
 from pathlib import Path
 
 import av
@@ -93,6 +94,20 @@ def test_the_list_gives_every_clip_and_its_label(shards, tmp_path, project, medi
         assert sorted(read(tmp_path, split)) == expected(shards, split)
     if project in ("slowfast", "videomae"):
         assert (tmp_path / "test.csv").read_text() == (tmp_path / "val.csv").read_text()
+
+
+def test_what_is_kept_in_the_folder_is_of_the_same_shards(shards, tmp_path):
+    root, out_dir = tmp_path / "other", tmp_path / "lists"
+    make_synthetic(root / "raw", num_clips=12, size=(64, 48), num_frames=5, seed=1)
+    extract_dataset(ExtractOptions("tiny", root / "raw", root / "frames", short_side=0, executor="serial"))
+    write_shards(ShardOptions(root / "frames", root / "shards"))
+    export_lists(ShardSet.open(root / "shards"), "tsm", out_dir)
+    with pytest.raises(ActcliError, match="holds frames or videos that are not of these shards"):
+        export_lists(shards, "tsm", out_dir)
+    export_lists(ShardSet.open(root / "shards"), "tsm", out_dir)  # its own are kept
+    shutil.rmtree(out_dir / "frames")
+    export_lists(shards, "tsm", out_dir)
+    assert len(list((out_dir / "frames").iterdir())) == 24
 
 
 def test_classes_are_named_in_the_order_of_the_labels(shards, tmp_path):
