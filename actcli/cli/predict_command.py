@@ -1,13 +1,14 @@
 """``actcli predict``: what a model says about videos."""
 
 import json
+import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, BinaryIO
 
 import typer
 
-from actcli.cli._console import Progress, cell, console, table
+from actcli.cli._console import Progress, cell, console, plain, table
 from actcli.cli._options import (
     HERE,
     TEST,
@@ -18,6 +19,7 @@ from actcli.cli._options import (
     WorkersOption,
     WorkspaceOption,
     num_workers,
+    refuse_beside,
 )
 from actcli.cli._workspace import Workspace
 from actcli.errors import ActcliError
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 
 
 def predict_command(
+    ctx: typer.Context,
     videos: Annotated[list[str], typer.Argument(help="Videos, folders of videos, or - for names from standard input.")],
     run: RunOption = None,
     checkpoint: CheckpointOption = "best",
@@ -77,10 +80,16 @@ def predict_command(
     from actcli.engine.protocols import AskedViews
     from actcli.engine.runs import find_run, weights_path
 
-    paths = [line.rstrip("\r\n") for line in sys.stdin if line.strip()] if videos == ["-"] else videos
+    if weights is not None:
+        refuse_beside(ctx, "--weights", "run", "checkpoint")
+    paths = _names_from(sys.stdin.buffer) if videos == ["-"] else videos
     chosen = weights or weights_path(find_run(Workspace(workspace).runs, run), checkpoint)
     options = PredictOptions(
-        chosen, top, AskedViews(clips=clips, crops=crops), _seconds("--every", every), _seconds("--window", window)
+        chosen,
+        None if every else top,
+        AskedViews(clips=clips, crops=crops),
+        _seconds("--every", every),
+        _seconds("--window", window),
     )
     if overlay is not None and (len(paths) != 1 or Path(paths[0]).is_dir()):
         raise ActcliError("--overlay takes a single video; name one file.")
@@ -94,13 +103,18 @@ def predict_command(
             note=_note,
         )
     if options.every_seconds is not None:
-        found = merge_windows(found)
+        found = merge_windows(found, top)
     _print_table(found) if shown else _print_json(found)
     if overlay is not None:
         write_overlay(Path(paths[0]), found, overlay)
         _note(f"video with labels: {overlay}")
     if any(prediction.problem for prediction in found):
         raise typer.Exit(1)
+
+
+def _names_from(lines: BinaryIO) -> list[str]:
+    """A name a line, of whatever bytes the disk has."""
+    return [os.fsdecode(line.rstrip(b"\r\n")) for line in lines if line.strip()]
 
 
 def _seconds(flag: str, text: str | None) -> float | None:
@@ -115,7 +129,7 @@ def _seconds(flag: str, text: str | None) -> float | None:
 
 def _note(text: str) -> None:
     """To standard error, so that standard output is JSON alone where it is read by a program."""
-    print(f"note: {text}", file=sys.stderr)
+    print(f"note: {plain(text)}", file=sys.stderr)
 
 
 class _Bars:
@@ -165,4 +179,4 @@ def _print_json(found: "list[Prediction]") -> None:
         if prediction.problem:
             line["problem"] = prediction.problem
         line["classes"] = [[guess.class_name, round(guess.probability, 6)] for guess in prediction.guesses]
-        print(json.dumps(line, ensure_ascii=False))
+        print(json.dumps(line, ensure_ascii=False).encode("utf-8", "backslashreplace").decode())

@@ -95,11 +95,18 @@ def contestants(runs: Path, names: Sequence[str]) -> list[Contestant]:
     """The evaluations called ``names``: runs (their newest evaluation) or folders with ``scores.parquet``.
 
     Raises:
-        ActcliError: There are fewer than two, one has no evaluation, or they are not of the same clips and labels.
+        ActcliError: There are fewer than two, one is named twice or has no evaluation, or they are not of the same
+            clips and labels.
     """
     if len(names) < 2:
         raise ActcliError("a comparison needs two evaluations or more: actcli compare RUN RUN")
     found = [_contestant(runs, name) for name in names]
+    _check_named_once(found)
+    if not (found[0].scores.labels >= 0).any():
+        raise ActcliError(
+            f"the clips of {found[0].name} have no labels, so that none is recognised or not. Evaluate a split that "
+            f"has them: actcli eval --split val"
+        )
     for other in found[1:]:
         _check_same_clips(found[0], other)
     return found
@@ -216,6 +223,13 @@ def find_evaluation(runs: Path, name: str) -> Path:
             f"{name!r} is neither a run with an evaluation nor a folder with {SCORES_NAME}. Make it: actcli eval"
         )
     return found[-1].parent
+
+
+def _check_named_once(parts: Sequence[Contestant]) -> None:
+    folders = [part.folder.resolve() for part in parts]
+    for part, folder in zip(parts, folders, strict=True):
+        if folders.count(folder) > 1:
+            raise ActcliError(f"{part.folder} is named more than once; name each evaluation once.")
 
 
 def _check_same_clips(first: Contestant, other: Contestant) -> None:

@@ -34,7 +34,8 @@ def fuse(paths: Sequence[Path], weights: Sequence[float] | None = None) -> Score
     for path, part in zip(paths[1:], others, strict=True):
         _check_same(first, part, paths[0], path)
     log_probabilities = np.stack([log_softmax(part.logits, axis=1) for part in parts])  # part, clip, class
-    shares = np.array(weights)[:, None, None] / sum(weights)
+    relative = np.array(weights) / max(weights)  # their sum may be more than a number can be
+    shares = relative[:, None, None] / relative.sum()
     fused = logsumexp(log_probabilities, axis=0, b=shares)  # in logarithms, so that no small probability becomes 0
     return Scores(first.keys, first.labels, fused.astype(np.float32))
 

@@ -1,10 +1,12 @@
 """What a model says about videos that belong to no dataset: classes, and in long videos when."""
 
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import groupby, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +25,7 @@ from actcli.models import VideoModel, WeightFacts, load_weights
 from actcli.shards import ShardOptions, ShardSet, write_shards
 
 _CLIP_TIMEOUT_SECONDS = 600.0
+_MAX_WINDOWS = 100_000  # of a video: more than a day, one a second
 
 Note = Callable[[str], None]
 
@@ -59,8 +62,8 @@ class PredictOptions:
 
     weights: Path
     """Safetensors file of actcli."""
-    num_guesses: int = 5
-    """Classes to name."""
+    num_guesses: int | None = 5
+    """Classes to name; all of them where it is None."""
     views: AskedViews = field(default_factory=AskedViews)
     """Clips, crops, size, scale and sampling; the published test unless given."""
     every_seconds: float | None = None
@@ -70,7 +73,7 @@ class PredictOptions:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be."""
-        if self.num_guesses < 1:
+        if self.num_guesses is not None and self.num_guesses < 1:
             raise ActcliError(f"num_guesses is {self.num_guesses}; it has to be at least 1.")
         for name, value in (("every_seconds", self.every_seconds), ("window_seconds", self.window_seconds)):
             if value is not None and not value > 0:
@@ -199,38 +202,31 @@ def packed_videos(
         yield ShardSet.open(str(packed)), outcomes
 
 
-def merge_windows(predictions: Sequence[Prediction]) -> list[Prediction]:
-    """Neighbouring windows of a video with the same likeliest class as one, its probability the mean.
+def merge_windows(predictions: Sequence[Prediction], num_guesses: int) -> list[Prediction]:
+    """Neighbouring windows of a video with the same likeliest class as one, its probabilities the means.
 
-    Windows that overlap share their time at the middle, so that segments follow each other without gaps.
+    Segments that overlap share that time at its middle: 0-3, 2-5, 4-7  ->  0-2.5, 2.5-4.5, 4.5-7.
+
+    Args:
+        predictions: Of windows in the order of time, naming all classes (a mean over the likeliest alone is none).
+        num_guesses: Classes to name of each segment.
     """
-    merged: list[list[Prediction]] = []
-    for prediction in predictions:
-        before = merged[-1][-1] if merged else None
-        same = (
-            before is not None
-            and before.path == prediction.path
-            and bool(before.guesses and prediction.guesses)
-            and before.guesses[0].class_name == prediction.guesses[0].class_name
-        )
-        if same:
-            merged[-1].append(prediction)
-        else:
-            merged.append([prediction])
-    return [_segment(windows) for windows in merged]
+    groups = groupby(predictions, key=lambda one: (one.path, one.guesses[0].class_name if one.guesses else one))
+    merged = [_segment(tuple(windows), num_guesses) for _, windows in groups]
+    for number, (one, other) in enumerate(pairwise(merged)):
+        if one.path == other.path and one.end is not None and other.start is not None and one.end > other.start:
+            middle = (one.end + other.start) / 2
+            merged[number] = replace(merged[number], end=middle)
+            merged[number + 1] = replace(other, start=middle)
+    return merged
 
 
-def _segment(windows: Sequence[Prediction]) -> Prediction:
-    first, last = windows[0], windows[-1]
-    if len(windows) == 1:
-        return first
-    sums: dict[str, float] = {}
+def _segment(windows: Sequence[Prediction], num_guesses: int) -> Prediction:
+    sums: Counter[str] = Counter()
     for window in windows:
-        for guess in window.guesses:
-            sums[guess.class_name] = sums.get(guess.class_name, 0.0) + guess.probability
-    ranked = sorted(sums.items(), key=lambda pair: -pair[1])[: len(first.guesses)]
-    guesses = tuple(Guess(name, total / len(windows)) for name, total in ranked)
-    return replace(first, guesses=guesses, end=last.end)
+        sums.update({guess.class_name: guess.probability for guess in window.guesses})
+    guesses = tuple(Guess(name, total / len(windows)) for name, total in sums.most_common(num_guesses))
+    return replace(windows[0], guesses=guesses, end=windows[-1].end)
 
 
 def _windows(video: Path, options: PredictOptions) -> list[LooseClip]:
@@ -241,6 +237,11 @@ def _windows(video: Path, options: PredictOptions) -> list[LooseClip]:
     if seconds is None:
         return [LooseClip(video)]  # extraction says what is wrong with it
     length = options.window_seconds or options.every_seconds
+    if seconds / options.every_seconds > _MAX_WINDOWS:
+        raise ActcliError(
+            f"{video} lasts {seconds:g} seconds by its header, which is more than {_MAX_WINDOWS:,} windows; make the "
+            f"step longer (--every)."
+        )
     starts = np.arange(0, max(seconds - 1e-6, 1e-6), options.every_seconds)
     return [LooseClip(video, float(start), float(min(start + length, seconds))) for start in starts]
 

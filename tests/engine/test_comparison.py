@@ -31,6 +31,18 @@ def evaluation(tmp_path):
     return write
 
 
+def test_an_evaluation_is_not_compared_with_itself(evaluation, tmp_path):
+    one = evaluation("one", [0] * 10)
+    with pytest.raises(ActcliError, match="is named more than once; name each evaluation once"):
+        contestants(tmp_path, [one, f"{one}/../one"])
+
+
+def test_clips_without_labels_are_not_compared(evaluation, tmp_path):
+    folders = [evaluation(name, [0] * 10, labels=np.full(10, -1)) for name in ("one", "two")]
+    with pytest.raises(ActcliError, match="have no labels, so that none is recognised"):
+        contestants(tmp_path, folders)
+
+
 def test_the_difference_counts_clips_that_both_scored(evaluation, tmp_path):
     right = evaluation("right", [0, 0, 0, 0, 1, 1, 1, 2, 2, 0])
     half = evaluation("half", [0, 0, 1, 1, 1, 1, 0, 2, 0, 0])

@@ -39,6 +39,11 @@ def test_weights_are_equal_unless_given(save):
     np.testing.assert_array_equal(fuse(folders).logits, fuse(folders, [2, 2]).logits)
 
 
+def test_weights_whose_sum_is_no_number_any_more_count_as_they_stand_to_each_other(save):
+    folders = [save("a", FIRST), save("b", SECOND)]
+    np.testing.assert_array_equal(fuse(folders, [1e308, 1e308]).logits, fuse(folders).logits)
+
+
 def test_an_evaluation_fused_with_itself_is_itself(save):
     folder = save("a", FIRST)
     np.testing.assert_allclose(np.exp(fuse([folder, folder]).logits), softmax(FIRST, 1), rtol=1e-6)

@@ -82,14 +82,40 @@ def test_windows_cover_the_video(trained):
     assert found[-1].end > found[-1].start
 
 
-def test_neighbouring_windows_that_agree_become_one_segment():
-    def window(start, name, probability, path="a.mp4"):
-        return Prediction(path, (Guess(name, probability), Guess("other", 0.1)), start, start + 1)
+def _window(start, probabilities, path="a.mp4", length=1):
+    ranked = sorted(probabilities.items(), key=lambda pair: -pair[1])
+    return Prediction(path, tuple(Guess(*pair) for pair in ranked), start, start + length)
 
-    windows = [window(0, "run", 0.5), window(1, "run", 0.7), window(2, "jump", 0.6), window(0, "jump", 0.9, "b.mp4")]
-    merged = merge_windows(windows)
+
+def test_neighbouring_windows_that_agree_become_one_segment():
+    jump = {"jump": 0.6, "run": 0.4}
+    windows = [_window(0, {"run": 0.9, "jump": 0.1}), _window(1, {"run": 0.7, "jump": 0.3}), _window(2, jump)]
+    merged = merge_windows([*windows, _window(0, jump, "b.mp4")], 1)
     assert [(part.path, part.start, part.end) for part in merged] == [("a.mp4", 0, 2), ("a.mp4", 2, 3), ("b.mp4", 0, 1)]
-    assert merged[0].guesses[0] == Guess("run", pytest.approx(0.6))
+    assert merged[0].guesses == (Guess("run", pytest.approx(0.8)),)
+
+
+def test_the_probabilities_of_a_segment_are_means_over_all_its_windows():
+    windows = [_window(0, {"run": 0.5, "jump": 0.3, "sit": 0.2}), _window(1, {"run": 0.5, "sit": 0.4, "jump": 0.1})]
+    [merged] = merge_windows(windows, 2)
+    assert merged.guesses == (Guess("run", pytest.approx(0.5)), Guess("sit", pytest.approx(0.3)))
+
+
+def test_segments_that_overlap_share_the_time_at_its_middle():
+    names = ["run", "jump", "run"]
+    merged = merge_windows([_window(2 * n, {name: 1.0}, length=3) for n, name in enumerate(names)], 1)
+    assert [(part.start, part.end) for part in merged] == [(0, 2.5), (2.5, 4.5), (4.5, 7)]
+
+
+def test_windows_that_cannot_be_read_stay_apart():
+    broken = [Prediction("a.mp4", start=n, end=n + 1, problem="no frames") for n in (0, 1)]
+    assert merge_windows(broken, 5) == broken
+
+
+def test_more_windows_than_anyone_wants_are_refused_before_they_are_made(trained):
+    video = next((trained / "raw").rglob("*.mp4"))
+    with pytest.raises(ActcliError, match=r"more than 100,000 windows; make the step longer \(--every\)"):
+        predict([video], PredictOptions(weights_path(trained / "run"), every_seconds=1e-9), WORKERS)
 
 
 @pytest.mark.parametrize(
