@@ -270,6 +270,7 @@ def train_command(
     folder says what was really used. Ctrl-C writes a checkpoint; --resume continues to the very same weights.
     """
     from actcli.engine.hardware import Hardware
+    from actcli.engine.runs import CONFIG_NAME, RunConfig
     from actcli.engine.training import (
         TrainRequest,
         continued_run,
@@ -279,6 +280,7 @@ def train_command(
         newest_on_all_split_sets,
         newest_run,
         same_run,
+        settings_as_asked,
         split_set_requests,
         with_largest_batch,
     )
@@ -287,11 +289,9 @@ def train_command(
     hardware = Hardware(device, devices, num_workers(workers), loader, checkpoint_minutes, cached, cache_bytes)
     space = Workspace(workspace)
     flags = _other_flags(ctx)
-    if resume and flags and run_dir is not None and (run_dir / "config.yaml").exists():
-        raise ActcliError(
-            f"a run is continued with the settings in its config.yaml; leave out {', '.join(flags)}, or start a "
-            f"new run. Only --epochs and --micro-batch can change, and where it runs."
-        )
+    before = RunConfig.read(run_dir) if resume and run_dir and (run_dir / CONFIG_NAME).exists() else None
+    if before is not None and (find_batch_size or all_splits):
+        raise ActcliError(f"{run_dir} is a single run with a batch size; leave out --find-batch-size and --all-splits.")
     if resume and flags == ["--all-splits"] and run_dir is None and micro_batch is None:
         configs = newest_on_all_split_sets(space.runs)
         runs = ((config.split_id, same_run(config, space.runs, print_note, epochs)) for config in configs)
@@ -303,7 +303,9 @@ def train_command(
         return
     if find_batch_size and (batch_size or micro_batch):
         raise ActcliError("--find-batch-size chooses --batch-size and --micro-batch; leave them out.")
-    first, *others = shards_dir or [str(space.shard_dataset(dataset))]
+    if before is not None and not (shards_dir or dataset):
+        shards_dir = [before.shards, *before.joined]
+    first, *others = [space.shard_dataset(dataset, given) for given in shards_dir or (None,)]
     request = TrainRequest(
         shards=first,
         joined=others,
@@ -338,9 +340,13 @@ def train_command(
         settings=setting or [],
         init=str(init) if init else None,
         new_head=new_head,
-        split_id=split_id,
+        split_id=before.split_id if before is not None and "--split-id" not in flags else split_id,
         micro_batch=micro_batch,
     )
+    if before is not None and run_dir is not None:
+        same = continued_same(settings_as_asked(run_dir, request), run_dir, epochs, micro_batch)
+        train_or_tell(same, hardware, dry_run)
+        return
     best: dict[str, float | None] = {}
     for part in split_set_requests(request) if all_splits else [request]:
         config = make_config(part, print_note)
@@ -349,7 +355,7 @@ def train_command(
         folder = run_dir / f"split{part.split_id}" if run_dir and all_splits else run_dir
         if resume and folder is None:
             run = same_run(config, space.runs, print_note)
-        elif resume and folder is not None and (folder / "config.yaml").exists():
+        elif resume and folder is not None and (folder / CONFIG_NAME).exists():
             run = continued_same(config, folder, epochs)
         else:
             run = new_run(config, space.runs, folder, print_note)

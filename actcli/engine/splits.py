@@ -19,15 +19,24 @@ VIEWS_PER_STEP = 16
 """Views that a test looks at together, unless a batch size is given."""
 
 
+def check_shared(batch_size: int, num_processes: int) -> None:
+    """Refuse batches that cannot be divided evenly.
+
+    Raises:
+        ActcliError: They cannot.
+    """
+    if batch_size % num_processes:
+        raise ActcliError(
+            f"batches of {batch_size} cannot be shared by {num_processes} processes. Take a number that divides them "
+            f"(--devices), or begin a run with another --batch-size."
+        )
+
+
 def open_training(
     shards: ShardSet, split_id: str, recipe: Recipe, spec: InputSpec, hardware: Hardware, fabric: Fabric
 ) -> Loader:
     """The training split as ``recipe`` wants it, this process's share of each batch."""
-    if recipe.batch_size % fabric.world_size:
-        raise ActcliError(
-            f"batches of {recipe.batch_size} cannot be shared by {fabric.world_size} processes. Take a number that "
-            "divides them (--devices), or begin a run with another --batch-size."
-        )
+    check_shared(recipe.batch_size, fabric.world_size)
     return _opener(split_id, spec, hardware, fabric)(
         shards,
         "train",

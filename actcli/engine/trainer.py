@@ -29,6 +29,7 @@ from actcli.engine.runs import BEST_WEIGHTS, LAST_CHECKPOINT, RunConfig, writing
 from actcli.engine.schedules import StepPlace
 from actcli.engine.scoring import score_split
 from actcli.engine.signals import Interrupted, StopWish, stop_wish
+from actcli.engine.splits import check_shared
 from actcli.engine.step import Layout, StepState
 from actcli.engine.tally import Tally
 from actcli.engine.tracking import clip_grid
@@ -70,6 +71,7 @@ def train(
         ActcliError: Something does not fit together, or the loss is no longer a number.
     """
     recipe = Recipe.from_dict(config.recipe.to_dict(), "the recipe")  # made by hand in Python, it was not checked yet
+    check_shared(recipe.batch_size, hardware.devices)  # before so many processes are started
     fabric = launch(hardware, recipe.precision)
     reporter = reporter if fabric.is_global_zero else Silent()
     with ExitStack() as stack:
@@ -78,11 +80,17 @@ def train(
         training = Training(prepared, run_dir, hardware, reporter, wish)
         stack.enter_context(writing_run(run_dir))
         stack.enter_context(training)
-        if resume:
-            training.restore()
         if fabric.is_global_zero:  # only now, so that a training that does not fit together leaves no folder
             check_writable(run_dir, missing_bytes(run_dir, recipe, training.num_values))
             stack.enter_context(folder_lock(run_dir, "Another training"))
+            # from here on nobody else writes what is read below
+            if not resume and (run_dir / LAST_CHECKPOINT).exists():
+                raise ActcliError(
+                    f"{run_dir} is a run already. Continue it with --resume, or choose another --run-dir."
+                )
+        if resume:
+            training.restore()
+        if fabric.is_global_zero:
             training.open_run()
         return training.run()
 

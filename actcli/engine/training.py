@@ -1,8 +1,9 @@
 """What ``train`` decides before it trains: the recipe's numbers, a new run or one that is continued, all split sets."""
 
 import os
+import shlex
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 
@@ -14,7 +15,6 @@ from actcli.engine.overrides import override_recipe, settle_pretrained
 from actcli.engine.recipes import find_recipe, load_recipe
 from actcli.engine.reporting import EpochReport, Reporter
 from actcli.engine.runs import (
-    CONFIG_NAME,
     LAST_CHECKPOINT,
     RunConfig,
     RunState,
@@ -31,6 +31,8 @@ from actcli.shards import WHOLE, ShardSet, Subset, select_shards
 from actcli.words import counted
 
 Note = Callable[[str], None]
+_MAX_NAMED = 4
+"""Settings that differ which an error names."""
 
 
 @dataclass(frozen=True)
@@ -229,20 +231,57 @@ def continued_run(run_dir: Path, epochs: int | None = None, micro_batch: int | N
     return Run(config, run_dir, resume=True)
 
 
-def continued_same(config: RunConfig, run_dir: Path, epochs: int | None = None) -> Run:
+def continued_same(config: RunConfig, run_dir: Path, epochs: int | None = None, micro_batch: int | None = None) -> Run:
     """The run in ``run_dir``, which has to have the settings of ``config``; only ``epochs`` may differ.
 
     Raises:
         ActcliError: It was started with other settings, or did more epochs already.
     """
     found = RunConfig.read(run_dir)
-    recipe = replace(found.recipe, epochs=config.recipe.epochs)
-    if replace(found, recipe=recipe).settings() != config.settings():
+    wanted = replace(config, recipe=replace(config.recipe, epochs=found.recipe.epochs))
+    differing = _differences(asdict(found.settings()), asdict(wanted.settings()))
+    more = f", and {len(differing) - _MAX_NAMED} more" if len(differing) > _MAX_NAMED else ""
+    if differing:
         raise ActcliError(
-            f"{run_dir} was started with other settings than these; its {CONFIG_NAME} has them. Give the same ones, "
-            f"or choose another folder for a new run (--run-dir)."
+            f"{run_dir} was started with {', and '.join(differing[:_MAX_NAMED])}{more}; leave out what differs, or "
+            f"choose another folder for a new run (--run-dir)."
         )
-    return continued_run(run_dir, epochs)
+    return continued_run(run_dir, epochs, micro_batch)
+
+
+def settings_as_asked(run_dir: Path, request: TrainRequest) -> RunConfig:
+    """The settings of a run with what ``request`` says in their place; what it leaves open stays as it is.
+
+    A request that names a model or a recipe says everything, and leaves nothing open.
+
+    Raises:
+        ActcliError: The folder is no run, or a number is wrong.
+    """
+    if request.model or request.recipe:
+        return make_config(request)
+    before = RunConfig.read(run_dir)
+    return replace(
+        before,
+        recipe=override_recipe(before.recipe, request.changes, request.settings),
+        shards=_everywhere(request.shards),
+        joined=tuple(map(_everywhere, request.joined)),
+        subset=before.subset if request.subset == WHOLE else request.subset,
+        split_id=request.split_id,
+        init=request.init or before.init,
+        new_head=request.new_head or before.new_head,
+    )
+
+
+def _differences(before: Mapping[str, object], now: Mapping[str, object], place: str = "") -> list[str]:
+    """``batch_size 8, not 16`` for each field that differs, also inside fields."""
+    found = []
+    for name, value in before.items():
+        other = now.get(name)
+        if isinstance(value, Mapping) and isinstance(other, Mapping):
+            found += _differences(value, other, "" if name == "recipe" else f"{place}{name}.")
+        elif value != other:
+            found.append(f"{place}{name} {value!r}, not {other!r}")
+    return found + [f"no {place}{name}" for name in now if name not in before]
 
 
 def list_states(runs: Path) -> list[RunState | ActcliError]:
@@ -265,5 +304,5 @@ def describe_finished(run: Run) -> str | None:
     best = "" if state.best_top1 is None else f", best top-1 {100 * state.best_top1:.2f} %"
     return (
         f"{run.run_dir} is finished: {counted(len(state.epochs), 'epoch')}{best}. Extend it with: actcli train "
-        f"--resume --run-dir {run.run_dir} --epochs {2 * len(state.epochs)}"
+        f"--resume --run-dir {shlex.quote(str(run.run_dir))} --epochs {2 * len(state.epochs)}"
     )

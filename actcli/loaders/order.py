@@ -43,9 +43,10 @@ class Order:
                 "the batch size must be at least 1 and the rank below the number of ranks."
             )
         if self.drop_last and not self.num_steps:
+            of_each = f" on each of {self.world_size} processes" if self.world_size > 1 else ""
             raise ActcliError(
-                f"{self.num_clips} clips do not fill one batch of {self.batch_size} on each of {self.world_size} "
-                "ranks. Lower batch_size (--batch-size)."
+                f"{self.num_clips} clips do not fill one batch of {self.batch_size}{of_each}. Lower batch_size "
+                "(--batch-size)."
             )
 
     @property

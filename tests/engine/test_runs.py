@@ -228,6 +228,27 @@ def test_two_trainings_in_one_folder_are_refused(whole, tmp_path):
         run(whole[0], tmp_path)
 
 
+def test_a_run_is_read_by_the_training_that_may_write_it_alone(whole, tmp_path):
+    run(whole[0], tmp_path)
+    (tmp_path / LAST_CHECKPOINT).write_bytes(b"another training is at it")
+    with folder_lock(tmp_path, "Another training"), pytest.raises(ActcliError, match="Another training is writing to"):
+        run(whole[0], tmp_path, resume=True)
+
+
+def test_a_run_that_appeared_while_another_was_being_prepared_is_not_written_over(whole, tmp_path):
+    run(whole[0], tmp_path)
+    before = (tmp_path / LAST_CHECKPOINT).read_bytes()
+    with pytest.raises(ActcliError, match="is a run already"):
+        trainer.train(whole[0], tmp_path, HARDWARE, Reporter())
+    assert (tmp_path / LAST_CHECKPOINT).read_bytes() == before
+
+
+def test_processes_that_cannot_share_a_batch_are_refused_before_they_are_started(whole, tmp_path, monkeypatch):
+    monkeypatch.setattr("actcli.engine.trainer.launch", lambda *_: pytest.fail("processes were started"))
+    with pytest.raises(ActcliError, match="cannot be shared by 99 processes"):
+        trainer.train(whole[0], tmp_path, replace(HARDWARE, devices=99), Reporter())
+
+
 def test_a_folder_that_cannot_be_written_to_is_refused_before_the_first_step(whole, tmp_path):
     (tmp_path / "file").write_text("")
     reporter = Reporter()
