@@ -1,7 +1,10 @@
 """The ``actcli`` command: its group, its errors, and the list of commands."""
 
+import errno
+import os
 import signal
 import sys
+from contextlib import suppress
 from importlib import import_module
 from typing import Annotated, Any
 
@@ -66,6 +69,18 @@ class ActcliGroup(TyperGroup):
             print_error(str(stopped) or f"stopped. {_after_stopping(ctx.invoked_subcommand)}")
             raise typer.Exit(128 + getattr(stopped, "signal_number", signal.SIGINT)) from None
 
+    def main(self, *args: Any, **settings: Any) -> Any:
+        """Run the program; what it says is written when it ends, or it did not do what was asked."""
+        try:
+            try:
+                return super().main(*args, **settings)
+            finally:
+                sys.stdout.flush()
+        except OSError as error:
+            if "--debug" in sys.argv:
+                raise
+            sys.exit(_after_os_error(error))
+
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Keep what was typed, for results that say how they were made."""
         ctx.meta[TYPED] = list(args)
@@ -74,6 +89,16 @@ class ActcliGroup(TyperGroup):
     def list_commands(self, ctx: Any) -> list[str]:
         """Commands in the order in which they are used."""
         return list(COMMANDS)
+
+
+def _after_os_error(error: OSError) -> int:
+    """Say what the system refused, where that is not a reader that has read enough; the exit code."""
+    if error.errno != errno.EPIPE:
+        what = error.filename or "what this command writes"
+        print_error(f"{what} cannot be written or read ({error.strerror or error}). Make room or choose another place.")
+    with suppress(OSError, ValueError):  # what is left in the buffer has nowhere to go
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 1
 
 
 def _after_stopping(command: str | None) -> str:

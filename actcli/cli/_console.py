@@ -61,14 +61,12 @@ def cell(text: str) -> Text:
 
 def print_error(message: str) -> None:
     """One error, as plain text."""
-    error_console.print("[bold red]error:[/]", end=" ")
-    error_console.print(plain(message), markup=False)
+    error_console.print(Text.assemble(("error:", "bold red"), " ", plain(message)))
 
 
 def print_note(message: str) -> None:
     """Something the user should know."""
-    console.print("[yellow]note:[/]", end=" ")
-    console.print(plain(message), markup=False)
+    console.print(Text.assemble(("note:", "yellow"), " ", plain(message)))
 
 
 class _Listing(Table):

@@ -138,6 +138,19 @@ def typed_command(ctx: typer.Context) -> str:
     return shlex.join(["actcli", *ctx.meta.get(TYPED, ())])
 
 
+def given(ctx: typer.Context) -> set[str]:
+    """Names of the parameters that were typed."""
+    return {name for name in ctx.params if str(ctx.get_parameter_source(name)).endswith("COMMANDLINE")}
+
+
+def refuse_beside(ctx: typer.Context, flag: str, *names: str) -> None:
+    """Refuse flags that ``flag`` makes superfluous, and that would not be used."""
+    others = sorted(given(ctx) & set(names))
+    if others:
+        listed = ", ".join(f"--{name.replace('_', '-')}" for name in others)
+        raise typer.BadParameter(f"{flag} says already which one is meant; leave out {listed}.")
+
+
 def check_choice(flag: str, value: str, *allowed: str) -> None:
     """Refuse a word that ``flag`` does not take."""
     if value not in allowed:

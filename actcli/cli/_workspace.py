@@ -54,14 +54,20 @@ class Workspace:
             )
         return found
 
-    def shard_dataset(self, dataset: str | None) -> Path:
-        """The shards to use: those of the dataset named, or the only ones under ``shards/``."""
+    def shard_dataset(self, dataset: str | None, shards_dir: str | Path | None = None) -> str:
+        """The shards to use: those given, those of the dataset named, or the only ones under ``shards/``."""
+        if shards_dir is not None:
+            if dataset is not None:
+                raise ActcliError(
+                    f"--shards-dir {shards_dir} says already which shards are meant; leave out --dataset."
+                )
+            return str(shards_dir)
         name = dataset or _only(
             _folders(self.shards),
             f"there are no shards in {self.shards}. Write them first: actcli extract --dataset sthv2 && actcli shard",
             "--dataset",
         )
-        return self.shards / name
+        return str(self.shards / name)
 
 
 def _folders(folder: Path) -> list[str]:

@@ -49,7 +49,7 @@ def loader_command(
     from actcli.loaders.bench import bench_loader
     from actcli.shards import ShardSet
 
-    shards = shards_dir or str(Workspace(workspace).shard_dataset(dataset))
+    shards = Workspace(workspace).shard_dataset(dataset, shards_dir)
     modalities = ShardSet.open(shards).card.modalities
     place = launch(Hardware(device), "32-true").device
     with status(f"measuring loaders on {shards}"):
@@ -105,7 +105,7 @@ def train_command(
     from actcli.engine.hardware import Hardware
     from actcli.engine.training import TrainRequest, make_config
 
-    shards = shards_dir or str(Workspace(workspace).shard_dataset(dataset))
+    shards = Workspace(workspace).shard_dataset(dataset, shards_dir)
     changes = {"num_frames": frames, "size": size, "batch_size": batch_size, "precision": precision}
     request = TrainRequest(shards, model, recipe, {**changes, "pretrained": "none"}, setting or [])
     hardware = Hardware(device, 1, num_workers(workers), loader)

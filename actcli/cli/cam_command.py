@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from actcli.cli._console import cell, console, print_note, table
+from actcli.cli._console import cell, console, print_error, print_note, table
 from actcli.cli._options import (
     HERE,
     RUN,
@@ -16,11 +16,13 @@ from actcli.cli._options import (
     WorkersOption,
     WorkspaceOption,
     num_workers,
+    refuse_beside,
 )
 from actcli.cli._workspace import Workspace
 
 
 def cam_command(
+    ctx: typer.Context,
     videos: Annotated[
         list[str] | None,
         typer.Argument(help="Videos or folders of videos; without any, the worst clips of the newest evaluation."),
@@ -41,24 +43,34 @@ def cam_command(
 ) -> None:
     """Show where a model looks, as film strips and short videos of the frames it saw.
 
-    Grad-CAM for convolutional networks, attention roll-out for transformers (vit, tokshift).
+    Grad-CAM for convolutional networks, attention roll-out for transformers (vit, tokshift). A file that cannot be
+    read makes the exit code 1.
     """
     from actcli.engine.comparison import find_evaluation
     from actcli.engine.explaining import explain_videos, explain_worst
     from actcli.engine.hardware import Hardware
     from actcli.engine.runs import find_run, weights_path
 
+    if weights is not None:
+        refuse_beside(ctx, "--weights", "run", "checkpoint")
+    if videos:
+        refuse_beside(ctx, "a video", "worst")
     runs = Workspace(workspace).runs
     chosen = weights or weights_path(find_run(runs, run), checkpoint)
     target = out_dir or chosen.with_name(f"{chosen.stem}-cam")
     hardware = Hardware(device, 1, num_workers(workers))
+    unreadable: list[str] = []
     if videos:
-        found = explain_videos(videos, chosen, target, hardware, class_name, print_note)
+        found, unreadable = explain_videos(videos, chosen, target, hardware, class_name, print_note)
     else:
         evaluated = chosen.with_suffix("") if weights else find_run(runs, run)
         evaluation = find_evaluation(runs, str(evaluated))
         console.print(f"the worst clips of {evaluation}", markup=False)
         found = explain_worst(evaluation, chosen, target, hardware, worst, class_name, print_note)
+    for sentence in unreadable:
+        print_error(sentence)
+    if not found:
+        raise typer.Exit(1)
     listing = table("clip", "class", "guess", "#probability", "film strip")
     for one in found:
         listing.add_row(
@@ -70,3 +82,5 @@ def cam_command(
         )
     console.print(listing)
     console.print(f"film strips and videos: {target}", markup=False)
+    if unreadable:
+        raise typer.Exit(1)

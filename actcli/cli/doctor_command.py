@@ -1,6 +1,7 @@
 """``actcli doctor``: is this machine ready?"""
 
 import typer
+from rich.text import Text
 
 from actcli.cli._console import console, table
 
@@ -44,7 +45,7 @@ def doctor_command() -> None:
         listing.add_row(name, value)
     console.print(listing)
     for problem in problems:
-        console.print(f"[bold red]problem:[/] {problem}")
+        console.print(Text.assemble(("problem:", "bold red"), " ", problem))
     if problems:
         raise typer.Exit(1)
     console.print("all well")

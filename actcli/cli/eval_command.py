@@ -30,6 +30,7 @@ from actcli.cli._options import (
     WorkspaceOption,
     make_subset,
     num_workers,
+    refuse_beside,
     typed_command,
 )
 from actcli.cli._workspace import Workspace
@@ -113,7 +114,7 @@ def eval_command(
     from actcli.engine.protocols import AskedViews
     from actcli.engine.runs import find_run
 
-    _check_choice(ctx, weights, all_splits)
+    _check_choice(ctx, weights, all_splits, run)
     cached = str(cache_dir) if cache_dir else None
     hardware = Hardware(device, 1, num_workers(workers), loader, cache_dir=cached, cache_bytes=cache_bytes)
     subset = make_subset(classes, fraction, max_clips_per_class, exclude_keys)
@@ -128,7 +129,7 @@ def eval_command(
         "command": typed_command(ctx),
     }
     if weights is not None:
-        first, *others = shards_dir or [str(space.shard_dataset(None))]
+        first, *others = shards_dir or [space.shard_dataset(None)]
         results = weights.with_suffix("") / "eval"
         options = EvalOptions(
             weights, first, results, joined=tuple(others), subset=subset, split_id=split_id or "1", **asked
@@ -149,21 +150,14 @@ def eval_command(
     _evaluate(options_for_run(choice, **asked), hardware)
 
 
-def _check_choice(ctx: typer.Context, weights: Path | None, all_splits: bool) -> None:
+def _check_choice(ctx: typer.Context, weights: Path | None, all_splits: bool, run: str | None) -> None:
     """Refuse flags that would not be used."""
-    given = {name for name in ctx.params if str(ctx.get_parameter_source(name)).endswith("COMMANDLINE")}
     if weights is not None:
-        _refuse("--weights", given & {"run", "run_dir", "checkpoint", "all_splits"})
+        refuse_beside(ctx, "--weights", "run", "run_dir", "checkpoint", "all_splits")
     if all_splits:
-        _refuse("--all-splits", given & {"run", "run_dir", "split_id", "out_dir"})
-    if "run" in given:
-        _refuse("--run", given & {"run_dir"})
-
-
-def _refuse(flag: str, others: set[str]) -> None:
-    if others:
-        listed = ", ".join(f"--{name.replace('_', '-')}" for name in sorted(others))
-        raise typer.BadParameter(f"{flag} says already what is evaluated; leave out {listed}.")
+        refuse_beside(ctx, "--all-splits", "run", "run_dir", "split_id", "out_dir")
+    if run is not None:
+        refuse_beside(ctx, "--run", "run_dir")
 
 
 def _evaluate(options: "EvalOptions", hardware: "Hardware") -> float | None:

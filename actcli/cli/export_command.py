@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from actcli.cli._console import console, print_note, status
-from actcli.cli._options import HERE, CheckpointOption, RunOption, WeightsOption, WorkspaceOption
+from actcli.cli._options import HERE, CheckpointOption, RunOption, WeightsOption, WorkspaceOption, refuse_beside
 from actcli.cli._workspace import Workspace
 from actcli.errors import ActcliError
 
@@ -17,6 +17,7 @@ SUFFIXES = {"onnx": ".onnx", "torch": ".pt2"}
 
 
 def export_command(
+    ctx: typer.Context,
     run: RunOption = None,
     checkpoint: CheckpointOption = "best",
     weights: WeightsOption = None,
@@ -36,6 +37,8 @@ def export_command(
     from actcli.engine.export import export_model
     from actcli.engine.runs import find_run, weights_path
 
+    if weights is not None:
+        refuse_beside(ctx, "--weights", "run", "checkpoint")
     run_dir = None if weights else find_run(Workspace(workspace).runs, run)
     chosen = weights or weights_path(find_run(Workspace(workspace).runs, run), checkpoint)
     target = out or chosen.with_suffix(SUFFIXES[to])

@@ -43,7 +43,7 @@ def export_list_command(
     from actcli.shards.lists import export_lists
 
     space = Workspace(workspace)
-    shards = ShardSet.open(shards_dir or str(space.shard_dataset(dataset)))
+    shards = ShardSet.open(space.shard_dataset(dataset, shards_dir))
     target = out_dir or space.root / "lists" / f"{project}-{shards.card.name}"
     with Progress("export", "clips") as bar:
         done = export_lists(

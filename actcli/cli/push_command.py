@@ -22,7 +22,7 @@ def push_command(
     ] = False,
 ) -> None:
     """Copy shards to a URL; the card goes last. Stopped or killed, the same command continues."""
-    push(shards_dir or Workspace(workspace).shard_dataset(dataset), url, overwrite)
+    push(Path(Workspace(workspace).shard_dataset(dataset, shards_dir)), url, overwrite)
 
 
 def push(folder: Path, url: str, overwrite: bool) -> None:

@@ -41,7 +41,7 @@ def show_command(name: NameArgument) -> None:
     """Show every number of a recipe, as YAML, and its source."""
     from actcli.engine.recipes import load_recipe, recipe_text
 
-    console.print(recipe_text(load_recipe(name)), markup=False, end="")
+    console.print(recipe_text(load_recipe(name)), markup=False, end="", soft_wrap=True)  # as YAML it is one line
 
 
 @group.command("copy", cls=ActcliCommand)

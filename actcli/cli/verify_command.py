@@ -41,7 +41,7 @@ def verify_command(
 ) -> None:
     """Check card, tars and indexes against their checksums and each other; exit code 1 if anything differs."""
     space = Workspace(workspace)
-    folder = shards_dir or str(space.shard_dataset(dataset))
+    folder = space.shard_dataset(dataset, shards_dir)
     if frames_dir and not repair:
         raise ActcliError("--frames-dir is where --repair takes frames from; add --repair, or leave it out.")
     if repair:

@@ -65,27 +65,33 @@ def explain_videos(
     hardware: Hardware,
     class_name: str | None = None,
     note: Note = lambda _: None,
-) -> list[Explanation]:
+) -> tuple[list[Explanation], list[str]]:
     """Explain what a model says about videos: its guess, or ``class_name``.
 
+    Returns:
+        The explanations, and for each video that cannot be read a sentence that says why.
+
     Raises:
-        ActcliError: No video can be read, or the model has no such class or sees optical flow.
+        ActcliError: There is no video, or the model has no such class or sees optical flow.
     """
     model, facts = _load(weights)
+    wanted = _label(class_names_of(model, facts), class_name)
     videos = [LooseClip(video) for video in find_videos(map(Path, paths))]
     if not videos:
         raise ActcliError(
             f"there is no video in {', '.join(map(str, paths)) or 'what was given'}. Name files or folders."
         )
     with packed_videos(videos, facts, class_names_of(model, facts), hardware) as (shards, outcomes):
-        for video, outcome in zip(videos, outcomes, strict=True):
-            if not outcome.is_ok:
-                note(f"{video.path} cannot be read: {outcome.message or outcome.error}")
+        unreadable = [
+            f"{video.path} cannot be read: {outcome.message or outcome.error}"
+            for video, outcome in zip(videos, outcomes, strict=True)
+            if not outcome.is_ok
+        ]
         if shards is None:
-            raise ActcliError("none of the videos can be read.")
+            return [], unreadable
         shown = {number: _Shown(str(video.path), "") for number, video in enumerate(videos)}
         loader = _open(model, facts, shards, SPLIT, "1", hardware, note)
-        return [one for _, one in _explain(model, facts, loader, shown, out_dir, class_name)]
+        return [one for _, one in _explain(model, facts, loader, shown, out_dir, wanted)], unreadable
 
 
 def explain_worst(
@@ -103,6 +109,8 @@ def explain_worst(
         ActcliError: There is no such evaluation or class, no clip has a label, or the model sees optical flow.
     """
     model, facts = _load(weights)
+    classes = class_names_of(model, facts)
+    wanted = _label(classes, class_name)
     metrics, scores = read_metrics(evaluation, ("shards", "split", "split_id")), read_scores(evaluation)
     labelled = np.flatnonzero(scores.labels >= 0)
     if not len(labelled):
@@ -113,11 +121,10 @@ def explain_worst(
     whole = scored_shards(metrics)
     names = dict(zip(whole.index(split, split_id).keys.tolist(), whole.clip_names(split, split_id), strict=True))
     keys = scores.keys[worst].tolist()
-    classes = class_names_of(model, facts)
     shown = {key: _Shown(names[key], classes[scores.labels[n]]) for key, n in zip(keys, worst, strict=True)}
     few = scored_shards(metrics, [f"{key:09d}" for key in keys])
     loader = _open(model, facts, few, split, split_id, hardware, note)
-    found = dict(_explain(model, facts, loader, shown, out_dir, class_name))
+    found = dict(_explain(model, facts, loader, shown, out_dir, wanted))
     return [found[key] for key in keys]
 
 
@@ -129,6 +136,18 @@ def _load(weights: Path) -> tuple[VideoModel, WeightFacts]:
             f"frames only."
         )
     return model.eval(), facts
+
+
+def _label(classes: Sequence[str], name: str | None) -> int | None:
+    """The label of a class."""
+    if name is None:
+        return None
+    if name not in classes:
+        close = difflib.get_close_matches(name, classes, 1)
+        more = " …" if len(classes) > _MAX_CLASSES else "."
+        hint = f"did you mean {close[0]!r}?" if close else f"its classes are: {', '.join(classes[:_MAX_CLASSES])}{more}"
+        raise ActcliError(f"the model has no class {name!r}; {hint}")
+    return classes.index(name)
 
 
 def _open(
@@ -162,15 +181,10 @@ def _explain(
     loader: Loader,
     shown: dict[int, _Shown],
     out_dir: Path,
-    class_name: str | None,
+    wanted: int | None,
 ) -> Iterator[tuple[int, Explanation]]:
-    """Key and explanation of each clip."""
+    """Key and explanation of each clip; ``wanted`` is the class whose evidence is shown, else the guess."""
     classes = class_names_of(model, facts)
-    if class_name is not None and class_name not in classes:
-        close = difflib.get_close_matches(class_name, classes, 1)
-        hint = f"did you mean {close[0]!r}?" if close else f"its classes are: {', '.join(classes[:_MAX_CLASSES])} …"
-        raise ActcliError(f"the model has no class {class_name!r}; {hint}")
-    wanted = None if class_name is None else classes.index(class_name)
     with loader:
         for batch in loader:
             [clip] = model_inputs(batch, model.input_spec)

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from actcli.errors import ActcliError
+from actcli.words import counted
 
 _NUM_NAMED = 3
 
@@ -41,7 +42,7 @@ class Subset:
         """What it asks for: ``classes a and b; 10 % of each class``."""
         said = []
         if self.classes:
-            said.append(f"only {len(self.classes)} classes ({some_names(self.classes)})")
+            said.append(f"only {counted(len(self.classes), 'class')} ({some_names(self.classes)})")
         if self.fraction < 1:
             said.append(f"{100 * self.fraction:g} % of each class")
         if self.max_clips_per_class is not None:

@@ -1,5 +1,6 @@
 """The commands, one after the other, on a small dataset."""
 
+import io
 import json
 import os
 import shutil
@@ -11,6 +12,8 @@ import torch
 import yaml
 
 from actcli.cli._console import Progress
+from actcli.cli.predict_command import _names_from, _print_json
+from actcli.engine.prediction import Prediction
 from actcli.engine.results import read_scores
 from actcli.models import create_model, load_weights
 from actcli.shards import ShardSet
@@ -173,6 +176,14 @@ def test_predict_writes_json_lines_and_fails_where_a_file_is_broken(done, actcli
     (tmp_path / "broken.mp4").write_bytes(b"no video")
     assert actcli(f"predict {video} {tmp_path / 'broken.mp4'} {space}").exit_code == 1
     assert "--every takes seconds" in actcli(f"predict {video} --every often {space}").output
+
+
+def test_names_from_a_pipe_and_json_lines_hold_whatever_bytes_the_disk_has(capsys):
+    [name] = _names_from(io.BytesIO(b"bad\xff.mp4\r\n\n"))
+    _print_json([Prediction(name, problem="the file is empty")])
+    printed = capsys.readouterr().out
+    printed.encode("utf-8")  # every reader of JSON takes it
+    assert os.fsencode(json.loads(printed)["video"]) == b"bad\xff.mp4"
 
 
 def test_export_writes_onnx_beside_the_weights(done, actcli, tmp_path):
@@ -410,10 +421,27 @@ def test_resume_by_folder_continues_and_refuses_other_settings(interrupted, actc
     _, run, _ = interrupted
     refused = actcli(f"train --resume --run-dir {run} --seed 5")
     assert refused.exit_code == 1
-    assert "leave out --seed" in refused.output
+    assert "was started with seed 0, not 5; leave out what differs" in refused.output
+    refused = actcli(f"train --resume --run-dir {run} --batch-size 4 --shards-dir {run} --schedule cosine")
+    assert refused.exit_code == 1
+    assert "schedule.kind 'step', not 'cosine', and shards " in refused.output
     result = actcli(f"train --resume --run-dir {run} --workers 0 --device cpu")
     assert result.exit_code == 0, result.output
     assert (run / "finished").exists()
+
+
+def test_resume_takes_the_whole_command_again_and_flags_that_say_the_same(interrupted, actcli):
+    workspace, run, command = interrupted
+    shards = next((workspace / "shards").iterdir())
+    other = actcli(f"{command} --resume --run-dir {run} --dropout 0.1")
+    assert other.exit_code == 1
+    assert "was started with model_options.dropout 0.5, not 0.1; leave out what differs" in other.output
+    result = actcli(f"{command} --resume --run-dir {run}")
+    assert result.exit_code == 0, result.output
+    assert (run / "finished").exists()
+    again = actcli(f"train --resume --run-dir {run} --shards-dir {shards} --seed 0 --size 32")
+    assert again.exit_code == 0, again.output
+    assert f"{run} is finished" in again.output
 
 
 def test_a_run_without_a_checkpoint_says_that_it_begins_again(interrupted, actcli):
@@ -432,7 +460,7 @@ def test_all_split_sets_are_resumed_with_the_same_settings_only_and_keep_their_s
     assert again.output.splitlines()[-6:] == trained.output.splitlines()[-6:]
     other = actcli(f"{command} --resume --seed 4")
     assert other.exit_code == 1
-    assert "was started with other settings than these" in other.output
+    assert "was started with seed 0, not 4; leave out what differs" in other.output
     longer = actcli(f"{command} --resume --epochs 2")
     assert longer.exit_code == 0, longer.output
     assert "epoch 2: loss" in longer.output
@@ -526,6 +554,15 @@ def test_cam_shows_the_worst_clips_of_the_newest_evaluation(done, actcli, tmp_pa
     assert result.exit_code == 0, result.output
     assert (len(list(tmp_path.glob("*.png"))), len(list(tmp_path.glob("*.mp4")))) == (1, 1)
     assert "the worst clips of" in result.output
+
+
+def test_cam_shows_what_can_be_read_and_fails_where_a_file_is_broken(done, actcli, tmp_path):
+    video, broken = next((done.root / "raw").rglob("*.mp4")), tmp_path / "broken.mp4"
+    broken.write_bytes(b"no video")
+    result = actcli(f"cam {video} {broken} --run {done.run.name} --out-dir {tmp_path / 'cams'} {done.space}")
+    assert result.exit_code == 1
+    assert f"error: {broken} cannot be read" in result.output
+    assert len(list((tmp_path / "cams").glob("*.png"))) == 1
 
 
 def test_predict_writes_a_video_with_labels(done, actcli, tmp_path):

@@ -8,6 +8,7 @@ import sys
 import pytest
 from rich.console import Console
 
+from actcli.cli import _console
 from actcli.cli._app import COMMANDS
 from actcli.cli._console import table
 from actcli.cli._help import paragraphs
@@ -67,6 +68,39 @@ def test_help_cuts_no_word_at_80_columns(actcli, monkeypatch):
 
 def test_a_paragraph_of_help_is_broken_where_the_line_ends():
     assert paragraphs("One\ntwo.\n\nThree\nfour.") == "One two.\n\nThree four."
+
+
+def test_a_full_disk_behind_the_output_is_an_error_in_a_sentence():
+    code = "from actcli.cli import main; main()"
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([sys.executable, "-c", code, "recipes"], stdout=full, stderr=subprocess.PIPE, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith(b"error: what this command writes cannot be written or read (No space left")
+    assert b"Traceback" not in done.stderr and b"Exception ignored" not in done.stderr
+
+
+def test_a_note_is_broken_where_the_line_ends_its_first_word_included(monkeypatch):
+    shown = io.StringIO()
+    monkeypatch.setattr(_console, "console", Console(file=shown, width=20))
+    _console.print_note("seven [b]words[/b] of one note here")
+    assert max(map(len, shown.getvalue().splitlines())) <= 20
+    assert shown.getvalue().split() == ["note:", "seven", "[b]words[/b]", "of", "one", "note", "here"]
+
+
+@pytest.mark.parametrize(
+    ("command", "sentence"),
+    [
+        ("predict a.mp4 --weights w.safetensors --run absent", "--weights says already which one is meant"),
+        ("export --weights w.safetensors --checkpoint last", "leave out --checkpoint"),
+        ("cam a.mp4 --worst 3", "leave out --worst"),
+        ("verify --shards-dir there --dataset other", "leave out --dataset"),
+        ("train --model tsm --shards-dir there --dataset other", "leave out --dataset"),
+    ],
+)
+def test_flags_that_would_not_be_used_are_refused(actcli, command, sentence):
+    result = actcli(command)
+    assert result.exit_code in (1, 2)
+    assert sentence in " ".join(result.output.replace("│", " ").split())
 
 
 def test_help_imports_nothing_heavy():
@@ -234,7 +268,7 @@ def test_a_wrong_evaluation_is_refused_in_one_sentence(actcli, done, flags, sent
 def test_an_evaluation_refuses_flags_that_it_would_not_use(actcli, done, flags):
     result = actcli(f"eval {flags} --workers 0 {done.space}")
     assert result.exit_code == 2, result.output
-    assert "says already what is evaluated" in result.output
+    assert "says already which one is meant" in result.output
 
 
 @pytest.mark.parametrize(

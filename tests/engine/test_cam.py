@@ -98,19 +98,18 @@ def test_a_strip_is_rows_of_pictures():
     assert strip([[white] * 3, [white] * 3], gap=4).shape == (24, 68, 3)
 
 
-def test_videos_become_strips_and_videos_and_broken_ones_a_note(tmp_path):
+def test_videos_become_strips_and_videos_and_broken_ones_a_sentence(tmp_path):
     weights = tmp_path / "model.safetensors"
     model = create_model("tsn", num_classes=2, num_frames=2, backbone="resnet18")
     save_weights(model, weights, {"classes": ["<b>", "b"], "size": 32})
     write_video(tmp_path / "a video.mp4", (np.full((48, 64, 3), 9 * n, np.uint8) for n in range(9)), 9)
     (tmp_path / "broken.mp4").write_bytes(b"")
-    notes = []
     paths = [tmp_path / "a video.mp4", tmp_path / "broken.mp4"]
-    [found] = explain_videos(paths, weights, tmp_path / "out", HARDWARE, "b", notes.append)
+    [found], [unreadable] = explain_videos(paths, weights, tmp_path / "out", HARDWARE, "b")
     assert (found.explained, found.label) == ("b", "")
     assert cv2.imread(str(found.strip)).shape[1] == 2 * 160 + 4
     assert found.video.stat().st_size > 0
-    assert any("broken.mp4 cannot be read" in note for note in notes)
+    assert "broken.mp4 cannot be read: the file is empty" in unreadable
 
 
 def test_a_class_that_the_model_does_not_have_is_refused(tmp_path):
