@@ -75,7 +75,7 @@ def predict_command(
     A file that cannot be read is a row with the reason, and makes the exit code 1.
     """
     from actcli.engine.hardware import Hardware
-    from actcli.engine.overlay import write_overlay
+    from actcli.engine.overlay import check_overlay, write_overlay
     from actcli.engine.prediction import PredictOptions, merge_windows, predict
     from actcli.engine.protocols import AskedViews
     from actcli.engine.runs import find_run, weights_path
@@ -93,6 +93,8 @@ def predict_command(
     )
     if overlay is not None and (len(paths) != 1 or Path(paths[0]).is_dir()):
         raise ActcliError("--overlay takes a single video; name one file.")
+    if overlay is not None:
+        check_overlay(Path(paths[0]), overlay)
     shown = console.is_terminal and not as_json
     with _Bars(shown) as bars:
         found = predict(

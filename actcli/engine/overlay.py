@@ -11,6 +11,7 @@ from PIL import Image, ImageDraw
 from actcli.engine.drawing import Picture, text_font, write_video
 from actcli.engine.prediction import Prediction
 from actcli.errors import ActcliError
+from actcli.files import check_writable, nearest_folder
 from actcli.ingest.decode import DecodeSettings, VideoClip
 from actcli.ingest.failure import ClipFailure
 
@@ -43,8 +44,7 @@ def write_overlay(video: Path, predictions: Sequence[Prediction], out_path: Path
             (prediction.problem for prediction in predictions if prediction.problem), "nothing was said of it"
         )
         raise ActcliError(f"{video} has no overlay: {reason}.")
-    if out_path.exists() and out_path.samefile(video):
-        raise ActcliError(f"{out_path} is the video itself. Name another file with --overlay.")
+    check_overlay(video, out_path)
     try:
         clip = VideoClip(video, DecodeSettings(_SHORT_SIDE))
         with clip:
@@ -52,6 +52,19 @@ def write_overlay(video: Path, predictions: Sequence[Prediction], out_path: Path
             return write_video(out_path, _drawn(clip, said, fps), fps)
     except ClipFailure as failure:
         raise ActcliError(f"{video} cannot be read: {failure.message}.") from failure
+
+
+def check_overlay(video: Path, out_path: Path) -> None:
+    """Refuse a place that no overlay can be written to.
+
+    Raises:
+        ActcliError: It is the video itself, a folder, or in a folder that cannot be written to.
+    """
+    if out_path.is_dir():
+        raise ActcliError(f"{out_path} is a folder. Name a file with --overlay.")
+    if out_path.exists() and video.exists() and out_path.samefile(video):
+        raise ActcliError(f"{out_path} is the video itself. Name another file with --overlay.")
+    check_writable(nearest_folder(out_path.parent))
 
 
 def _drawn(clip: VideoClip, said: Sequence[Prediction], fps: float) -> Iterator[Picture]:

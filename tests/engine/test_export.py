@@ -34,6 +34,15 @@ def weights(request, tmp_path):
     return path
 
 
+def test_a_place_that_cannot_be_written_to_is_refused_before_the_work(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.export, "export", lambda *_, **__: pytest.fail("the work has begun"))
+    weights = tmp_path / "model.safetensors"
+    save_weights(create_model("tsn", num_classes=2, num_frames=2, backbone="resnet18"), weights, {"size": 32})
+    for path, message in ((tmp_path, "is a folder"), (weights / "x.onnx", "nothing can be written to")):
+        with pytest.raises(ActcliError, match=message):
+            export_model(weights, path)
+
+
 def test_onnx_gives_our_scores_for_any_number_of_clips(weights, tmp_path):
     done = export_model(weights, tmp_path / "model.onnx")
     assert done.difference < 1e-4

@@ -9,7 +9,7 @@ import pytest
 from scipy.special import softmax
 
 from actcli.engine.evaluator import RunChoice, evaluate, options_for_run
-from actcli.engine.overlay import class_colours, draw_overlay, write_overlay
+from actcli.engine.overlay import check_overlay, class_colours, draw_overlay, write_overlay
 from actcli.engine.prediction import Guess, Prediction, PredictOptions, merge_windows, predict
 from actcli.engine.protocols import AskedViews
 from actcli.engine.results import read_scores
@@ -105,6 +105,18 @@ def test_segments_that_overlap_share_the_time_at_its_middle():
     names = ["run", "jump", "run"]
     merged = merge_windows([_window(2 * n, {name: 1.0}, length=3) for n, name in enumerate(names)], 1)
     assert [(part.start, part.end) for part in merged] == [(0, 2.5), (2.5, 4.5), (4.5, 7)]
+
+
+def test_places_that_no_overlay_can_be_written_to_are_refused(tmp_path):
+    video = tmp_path / "video.mp4"
+    video.write_bytes(b"")
+    for out_path, message in (
+        (tmp_path, "is a folder"),
+        (video, "is the video itself"),
+        (video / "x", "nothing can be"),
+    ):
+        with pytest.raises(ActcliError, match=message):
+            check_overlay(video, out_path)
 
 
 def test_windows_that_cannot_be_read_stay_apart():
