@@ -12,7 +12,7 @@ from actcli.engine.hardware import Hardware, available_memory, training_device
 from actcli.engine.memory import micro_batch_size, step_memory
 from actcli.engine.run_files import run_bytes
 from actcli.engine.runs import RunConfig
-from actcli.errors import ActcliError
+from actcli.engine.splits import check_fills_a_batch
 from actcli.models import create_from_config, profile_config
 from actcli.models.profile import example_inputs
 
@@ -74,11 +74,7 @@ def plan_training(config: RunConfig, hardware: Hardware) -> TrainingPlan:
         for split, count in config.open_shards(tests=True).card.splits(config.split_id).items()
         if split != "train"
     }
-    if splits.get("train", 0) < recipe.batch_size:
-        raise ActcliError(
-            f"{splits.get('train', 0)} training clips do not fill one batch of {recipe.batch_size}. Lower batch_size "
-            f"(--batch-size)."
-        )
+    check_fills_a_batch(card, config.split_id, recipe)
     model = recipe.model_config(len(card.classes))
     profile = profile_config(model, recipe.size)
     memory = step_memory(model, recipe.size or profile.input_shapes[0][-1])

@@ -10,7 +10,7 @@ from actcli.engine.initial import build_model
 from actcli.engine.memory import StepMemory, micro_batch_size, step_memory
 from actcli.engine.protocols import AskedViews, choose_views
 from actcli.engine.runs import RunConfig
-from actcli.engine.splits import open_test, open_training
+from actcli.engine.splits import check_fills_a_batch, open_test, open_training
 from actcli.engine.step import TrainingStep
 from actcli.engine.tracking import check_trackers
 from actcli.loaders import Loader
@@ -44,6 +44,7 @@ def prepare(config: RunConfig, hardware: Hardware, fabric: Fabric, note: Note) -
     """
     check_trackers(config.recipe.log)
     shards = config.open_shards()
+    check_fills_a_batch(shards.card, config.split_id, config.recipe)  # before weights are looked for and steps tried
     model = build_model(config, shards.card.classes, note)
     config = _settle_passes(config, model, fabric, note)
     train_loader, val_loader = _open_loaders(config, model, shards, hardware, fabric, note)

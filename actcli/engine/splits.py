@@ -13,7 +13,7 @@ from actcli.errors import ActcliError
 from actcli.loaders import Loader, Reading, open_loader
 from actcli.loaders.plan import Modality
 from actcli.models import InputSpec
-from actcli.shards import ShardSet
+from actcli.shards import ShardCard, ShardSet
 
 VIEWS_PER_STEP = 16
 """Views that a test looks at together, unless a batch size is given."""
@@ -29,6 +29,15 @@ def check_shared(batch_size: int, num_processes: int) -> None:
         raise ActcliError(
             f"batches of {batch_size} cannot be shared by {num_processes} processes. Take a number that divides them "
             f"(--devices), or begin a run with another --batch-size."
+        )
+
+
+def check_fills_a_batch(card: ShardCard, split_id: str, recipe: Recipe) -> None:
+    """Raise ``ActcliError`` unless the training clips of a split set fill one batch."""
+    num_clips = card.splits(split_id).get("train", 0)
+    if num_clips < recipe.batch_size:
+        raise ActcliError(
+            f"{num_clips} training clips do not fill one batch of {recipe.batch_size}. Lower batch_size (--batch-size)."
         )
 
 

@@ -47,9 +47,11 @@ def check_joinable(parts: Sequence[ShardSet], subset: Subset) -> None:
         if any(other.card.source_digest == before.card.source_digest for before in parts[:number]):
             raise ActcliError(f"{other.root} holds the same shards as another folder; name each once.")
         if other.card.payload != first.card.payload:
+            payloads = {first.card.payload, other.card.payload}
+            command = "extract and shard one of them again" if "source" in payloads else "actcli shard --payload …"
             raise ActcliError(
                 f"{first.root} holds {first.card.payload}, {other.root} {other.card.payload}. Write both with the same "
-                f"payload: actcli shard --payload …"
+                f"payload: {command}"
             )
     if not set.intersection(*(set(part.card.modalities) for part in parts)):
         raise ActcliError("the folders have no modality in common: some hold RGB frames only, some flow only.")

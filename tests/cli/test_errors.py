@@ -222,7 +222,7 @@ def test_an_unknown_model_lists_the_models(actcli, done):
         ("--resume --run-dir absent", "absent is no run"),
         (f"--model tsm {TINY} --init absent.safetensors", "there are no weights at absent.safetensors"),
         (f"--model tsm {TINY} --pretrained absent.pth", "absent.pth"),
-        ("--model vit --frames 2 --size 32 --pretrained none --modality flow --workers 0", "modality"),
+        ("--model vit --frames 2 --size 32 --pretrained none --modality flow --batch-size 2 --workers 0", "modality"),
     ],
 )
 def test_a_wrong_training_is_refused_in_one_sentence_and_leaves_no_run(actcli, done, tmp_path, flags, sentence):

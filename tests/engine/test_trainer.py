@@ -10,6 +10,7 @@ from torch.nn import Conv2d
 from torch.nn.modules.module import register_module_forward_hook
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
+from actcli.engine import preparation
 from actcli.engine.hardware import Hardware, launch
 from actcli.engine.recipes import Protocol
 from actcli.engine.runs import LAST_CHECKPOINT, RunConfig, find_same, is_finished, list_runs, weights_path
@@ -315,8 +316,10 @@ def test_a_loss_that_is_no_number_stops_the_run(tiny_shards, tmp_path):
     assert not is_finished(tmp_path)
 
 
-def test_a_batch_larger_than_the_split_is_refused(tiny_shards, tmp_path):
-    with pytest.raises(ActcliError, match=r"18 clips do not fill one batch of 19.*Lower batch_size"):
+def test_a_batch_larger_than_the_split_is_refused(tiny_shards, tmp_path, monkeypatch):
+    """Before a network is made, since the weights of one may have to be downloaded first."""
+    monkeypatch.setattr(preparation, "build_model", None)
+    with pytest.raises(ActcliError, match=r"18 training clips do not fill one batch of 19.*Lower batch_size"):
         run(tiny_config(tiny_shards, batch_size=19), tmp_path)
 
 
