@@ -122,7 +122,8 @@ def differences(runs: Sequence[Outcome], outcomes: dict[str, list[Outcome]]) -> 
     points = [100 * (one.top1 - default[one.seed]) for one in runs if one.seed in default]
     if not points:
         return "–"
-    return f"{statistics.mean(points):+.1f} ({', '.join(f'{point:+.1f}' for point in points)})"
+    mean, *each = (f"{round(point, 1) + 0.0:+.1f}" for point in (statistics.mean(points), *points))  # no -0.0
+    return f"{mean} ({', '.join(each)})"
 
 
 def write(sizes: dict[str, float], outcomes: dict[str, list[Outcome]]) -> None:
