@@ -1,5 +1,6 @@
 """Compare evaluations: which model is better, on which classes, and whether chance alone would explain it."""
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -213,15 +214,15 @@ def find_evaluation(runs: Path, name: str) -> Path:
         return Path(name)
     if (runs / name / SCORES_NAME).exists():
         return runs / name
+    what, make = f"neither a run nor a folder with {SCORES_NAME}", "actcli eval"
     try:
         run_dir = find_run(runs, name)
+        what, make = "a run without an evaluation", f"actcli eval --run {shlex.quote(name)}"
     except ActcliError:
         run_dir = Path(name)
     found = sorted((run_dir / "eval").glob(f"*/{SCORES_NAME}"), key=lambda path: path.stat().st_mtime_ns)
     if not found:
-        raise ActcliError(
-            f"{name!r} is neither a run with an evaluation nor a folder with {SCORES_NAME}. Make it: actcli eval"
-        )
+        raise ActcliError(f"{name!r} is {what}. Make one with: {make}")
     return found[-1].parent
 
 
@@ -237,7 +238,7 @@ def _check_same_clips(first: Contestant, other: Contestant) -> None:
         common = len(np.intersect1d(first.scores.keys, other.scores.keys))
         raise ActcliError(
             f"{first.name} scored {len(first.scores.keys)} clips, {other.name} {len(other.scores.keys)}, and {common} "
-            f"are in both. Compare evaluations of the same split of the same shards."
+            f"are in both. Compare evaluations of the same split of the same shards, joined in the same order."
         )
     if not np.array_equal(first.scores.labels, other.scores.labels):
         raise ActcliError(f"{first.name} and {other.name} have different labels for the same clips.")

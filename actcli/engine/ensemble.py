@@ -50,7 +50,7 @@ def _check_same(first: Scores, other: Scores, first_path: Path, other_path: Path
         common = len(np.intersect1d(first.keys, other.keys))
         raise ActcliError(
             f"{first_path} has {len(first.keys)} clips, {other_path} has {len(other.keys)}, and {common} are in both. "
-            f"Fuse evaluations of the same split of the same shards."
+            f"Fuse evaluations of the same split of the same shards, joined in the same order."
         )
     if not np.array_equal(first.labels, other.labels):
         raise ActcliError(f"{first_path} and {other_path} have different labels for the same clips.")

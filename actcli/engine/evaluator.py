@@ -17,7 +17,6 @@ from actcli.engine.results import (
     SCORES_NAME,
     Metrics,
     RunFacts,
-    SelectionFacts,
     plain_numbers,
     write_metrics,
     write_scores,
@@ -209,6 +208,15 @@ def _open_shards(options: EvalOptions, facts: WeightFacts, note: Note) -> ShardS
     return select_shards(roots, options.subset, labelled_as=own)
 
 
+@dataclass(frozen=True)
+class _Selected:
+    """``SelectionFacts``, checked."""
+
+    joined: tuple[str, ...] = ()
+    subset: Subset = WHOLE
+    labelled_as: tuple[str, ...] = ()
+
+
 def scored_shards(metrics: Metrics, only_keys: Sequence[str] = ()) -> ShardSet:
     """The shards of an evaluation, as its ``metrics.json`` tells: the same clips with the same labels.
 
@@ -217,11 +225,9 @@ def scored_shards(metrics: Metrics, only_keys: Sequence[str] = ()) -> ShardSet:
     Raises:
         ActcliError: They are not there any more, or hold other clips.
     """
-    chosen: SelectionFacts = metrics.get("selection") or {}
-    subset = read_fields(Subset, chosen.get("subset") or {}, "the selection in metrics.json")
-    if only_keys:
-        subset = replace(subset.of_tests(), only_keys=tuple(only_keys))
-    return select_shards((metrics["shards"], *chosen.get("joined", ())), subset, chosen.get("labelled_as", ()))
+    chosen = read_fields(_Selected, metrics.get("selection") or {}, "the selection in metrics.json")
+    subset = replace(chosen.subset.of_tests(), only_keys=tuple(only_keys)) if only_keys else chosen.subset
+    return select_shards((metrics["shards"], *chosen.joined), subset, chosen.labelled_as)
 
 
 def published_views(asked: AskedViews, model: VideoModel, facts: WeightFacts, note: Note = lambda _: None) -> TestViews:

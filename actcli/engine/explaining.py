@@ -121,6 +121,8 @@ def explain_worst(
     whole = scored_shards(metrics)
     names = dict(zip(whole.index(split, split_id).keys.tolist(), whole.clip_names(split, split_id), strict=True))
     keys = scores.keys[worst].tolist()
+    if not names.keys() >= set(keys):
+        raise ActcliError(f"{whole.root} does not hold the {split} clips of {evaluation}. Evaluate again: actcli eval")
     shown = {key: _Shown(names[key], classes[scores.labels[n]]) for key, n in zip(keys, worst, strict=True)}
     few = scored_shards(metrics, [f"{key:09d}" for key in keys])
     loader = _open(model, facts, few, split, split_id, hardware, note)

@@ -19,7 +19,7 @@ from actcli.engine.results import METRICS_NAME, Metrics
 from actcli.engine.runs import CONFIG_NAME, read_state
 from actcli.files import write_text_whole
 from actcli.pages import charts, render_page
-from actcli.shards import ShardIndex, ShardSet
+from actcli.shards import Coverage, ShardIndex, ShardSet
 
 NUM_PAIRS = 8
 """Confused pairs with film strips."""
@@ -129,7 +129,7 @@ def write_report(path: Path, scores: Scores, metrics: Metrics, shards: ShardSet,
     page = render_page(
         "report",
         about=About.of({**metrics, "num_clips": len(scores.keys)}),
-        coverage=metrics.get("coverage"),
+        coverage=read_fields(Coverage, metrics["coverage"], METRICS_NAME) if metrics.get("coverage") else None,
         calibration=reliability,
         rows=rows[:MAX_CLASSES],
         num_more_classes=max(0, len(rows) - MAX_CLASSES),

@@ -190,7 +190,7 @@ def split_problems(listing: Listing) -> Iterator[str]:
 
 
 def loss_warnings(listing: Listing, kept: Collection[str]) -> Iterator[str]:
-    """Classes that had clips in the list and have none among those kept, given by source id."""
+    """Classes that had clips in the list and have none among those kept or left for later, given by source id."""
     left = [record for record in listing.records if record.source_id in kept]
     for split, purpose in (("train", "training"), ("val", "validation")):
         before = set(untaught_classes(listing.classes, listing.records, split))

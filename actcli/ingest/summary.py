@@ -65,6 +65,11 @@ def summarise(
     """Count what came of every listed clip; ``outcomes`` are in the order of the list."""
     kinds = Counter("partial" if outcome.partial else outcome.status for outcome in outcomes)
     kept = {record.source_id for record, outcome in zip(listing.records, outcomes, strict=True) if outcome.is_ok}
+    later = {
+        record.source_id
+        for record, outcome in zip(listing.records, outcomes, strict=True)
+        if outcome.error == LEFT_FOR_LATER
+    }
     return ExtractSummary(
         listed=len(outcomes),
         counts={kind: kinds[kind] for kind in ("ok", "partial", "failed", "missing")},
@@ -76,5 +81,5 @@ def summarise(
         bytes=sum(outcome.bytes for outcome in outcomes),
         seconds=seconds,
         frames_dir=frames_dir,
-        warnings=(*warnings, *loss_warnings(listing, kept)),
+        warnings=(*warnings, *loss_warnings(listing, kept | later)),
     )

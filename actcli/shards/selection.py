@@ -43,6 +43,8 @@ def select_shards(roots: Sequence[str | Path], subset: Subset = WHOLE, labelled_
     _check_excluded(parts, sides, subset)
     if len(parts) > 1:
         _check_overlaps(parts, chosen)
+    if labelled_as and not set(classes) <= set(labelled_as):
+        raise ActcliError(f"the clips are of other classes than the {len(labelled_as)} that labels are to count by.")
     card = replace(joined_card(parts, classes, chosen, subset), classes=tuple(labelled_as) or classes)
     root = parts[0].root if len(parts) == 1 else "/"
     return Selection(root, card, parts, subset, chosen, {side: num_clips_of(parts, side) for side in sides})

@@ -221,6 +221,14 @@ def test_compare_shows_both_runs_the_test_and_the_curves(done, second_run, actcl
     assert f"actcli compare {done.run.name} second" in page
 
 
+def test_compare_says_how_a_run_gets_its_evaluation(done, actcli, tmp_path):
+    run = tmp_path / "bare"
+    shutil.copytree(done.run, run, ignore=shutil.ignore_patterns("eval"))
+    result = actcli(f"compare {done.run.name} {run} {done.space}")
+    assert result.exit_code == 1
+    assert f"is a run without an evaluation. Make one with: actcli eval --run {run}" in result.output
+
+
 def test_ensemble_of_other_splits_is_refused(done, second_run, actcli, tmp_path):
     other = tmp_path / "other"
     shutil.copytree(done.evaluation, other)
@@ -239,6 +247,25 @@ def test_ensemble_of_an_evaluation_without_its_cost_is_refused(done, second_run,
     result = actcli(f"ensemble {done.evaluation} {other} {done.space}")
     assert result.exit_code == 1
     assert "no gflops" in result.output
+
+
+@pytest.mark.parametrize(
+    ("edited", "what"),
+    [
+        ({"selection": [1]}, "the selection in metrics.json"),
+        ({"selection": {"joined": 5}}, "joined is 5"),
+        ({"selection": {"labelled_as": ["a"]}}, "of other classes than the 1"),
+        ({"coverage": {"ok": 3}}, "the field listed is missing"),
+    ],
+)
+def test_metrics_that_were_edited_are_refused_in_a_sentence(done, second_run, actcli, tmp_path, edited, what):
+    other = tmp_path / "other"
+    shutil.copytree(done.evaluation, other)
+    metrics = json.loads((other / "metrics.json").read_text())
+    (other / "metrics.json").write_text(json.dumps({**metrics, **edited}))
+    result = actcli(f"ensemble {other} second --out-dir {tmp_path / 'out'} {done.space}")
+    assert (result.exit_code, result.output.count("error: ")) == (1, 1), result.output
+    assert what in result.output
 
 
 def test_ensemble_with_too_few_weights_fails(done, second_run, actcli):
@@ -554,6 +581,17 @@ def test_cam_shows_the_worst_clips_of_the_newest_evaluation(done, actcli, tmp_pa
     assert result.exit_code == 0, result.output
     assert (len(list(tmp_path.glob("*.png"))), len(list(tmp_path.glob("*.mp4")))) == (1, 1)
     assert "the worst clips of" in result.output
+
+
+def test_cam_refuses_an_evaluation_whose_clips_the_shards_do_not_hold(done, actcli, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(done.run, run)
+    for path in run.glob("eval/*/metrics.json"):
+        metrics = json.loads(path.read_text())
+        path.write_text(json.dumps({**metrics, "split": {"val": "train", "train": "val"}[metrics["split"]]}))
+    result = actcli(f"cam --run {run} --worst 1 --out-dir {tmp_path / 'cams'} --workers 1 {done.space}")
+    assert result.exit_code == 1
+    assert "does not hold the train clips of" in result.output or "does not hold the val clips of" in result.output
 
 
 def test_cam_shows_what_can_be_read_and_fails_where_a_file_is_broken(done, actcli, tmp_path):

@@ -133,7 +133,7 @@ def test_the_version_is_told(actcli):
         ("verify", "there are no shards in"),
         ("inspect", "there are no frames in"),
         ("bench loader", "there are no shards in"),
-        ("ensemble one two", "'one' is neither a run with an evaluation nor a folder with scores.parquet"),
+        ("ensemble one two", "'one' is neither a run nor a folder with scores.parquet"),
     ],
 )
 def test_without_data_a_command_says_what_to_do(actcli, tmp_path, command, sentence):

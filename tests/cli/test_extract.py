@@ -143,6 +143,20 @@ def test_classes_that_lost_their_clips_are_named_at_the_end(own, actcli):
     assert "note: None of the clips for training of 1 class could be extracted: 'wave'" in result.output
 
 
+def test_classes_that_are_left_for_later_are_not_said_to_be_lost(own, actcli):
+    result = actcli(f"extract --executor serial --classes wave --workspace {own}")
+    assert result.exit_code == 0, result.output
+    assert "6 clips are left for later by --classes" in result.output
+    assert "could be extracted" not in result.output
+
+
+def test_what_a_dataset_expects_fits_the_terminal(actcli, monkeypatch):
+    monkeypatch.setattr("actcli.cli.datasets_command.console.width", 60)
+    lines = actcli("datasets folder").output.splitlines()
+    assert max(map(len, lines)) <= 60
+    assert not any(line and line[0] != " " for line in lines[2:])
+
+
 @pytest.mark.parametrize(
     ("flags", "sentence"),
     [

@@ -122,6 +122,8 @@ def test_labels_can_be_counted_as_a_model_counts_them(one):
     shards = select_shards([one], Subset(classes=classes[2:3]), labelled_as=classes)
     assert shards.card.classes == classes
     assert set(shards.index("train").labels.tolist()) == {2}
+    with pytest.raises(ActcliError, match="of other classes than the 1 that labels are to count by"):
+        select_shards([one], labelled_as=classes[:1])
 
 
 def test_a_class_whose_mirror_image_is_left_out_is_not_mirrored(one):
