@@ -53,6 +53,11 @@ class RunConfig:
     changes: tuple[str, ...] = ()
     """What was changed when the run was continued, in words."""
 
+    def __post_init__(self) -> None:
+        """Refuse what cannot be."""
+        if self.micro_batch is not None and self.micro_batch < 1:
+            raise ActcliError(f"micro_batch is {self.micro_batch}; it has to be at least 1.")
+
     def settings(self) -> "RunConfig":
         """What the user decided: without what the machine and later continuations added."""
         return replace(self, micro_batch=None, changes=())

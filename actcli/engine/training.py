@@ -105,8 +105,6 @@ def make_config(request: TrainRequest, note: Note = lambda _: None) -> RunConfig
         raise ActcliError("say which model to train: actcli train --model tsm. All of them: actcli models")
     if request.new_head and request.init is None:
         raise ActcliError("new_head (--new-head) replaces the classifier of weights; give them with init (--init).")
-    if request.micro_batch is not None and request.micro_batch < 1:
-        raise ActcliError(f"micro_batch is {request.micro_batch}; it has to be at least 1.")
     recipe = load_recipe(request.recipe) if request.recipe else find_recipe(str(request.model), card.name.split("+")[0])
     if request.model is not None and recipe.model != request.model:
         raise ActcliError(f"recipe {recipe.name} is for {recipe.model}, not {request.model}; leave out the model.")
@@ -225,7 +223,7 @@ def continued_run(run_dir: Path, epochs: int | None = None, micro_batch: int | N
     config = replace(
         config,
         recipe=recipe,
-        micro_batch=micro_batch or config.micro_batch,
+        micro_batch=config.micro_batch if micro_batch is None else micro_batch,
         changes=changes,
     )
     return Run(config, run_dir, resume=True)

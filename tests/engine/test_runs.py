@@ -448,3 +448,12 @@ def test_the_time_of_an_epoch_is_told_once_after_the_first_pass(tiny_shards, tmp
     run(tiny_config(tiny_shards), tmp_path, reporter=reporter)
     [(epoch_seconds, seconds_left)] = reporter.foretellings
     assert 0 < epoch_seconds < seconds_left == pytest.approx(2 * epoch_seconds)
+
+
+@pytest.mark.parametrize("clips", [0, -3])
+def test_a_run_in_passes_of_no_clips_is_refused(tiny_shards, tmp_path, clips):
+    tiny_config(tiny_shards).write(tmp_path)
+    path = tmp_path / "config.yaml"
+    path.write_text(path.read_text().replace("micro_batch: null", f"micro_batch: {clips}"))
+    with pytest.raises(ActcliError, match=f"micro_batch is {clips}; it has to be at least 1"):
+        RunConfig.read(tmp_path)
