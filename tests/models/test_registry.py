@@ -34,9 +34,12 @@ def small_model(name, num_classes=5, num_frames=4, **options):
     return create_model(name, num_classes=num_classes, num_frames=num_frames, **options)
 
 
-def small_inputs(model, batch_size=2, convolved_size=64):
+LEAST_SIZES = {"inceptionv3": 75, "bninception": 64}
+
+
+def small_inputs(model, batch_size=2):
     torch.manual_seed(1)
-    size = model.config.get("image_size", 75 if model.config["backbone"] == "inceptionv3" else convolved_size)
+    size = model.config.get("image_size", LEAST_SIZES.get(model.config["backbone"], 32))
     return example_inputs(model, batch_size=batch_size, size=size)
 
 
@@ -168,8 +171,7 @@ def test_a_file_that_is_not_ours_is_refused(tmp_path):
 def test_a_training_step_runs_in_mixed_precision(name):
     model = small_model(name, num_frames=2, **SMALL[name]).train()
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        inputs = small_inputs(model, convolved_size=64 if model.config["backbone"] == "bninception" else 32)
-        loss, _ = model.training_loss(inputs, torch.tensor([1, 2]), torch.nn.functional.cross_entropy)
+        loss, _ = model.training_loss(small_inputs(model), torch.tensor([1, 2]), torch.nn.functional.cross_entropy)
     loss.backward()
     assert torch.isfinite(loss)
     assert {parameter.grad.dtype for parameter in model.parameters()} == {torch.float32}
