@@ -113,6 +113,17 @@ def check_writable(folder: Path, num_bytes: int = 0) -> None:
         )
 
 
+def check_target(path: Path, flag: str) -> None:
+    """See that a file can be written, before the work that leads to it; ``flag`` is what names it.
+
+    Raises:
+        ActcliError: It is a folder, or in a folder that cannot be written to.
+    """
+    if path.is_dir():
+        raise ActcliError(f"{path} is a folder. Name a file with {flag}.")
+    check_writable(nearest_folder(path.parent))
+
+
 def open_regular(path: str | os.PathLike[str]) -> BufferedReader:
     """A file for reading; a pipe or a device in its place, which would hang or never end, is refused.
 

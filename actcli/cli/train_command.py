@@ -344,7 +344,7 @@ def train_command(
         micro_batch=micro_batch,
     )
     if before is not None and run_dir is not None:
-        same = continued_same(settings_as_asked(run_dir, request), run_dir, epochs, micro_batch)
+        same = continued_same(settings_as_asked(before, request), run_dir, epochs, micro_batch)
         train_or_tell(same, hardware, dry_run)
         return
     best: dict[str, float | None] = {}

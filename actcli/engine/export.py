@@ -18,7 +18,7 @@ from torch.export import ExportedProgram
 
 from actcli.engine.inputs import model_inputs
 from actcli.errors import ActcliError
-from actcli.files import check_writable, nearest_folder, written_whole
+from actcli.files import check_target, written_whole
 from actcli.loaders import open_loader
 from actcli.loaders.plan import Modality
 from actcli.models import VideoModel, WeightFacts, load_weights
@@ -70,12 +70,10 @@ def export_model(
     """
     if form not in get_args(Format):
         raise ActcliError(f"form is {form!r}; allowed are: {', '.join(get_args(Format))}.")
-    if path.is_dir():
-        raise ActcliError(f"{path} is a folder. Name a file with --out.")
+    check_target(path, "--out")  # before the work, which takes a while
     if path.exists() and path.samefile(weights):
         raise ActcliError(f"{path} holds the weights themselves. Name another file with --out.")
     model, facts = load_weights(weights)
-    check_writable(nearest_folder(path.parent))  # before the work, which takes a while
     model.eval()
     side = size or facts.get("size") or model.input_spec.size
     inputs = _random_inputs(model, side, batch_size=2)

@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 from actcli.engine.drawing import Picture, text_font, write_video
 from actcli.engine.prediction import Prediction
 from actcli.errors import ActcliError
-from actcli.files import check_writable, nearest_folder
+from actcli.files import check_target
 from actcli.ingest.decode import DecodeSettings, VideoClip
 from actcli.ingest.failure import ClipFailure
 
@@ -60,11 +60,9 @@ def check_overlay(video: Path, out_path: Path) -> None:
     Raises:
         ActcliError: It is the video itself, a folder, or in a folder that cannot be written to.
     """
-    if out_path.is_dir():
-        raise ActcliError(f"{out_path} is a folder. Name a file with --overlay.")
+    check_target(out_path, "--overlay")
     if out_path.exists() and video.exists() and out_path.samefile(video):
         raise ActcliError(f"{out_path} is the video itself. Name another file with --overlay.")
-    check_writable(nearest_folder(out_path.parent))
 
 
 def _drawn(clip: VideoClip, said: Sequence[Prediction], fps: float) -> Iterator[Picture]:

@@ -247,17 +247,16 @@ def continued_same(config: RunConfig, run_dir: Path, epochs: int | None = None, 
     return continued_run(run_dir, epochs, micro_batch)
 
 
-def settings_as_asked(run_dir: Path, request: TrainRequest) -> RunConfig:
-    """The settings of a run with what ``request`` says in their place; what it leaves open stays as it is.
+def settings_as_asked(before: RunConfig, request: TrainRequest) -> RunConfig:
+    """The settings ``before`` with what ``request`` says in their place; what it leaves open stays as it is.
 
     A request that names a model or a recipe says everything, and leaves nothing open.
 
     Raises:
-        ActcliError: The folder is no run, or a number is wrong.
+        ActcliError: A number is wrong.
     """
     if request.model or request.recipe:
         return make_config(request)
-    before = RunConfig.read(run_dir)
     return replace(
         before,
         recipe=override_recipe(before.recipe, request.changes, request.settings),

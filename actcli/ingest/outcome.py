@@ -69,6 +69,11 @@ class ClipOutcome:
         """Whether the clip is not there to be extracted."""
         return self.status == "missing"
 
+    @property
+    def is_left(self) -> bool:
+        """Whether the clip counts as missing because it was left for a later run."""
+        return self.error == LEFT_FOR_LATER
+
     @staticmethod
     def lost(key: str, source_id: str, failure: ClipFailure) -> "ClipOutcome":
         """The outcome of a clip of which nothing is kept."""

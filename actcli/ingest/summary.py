@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from actcli.ingest.outcome import LEFT_FOR_LATER, ClipOutcome
+from actcli.ingest.outcome import ClipOutcome
 from actcli.ingest.plan import SplitCount, count_splits
 from actcli.ingest.records import Listing
 from actcli.ingest.split import loss_warnings
@@ -65,17 +65,13 @@ def summarise(
     """Count what came of every listed clip; ``outcomes`` are in the order of the list."""
     kinds = Counter("partial" if outcome.partial else outcome.status for outcome in outcomes)
     kept = {record.source_id for record, outcome in zip(listing.records, outcomes, strict=True) if outcome.is_ok}
-    later = {
-        record.source_id
-        for record, outcome in zip(listing.records, outcomes, strict=True)
-        if outcome.error == LEFT_FOR_LATER
-    }
+    later = {record.source_id for record, outcome in zip(listing.records, outcomes, strict=True) if outcome.is_left}
     return ExtractSummary(
         listed=len(outcomes),
         counts={kind: kinds[kind] for kind in ("ok", "partial", "failed", "missing")},
         num_classes=len(listing.classes),
         splits=tuple(count_splits(listing, kept)),
-        failed=tuple(outcome for outcome in outcomes if not outcome.is_ok and outcome.error != LEFT_FOR_LATER),
+        failed=tuple(outcome for outcome in outcomes if not (outcome.is_ok or outcome.is_left)),
         already_done=len(outcomes) - kinds["missing"] - num_done_now,
         frames=sum(outcome.num_frames for outcome in outcomes),
         bytes=sum(outcome.bytes for outcome in outcomes),
