@@ -66,6 +66,14 @@ def check_is_file(path: Path) -> None:
         raise ClipFailure("open", "NotAFile", f"{path.name} is {_KINDS.get(kind, 'no file')}, not a file")
 
 
+def decoder_options(max_pixels: int) -> dict[str, str]:
+    """What every decoder is told: the largest picture, and nothing of where a container says that chroma lies.
+
+    The scaler goes by the place of chroma, and a decoder that is given packets alone does not know the container's.
+    """
+    return {"max_pixels": str(max_pixels), "chroma_sample_location": "unspecified"}
+
+
 def _opening_failure(error: Exception) -> ClipFailure:
     """FFmpeg's reason in words that a user understands."""
     name, reason = type(error).__name__, getattr(error, "strerror", None) or str(error)
@@ -92,5 +100,5 @@ def _video_stream(container: InputContainer) -> VideoStream:
             f"pictures of {context.width}x{context.height} pixels are refused; the limit is {MAX_PIXELS} pixels",
         )
     context.thread_count = 1
-    context.options = {"max_pixels": str(MAX_PIXELS)}
+    context.options = decoder_options(MAX_PIXELS)
     return stream

@@ -1,12 +1,14 @@
 """Video files to upright, square-pixel, full-range YUV planes.
 
 JPEG stores BT.601 YCbCr at full range with halved chroma, and so do nearly all videos but for range and matrix. The
-decoded planes are therefore resized and re-ranged one by one and go to the JPEG encoder as they are: no RGB in between.
+decoded planes therefore go to the JPEG encoder as planes: no RGB in between.
 
-- Range: a gain and an offset on streams that are not marked full range.
+- Size: FFmpeg's scaler with its usual filter (bicubic, wider where pictures are reduced), as ``ffmpeg -vf scale``, and
+  with the flags under which it gives the same bytes on every machine. Other pixel formats than 8 bit 4:2:0 (10 bit,
+  4:2:2, 4:4:4, RGB, grey) are turned into that on the way.
+- Range: what is not marked as full range comes to it, in the scaler or by a gain and an offset.
 - Matrix: streams marked BT.709, BT.2020, SMPTE 240M or FCC are turned into BT.601 (one 2×2 matrix on the small chroma
   planes and one correction of luma). Unmarked streams are left as they are, as every extraction by ffmpeg left them.
-- Other pixel formats (10 bit, 4:2:2, 4:4:4, RGB, grey) go through swscale to 8 bit 4:2:0 first.
 """
 
 import errno
@@ -22,7 +24,7 @@ import numpy as np
 from av.container import InputContainer
 from av.packet import Packet
 from av.video.frame import VideoFrame
-from av.video.reformatter import ColorRange, Colorspace
+from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
@@ -40,6 +42,7 @@ _KR_KB = {1: (0.2126, 0.0722), 4: (0.30, 0.11), 7: (0.212, 0.087), 9: (0.2627, 0
 """Luma weights of red and blue by the stream's matrix number (ITU-T H.273) where they are not BT.601's."""
 _KR_KB_601 = (0.299, 0.114)
 _UNTRIMMED_SLACK_SECONDS = 2.0
+_FILTER = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.BITEXACT
 
 
 @dataclass(frozen=True)
@@ -90,7 +93,7 @@ class VideoClip:
         self._origin = float((self._stream.start_time or 0) * (self._stream.time_base or 0))
         self.fps = float(settings.fps or self._stream.average_rate or self._stream.guessed_rate or 0)
         self._step = 1 / float(self._stream.average_rate or self._stream.guessed_rate or 25)
-        self._size: tuple[int, int] | None = None
+        self._maker: PlaneMaker | None = None
 
     @property
     def first_second(self) -> float | None:
@@ -121,9 +124,9 @@ class VideoClip:
     def planes(self, frame: VideoFrame) -> Planes:
         """What the clip's frame is made of; the first frame decides on the size of all."""
         turn = Turn.of(frame)
-        if self._size is None:
-            self._size = self._target_size(frame, turn)
-        return to_planes(frame, self._size, turn)
+        if self._maker is None:
+            self._maker = PlaneMaker(self._target_size(frame, turn))
+        return self._maker.planes(frame, turn)
 
     def _timed_frames(self) -> Iterator[tuple[float, VideoFrame]]:
         """Seconds from the start of the stream, and frame."""
@@ -207,23 +210,50 @@ class Turn:
         return upright[:: -1 if self.mirrors_y else 1, :: -1 if self.mirrors_x else 1]
 
 
-def to_planes(frame: VideoFrame, size: tuple[int, int], turn: Turn) -> Planes:
-    """A decoded picture upright at full range, resized to width and height ``size``."""
-    is_full = frame.color_range == ColorRange.JPEG or frame.format.name.startswith("yuvj")
-    if frame.format.name not in ("yuv420p", "yuvj420p"):
-        frame, is_full = _to_420(frame, is_full)
-    planes = [_plane_array(frame, index) for index in range(3)]
-    width, height = size[::-1] if turn.swaps_sides else size
-    planes = [_resize(plane, (width // step, height // step)) for plane, step in zip(planes, (1, 2, 2), strict=True)]
-    if not is_full:
-        planes = [
-            _plane(cv2.addWeighted(plane, gain, plane, 0, offset))
-            for plane, (gain, offset) in zip(planes, TO_FULL_RANGE, strict=True)
-        ]
-    if (weights := _KR_KB.get(int(frame.colorspace))) and not frame.format.is_rgb:
-        planes = _to_601(planes, weights)
-    y, u, v = (np.ascontiguousarray(turn.apply(plane)) for plane in planes)
-    return y, u, v
+class PlaneMaker:
+    """Makes planes of one size of decoded pictures.
+
+    Args:
+        size: Width and height of the planes as they are shown.
+    """
+
+    def __init__(self, size: tuple[int, int]) -> None:
+        self._size = size
+        self._scaler = VideoReformatter()
+
+    def planes(self, frame: VideoFrame, turn: Turn) -> Planes:
+        """A decoded picture upright at full range; a surplus of one pixel is cropped, not resampled."""
+        width, height = self._size[::-1] if turn.swaps_sides else self._size
+        matrix, is_rgb = int(frame.colorspace), frame.format.is_rgb
+        is_full = is_rgb or frame.color_range == ColorRange.JPEG or frame.format.name.startswith("yuvj")
+        is_fitting = 0 <= frame.width - width <= 1 and 0 <= frame.height - height <= 1
+        if not is_fitting or frame.format.name not in ("yuv420p", "yuvj420p"):
+            size = (frame.width, frame.height) if is_fitting else (width, height)
+            frame, is_full = self._scaled(frame, size, is_full), True
+        planes = [_plane_array(frame, index)[: height // step, : width // step] for index, step in enumerate((1, 2, 2))]
+        if not is_full:
+            planes = [
+                _plane(cv2.addWeighted(plane, gain, plane, 0, offset))
+                for plane, (gain, offset) in zip(planes, TO_FULL_RANGE, strict=True)
+            ]
+        if (weights := _KR_KB.get(matrix)) and not is_rgb:
+            planes = _to_601(planes, weights)
+        y, u, v = (np.ascontiguousarray(turn.apply(plane)) for plane in planes)
+        return y, u, v
+
+    def _scaled(self, frame: VideoFrame, size: tuple[int, int], is_full: bool) -> VideoFrame:
+        """8 bit 4:2:0 at full range, in width and height ``size``; RGB becomes BT.601."""
+        return self._scaler.reformat(
+            frame,
+            *size,
+            format="yuv420p",
+            interpolation=_FILTER,
+            src_color_range=ColorRange.JPEG if is_full else ColorRange.MPEG,
+            dst_color_range=ColorRange.JPEG,
+            src_colorspace=frame.colorspace,
+            dst_colorspace=Colorspace.ITU601 if frame.format.is_rgb else frame.colorspace,
+            threads=1,
+        )
 
 
 def planes_to_rgb(planes: Planes) -> Plane:
@@ -327,36 +357,10 @@ def _resample(
             count += 1
 
 
-def _to_420(frame: VideoFrame, is_full: bool) -> tuple[VideoFrame, bool]:
-    """8 bit 4:2:0, and whether it has full range; RGB becomes BT.601 at full range."""
-    is_full = is_full or frame.format.is_rgb
-    colour_range = ColorRange.JPEG if is_full else ColorRange.MPEG
-    matrix = Colorspace.ITU601 if frame.format.is_rgb else frame.colorspace
-    return (
-        frame.reformat(
-            format="yuv420p",
-            src_color_range=colour_range,
-            dst_color_range=colour_range,
-            src_colorspace=frame.colorspace,
-            dst_colorspace=matrix,
-        ),
-        is_full,
-    )
-
-
 def _plane_array(frame: VideoFrame, index: int) -> Plane:
     """A view of one plane without the padding of its lines."""
     plane = frame.planes[index]
     return np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)[: plane.height, : plane.width]
-
-
-def _resize(plane: Plane, size: tuple[int, int]) -> Plane:
-    """The plane at width and height ``size``; a surplus of one pixel is cropped, not resampled."""
-    height, width = plane.shape
-    if 0 <= width - size[0] <= 1 and 0 <= height - size[1] <= 1:
-        return plane[: size[1], : size[0]]
-    shrinks = size[0] <= width and size[1] <= height
-    return _plane(cv2.resize(plane, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR))
 
 
 def _plane(image: Any) -> Plane:

@@ -19,7 +19,8 @@ from av.video.stream import VideoStream
 
 from actcli.errors import ActcliError
 from actcli.facts import Sizes
-from actcli.ingest.decode import Planes, Turn, decode_packets, to_planes
+from actcli.ingest.container import decoder_options
+from actcli.ingest.decode import PlaneMaker, Planes, Turn, decode_packets
 from actcli.ingest.video_index import CONTAINERS, DECODERS, DecoderSetup, VideoIndex
 
 Bytes = bytes | memoryview
@@ -80,11 +81,11 @@ def decode_planes(
     Raises:
         ActcliError: The bytes do not give these pictures.
     """
-    left, turn = list(reversed(wanted)), Turn.numbered(setup.turn)
+    left, turn, maker = list(reversed(wanted)), Turn.numbered(setup.turn), PlaneMaker(size)
     with _decoder_trouble():
         for number, output in enumerate(file_outputs(setup, packets[0]) if is_whole else outputs(setup, packets)):
             if left and left[-1] == number:
-                planes = to_planes(output.frame, size, turn)
+                planes = maker.planes(output.frame, turn)
             while left and left[-1] == number:
                 left.pop()
                 yield planes
@@ -145,13 +146,13 @@ def _open_decoder(setup: DecoderSetup) -> VideoCodecContext:
     decoder.width, decoder.height = setup.picture_width, setup.picture_height
     decoder.color_range, decoder.colorspace = setup.colour_range, setup.colour_matrix
     decoder.thread_count = 1
-    decoder.options = _limits(setup) | {"has_b_frames": str(setup.reorder)}
+    decoder.options = _options(setup) | {"has_b_frames": str(setup.reorder)}
     return decoder
 
 
-def _limits(setup: DecoderSetup) -> dict[str, str]:
+def _options(setup: DecoderSetup) -> dict[str, str]:
     """A decoder takes memory for no larger pictures than the index says."""
-    return {"max_pixels": str((setup.picture_width + _ROUNDED_UP) * (setup.picture_height + _ROUNDED_UP))}
+    return decoder_options((setup.picture_width + _ROUNDED_UP) * (setup.picture_height + _ROUNDED_UP))
 
 
 def _checked_stream(container: InputContainer, setup: DecoderSetup) -> VideoStream:
@@ -163,5 +164,5 @@ def _checked_stream(container: InputContainer, setup: DecoderSetup) -> VideoStre
     if found != (setup.codec, setup.picture_width, setup.picture_height):
         raise ActcliError("the video is {} of {} x {} pixels, the index says otherwise".format(*found))
     context.thread_count = 1
-    context.options = _limits(setup)
+    context.options = _options(setup)
     return stream

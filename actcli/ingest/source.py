@@ -23,7 +23,7 @@ from actcli.errors import ActcliError
 from actcli.facts import NO_PLACES, NO_TIMES, Places, Sizes, Times
 from actcli.files import open_regular
 from actcli.ingest.container import open_container
-from actcli.ingest.decode import Planes, Turn, VideoClip, to_planes
+from actcli.ingest.decode import PlaneMaker, Planes, Turn, VideoClip
 from actcli.ingest.failure import ClipFailure
 from actcli.ingest.packets import file_outputs, outputs
 from actcli.ingest.video_index import CONTAINERS, DECODERS, MAX_EXTRADATA, DecoderSetup, VideoIndex
@@ -131,6 +131,7 @@ class _Matching:
 
     def __init__(self, decoded: DecodedFrames, repeats_pictures: bool) -> None:
         self._decoded, self._repeats = decoded, repeats_pictures
+        self._maker = PlaneMaker(decoded.size)
         self.frame_pictures: list[int] = []
         """The picture that each frame is, as far as pictures have come."""
 
@@ -141,7 +142,7 @@ class _Matching:
 
     def add(self, number: int, picture: VideoFrame) -> None:
         """See whether a picture is the next frame; where a rate was asked for it may be several."""
-        found = _fingerprint(to_planes(picture, self._decoded.size, self._decoded.turn))
+        found = _fingerprint(self._maker.planes(picture, self._decoded.turn))
         while not self.is_complete and found == self._decoded.fingerprints[len(self.frame_pictures)]:
             self.frame_pictures.append(number)
             if not self._repeats:

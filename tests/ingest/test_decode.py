@@ -1,9 +1,11 @@
 import os
+import subprocess
 from fractions import Fraction
 from pathlib import Path
 
 import av
 import cv2
+import imageio_ffmpeg
 import numpy as np
 import pytest
 import simplejpeg
@@ -182,6 +184,27 @@ def test_odd_sizes_lose_one_line_and_are_not_resampled(tmp_path):
     assert y.shape == (48, 64)
     assert u.shape == (24, 32)
     assert np.abs(y.astype(int) - image[:48, :64, 0]).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("short_side", "size"), [(40, "80:40"), (24, "48:24"), (96, "192:96")], ids=["a little", "by half", "enlarged"]
+)
+@pytest.mark.parametrize(("codec", "pix_fmt"), [("libvpx", "yuv420p"), ("ffv1", "yuv420p10le"), ("ffv1", "yuv444p")])
+def test_resized_frames_are_those_of_ffmpegs_scale(tmp_path, codec, pix_fmt, short_side, size):
+    path = encode(tmp_path / "x.mkv", noise(3, 96, 48), codec=codec, pix_fmt=pix_fmt)
+    scale = f"scale={size}:flags=bicubic+accurate_rnd+bitexact:in_range=tv:out_range=pc"
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-i", str(path), "-vf", scale]
+    raw = subprocess.run([*command, "-pix_fmt", "yuv420p", "-f", "rawvideo", "-"], capture_output=True, check=True)
+    ours = np.concatenate(
+        [plane.ravel() for planes in read(path, short_side=short_side, upscale=True) for plane in planes]
+    )
+    theirs = np.frombuffer(raw.stdout, np.uint8)
+    assert np.abs(ours.astype(int) - theirs).max() <= 1  # they are equal; another FFmpeg may round otherwise
+
+
+def test_pictures_can_become_very_small(tmp_path):
+    path = encode(tmp_path / "x.mkv", noise(1, 2048, 1024), codec="mpeg4")
+    assert read(path, short_side=2)[0][0].shape == (2, 4)
 
 
 def test_sample_aspect_ratio_is_applied(tmp_path):

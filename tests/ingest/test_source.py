@@ -124,6 +124,17 @@ def test_few_packets_are_read_for_one_frame(tmp_path):
     assert stretch.end - stretch.first <= 3 + video.delay
 
 
+def test_where_a_container_says_that_chroma_lies_changes_no_frame(tmp_path):
+    """The scaler goes by it, and packets alone do not tell."""
+    for place in ("center", "topleft"):
+        encode(tmp_path / f"{place}.mkv", "libvpx", chroma_sample_location=place)
+    marked = indexed(tmp_path / "topleft.mkv", DecodeSettings(48))
+    assert len(marked[1].key_packets) > 1
+    check_frames(*marked)
+    for ours, theirs in zip(marked[0], indexed(tmp_path / "center.mkv", DecodeSettings(48))[0], strict=True):
+        assert all(map(np.array_equal, ours, theirs))
+
+
 def test_the_container_decides_on_the_suffix(tmp_path):
     path = encode(tmp_path / "clip.webm", "libvpx-vp9", num_frames=3).rename(tmp_path / "clip.mp4")
     assert indexed(path)[1].container == "mkv"
