@@ -6,7 +6,7 @@ decoded planes therefore go to the JPEG encoder as planes: no RGB in between.
 - Size: FFmpeg's scaler with its usual filter (bicubic, wider where pictures are reduced), as ``ffmpeg -vf scale``, and
   with the flags under which it gives the same bytes on every machine. Other pixel formats than 8 bit 4:2:0 (10 bit,
   4:2:2, 4:4:4, RGB, grey) are turned into that on the way.
-- Range: what is not marked as full range comes to it, in the scaler or by a gain and an offset.
+- Range: a gain and an offset on streams that are not marked full range.
 - Matrix: streams marked BT.709, BT.2020, SMPTE 240M or FCC are turned into BT.601 (one 2×2 matrix on the small chroma
   planes and one correction of luma). Unmarked streams are left as they are, as every extraction by ffmpeg left them.
 """
@@ -229,7 +229,7 @@ class PlaneMaker:
         is_fitting = 0 <= frame.width - width <= 1 and 0 <= frame.height - height <= 1
         if not is_fitting or frame.format.name not in ("yuv420p", "yuvj420p"):
             size = (frame.width, frame.height) if is_fitting else (width, height)
-            frame, is_full = self._scaled(frame, size, is_full), True
+            frame = self._scaled(frame, size, is_full)
         planes = [_plane_array(frame, index)[: height // step, : width // step] for index, step in enumerate((1, 2, 2))]
         if not is_full:
             planes = [
@@ -242,14 +242,18 @@ class PlaneMaker:
         return y, u, v
 
     def _scaled(self, frame: VideoFrame, size: tuple[int, int], is_full: bool) -> VideoFrame:
-        """8 bit 4:2:0 at full range, in width and height ``size``; RGB becomes BT.601."""
+        """8 bit 4:2:0 in width and height ``size``; RGB becomes BT.601 at full range.
+
+        The scaler could bring the rest to full range too, but puts grey at 127.5 then, where JPEG has 128.
+        """
+        colour_range = ColorRange.JPEG if is_full else ColorRange.MPEG
         return self._scaler.reformat(
             frame,
             *size,
             format="yuv420p",
             interpolation=_FILTER,
-            src_color_range=ColorRange.JPEG if is_full else ColorRange.MPEG,
-            dst_color_range=ColorRange.JPEG,
+            src_color_range=colour_range,
+            dst_color_range=colour_range,
             src_colorspace=frame.colorspace,
             dst_colorspace=Colorspace.ITU601 if frame.format.is_rgb else frame.colorspace,
             threads=1,
