@@ -4,6 +4,7 @@ import errno
 import os
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypeVar
 from urllib.parse import unquote, urlsplit
@@ -80,6 +81,24 @@ class RemoteFile:
         insist(
             lambda: filesystem.put_file(os.fspath(source), f"{base}/{self.name}", **limit), f"{self} cannot be written"
         )
+
+    def create(self, data: bytes) -> None:
+        """Put a few bytes to this place unless there is a file; a store that knows no such request replaces one.
+
+        Raises:
+            Unreachable: They could not be written.
+        """
+        filesystem, base = open_filesystem(self.root)
+        path, limit = f"{base}/{self.name}", deadline(filesystem, len(data))
+
+        def ask() -> None:
+            with suppress(FileExistsError):
+                try:
+                    filesystem.pipe_file(path, data, mode="create", **limit)
+                except (NotImplementedError, TypeError, ValueError):
+                    filesystem.pipe_file(path, data, **limit)
+
+        insist(ask, f"{self} cannot be written")
 
 
 def local_path(root: "str | os.PathLike[str]") -> str:

@@ -25,6 +25,7 @@ from actcli.ingest.ledger import Ledger
 from actcli.ingest.manifest import Modality, modality_file, write_manifest
 from actcli.ingest.options import ExtractOptions
 from actcli.ingest.outcome import LEFT_FOR_LATER, ClipOutcome
+from actcli.ingest.owner import check_owner, claim_place
 from actcli.ingest.plan import Estimate, ExtractPlan, estimate, make_plan
 from actcli.ingest.preflight import CheckedJob, check_job
 from actcli.ingest.records import ClipRecord, DatasetAdapter, Listing, printable
@@ -82,6 +83,7 @@ def extract_dataset(
             write_splits(options.frames_dir, listing.records, options.split_rule)
         if options.frames_url:
             options.store.try_writing()
+            claim_place(options.frames_dir, options.store)
         _write_card(listing, options)  # first: files of our names without a card are taken for somebody else's
         with _ledger(options) as ledger:
             keys = assign_keys(options.frames_dir, listing.records, _other_names(options) | ledger.names())
@@ -91,6 +93,8 @@ def extract_dataset(
                 on_plan(make_plan(listing, checked.located, _done(ledger), checked.warnings))
             _extract_all(checked, to_do, ledger, options, progress)
             _check_all_arrived([ledger.outcomes[key] for key, _ in to_do], options)
+            if options.frames_url:
+                check_owner(options.frames_dir, options.store)
             with _uncollected():
                 outcomes = _outcomes(checked, keys, ledger, there, options)
         manifest = modality_file(options.frames_dir, "manifest", options.modality, ".parquet")

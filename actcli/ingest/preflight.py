@@ -19,6 +19,7 @@ from actcli.ingest.keys import KEYS_NAME
 from actcli.ingest.locate import DumpFinder, locate_in
 from actcli.ingest.manifest import modality_file
 from actcli.ingest.options import ExtractOptions, option_problems, unused_options
+from actcli.ingest.owner import owner_problem
 from actcli.ingest.records import DatasetAdapter, Listing, shown_names
 from actcli.ingest.split import divide, split_problems, split_warnings
 from actcli.ingest.store import url_problem
@@ -174,6 +175,9 @@ def _changed_place(before: Setting, options: ExtractOptions) -> str | None:
 def _url_problems(options: ExtractOptions) -> Iterator[str]:
     """Frames of somebody else where ours are to go; a card that names the URL makes those there ours."""
     if not options.frames_url or url_problem(options.frames_url):
+        return
+    if problem := owner_problem(options.frames_dir, options.store):
+        yield problem
         return
     url = options.settings()["frames_url"]
     card = DatasetCard.read(options.frames_dir) if os.path.lexists(options.frames_dir / CARD_NAME) else None

@@ -21,6 +21,7 @@ from actcli.errors import ActcliError
 from actcli.files import is_temporary
 from actcli.ingest import ExtractOptions, extract_dataset, read_manifest
 from actcli.ingest.inspect import inspect_dataset
+from actcli.ingest.owner import OWNER_NAME
 from actcli.shards import verify_shards, write_shards
 from actcli.shards.repair import repair_shards
 
@@ -65,7 +66,8 @@ def at_url(few_frames, tmp_path_factory):
 
 
 def objects(files, root="/frames-url"):
-    return {path: files.cat_file(path) for path in files.find(root)}
+    """Bytes of the clips' files by path."""
+    return {path: files.cat_file(path) for path in files.find(root) if not path.endswith(OWNER_NAME)}
 
 
 def test_shards_are_the_same_to_the_byte_wherever_the_frames_were(at_url, few_frames, few_options, contents, tmp_path):
@@ -186,6 +188,92 @@ def test_objects_of_somebody_else_are_not_touched(options, memory):
     assert list(objects(memory).values()) == [b"theirs"]
 
 
+# --- Two at one URL ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=["memory", "file", "s3"])
+def place(request, tmp_path):
+    """A URL where nothing lies, and the file system behind it."""
+    if request.param == "s3":
+        files = request.getfixturevalue("s3")
+        files.invalidate_cache()
+        return f"s3://films/{tmp_path.name}", files
+    if request.param == "memory":
+        request.getfixturevalue("memory")
+        return URL, fsspec.filesystem("memory")
+    return f"file://{tmp_path}/elsewhere", fsspec.filesystem("file")
+
+
+def test_of_two_extractions_that_begin_at_one_url_the_second_is_refused(place, options, tmp_path, monkeypatch):
+    (url, files), where = place, place[0].removeprefix("file://")
+    first, second = options(frames_url=url), replace(options(frames_url=url, quality=50), frames_dir=tmp_path / "other")
+    claim = extract_module.claim_place
+
+    def after_the_first(frames_dir, store):  # nothing was at the URL when the second one looked
+        monkeypatch.setattr(extract_module, "claim_place", claim)
+        extract_dataset(first)
+        claim(frames_dir, store)
+
+    monkeypatch.setattr(extract_module, "claim_place", after_the_first)
+    with pytest.raises(ActcliError, match=rf"^{where} belongs to another extraction: its {OWNER_NAME} is not that of"):
+        extract_dataset(second)
+    with pytest.raises(ActcliError, match=rf"^{where} belongs to another extraction"):
+        extract_dataset(second)
+    assert extract_dataset(first).already_done == 24
+    here = replace(options(frames_url=None), frames_dir=tmp_path / "here")
+    extract_dataset(here)
+    there = {path.rpartition("/")[2]: data for path, data in objects(files, files._strip_protocol(url)).items()}
+    assert there == {path.name: path.read_bytes() for path in here.frames_dir.glob("0/*")}
+
+
+def test_only_one_of_two_who_saw_nothing_puts_its_id(place, tmp_path, monkeypatch):
+    from actcli.ingest import owner
+
+    url, _ = place
+    at = store.FrameStore(store.store_root(tmp_path, url))
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+    claim, create = owner.claim_place, owner._create
+
+    def after_the_other(file, data):
+        monkeypatch.setattr(owner, "_create", create)
+        claim(tmp_path / "two", at)
+        create(file, data)
+
+    monkeypatch.setattr(owner, "_create", after_the_other)
+    with pytest.raises(ActcliError, match="belongs to another extraction"):
+        claim(tmp_path / "one", at)
+    claim(tmp_path / "two", at)
+
+
+def test_a_store_without_conditions_ends_the_run_of_the_one_that_was_replaced(options, memory, monkeypatch):
+    pipe_file = type(memory).pipe_file
+
+    def unconditional(files, path, value, **given):
+        if given:
+            raise NotImplementedError("no conditions here")
+        pipe_file(files, path, value)
+
+    monkeypatch.setattr(type(memory), "pipe_file", unconditional)
+    assert extract_dataset(options(sample=1)).counts["ok"] == 1
+
+    def replace_it(state):
+        memory.pipe_file(f"{URL}/{OWNER_NAME}", b"theirs")
+
+    with pytest.raises(ActcliError, match=f"^{URL} belongs to another extraction"):
+        extract_dataset(options(), progress=replace_it)
+    assert read_manifest(options().frames_dir)["status"].to_pylist().count("ok") == 1
+
+
+def test_an_extraction_goes_on_whose_id_was_not_written_or_went_away(options, memory):
+    extract_dataset(options(sample=2))
+    memory.rm_file(f"{URL}/{OWNER_NAME}")
+    (options().frames_dir / OWNER_NAME).unlink()
+    with pytest.raises(ActcliError, match=rf"{URL}/{OWNER_NAME} is gone\. Type the same command again; it continues"):
+        extract_dataset(options(sample=3), progress=lambda state: memory.rm_file(f"{URL}/{OWNER_NAME}"))
+    assert extract_dataset(options()).already_done == 3
+
+
 # --- What goes wrong --------------------------------------------------------------------------------------------------
 
 
@@ -258,7 +346,7 @@ def test_a_server_that_goes_away_ends_the_run_which_goes_on_later(options, memor
     assert len(objects(memory)) == 24
 
 
-def test_a_worker_that_puts_frames_where_this_process_sees_none_ends_the_run(options, monkeypatch):
+def test_a_worker_that_puts_frames_where_this_process_sees_none_ends_the_run(options, memory, monkeypatch):
     monkeypatch.setattr(extract_module, "SHARED_SECONDS", 0.0)
     with pytest.raises(ActcliError, match=r"A worker process wrote memory://frames-url/.*, and it is not here: give"):
         extract_dataset(options(executor="processes", workers=1))
@@ -344,7 +432,7 @@ def test_an_extraction_to_s3_that_is_killed_goes_on(s3, options, few_frames):
     assert summary.counts["ok"] == 24
     assert not [path for path in options().frames_dir.iterdir() if is_temporary(path.name)]
     s3.invalidate_cache()
-    assert {path.rpartition("/")[2]: s3.cat_file(path) for path in s3.find("films/killed")} == {
+    assert {path.rpartition("/")[2]: data for path, data in objects(s3, "films/killed").items()} == {
         path.name: path.read_bytes() for path in few_frames.glob("0/?????????.mjpeg")
     }
 
@@ -360,7 +448,7 @@ def test_credentials_that_are_refused_are_said_before_work(s3, options, monkeypa
     with servers.s3_server(INITIAL_NO_AUTH_ACTION_COUNT="0") as url:
         monkeypatch.setenv("AWS_ENDPOINT_URL", url)
         type(s3).clear_instance_cache()
-        with pytest.raises(ActcliError, match=r"^s3://films/x cannot be listed \(PermissionError: .*the credentials"):
+        with pytest.raises(ActcliError, match=r"^s3://films/x/.* cannot be read \(PermissionError: .*the credentials"):
             extract_dataset(options(frames_url="s3://films/x"))
     type(s3).clear_instance_cache()
     assert not options().frames_dir.exists()
