@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import count
 from typing import TypeVar
 from urllib.parse import unquote, urlsplit
 
@@ -19,13 +20,16 @@ Got = TypeVar("Got")
 
 ATTEMPTS = 4
 """How often something is asked for over a connection before its failure counts."""
+BUSY_ATTEMPTS = 8
+"""The same where the server says that it has too much to do: half a minute of pauses."""
 FIRST_WAIT_SECONDS = 0.25
 """Pause after the first failure; it doubles each time."""
 SILENCE_SECONDS = 20.0
 """How long a server may keep silent before the request counts as failed."""
 SLOWEST_BYTES_PER_SECOND = 50_000
 """A request may take ``SILENCE_SECONDS`` and as long as this speed needs for what it asks for."""
-_HOPELESS = (FileNotFoundError, PermissionError, NotImplementedError)
+HOPELESS: tuple[type[Exception], ...] = (FileNotFoundError, PermissionError, NotImplementedError)
+"""What asking again does not change."""
 
 
 class Unreachable(ActcliError):
@@ -119,14 +123,23 @@ def pause(attempt: int) -> None:
 
 def persist(step: Callable[[], Got], hopeless: tuple[type[Exception], ...], attempts: int = ATTEMPTS) -> Got:
     """Do something over a connection, again when it fails; the last failure, and any ``hopeless`` one, is raised."""
-    for attempt in range(1, attempts):
+    final: tuple[type[Exception], ...] = (Unreachable, *hopeless)
+    for attempt in count(1):
         try:
             return step()
-        except hopeless:
+        except final:
             raise
-        except Exception:  # every protocol of fsspec has exceptions of its own
+        except Exception as error:  # every protocol of fsspec has exceptions of its own
+            if attempt >= (max(attempts, BUSY_ATTEMPTS) if _is_busy(error) else attempts):
+                raise
             pause(attempt)
-    return step()
+    raise AssertionError
+
+
+def _is_busy(error: Exception) -> bool:
+    """Whether a server asks for patience (503, 429, SlowDown), in the words of s3fs, or those of HTTP and gcsfs."""
+    status = error.status if hasattr(error, "status") else getattr(error, "code", None)
+    return status in (429, 503) or (isinstance(error, OSError) and error.errno == errno.EBUSY)
 
 
 def insist(step: Callable[[], Got], failure: str) -> Got:
@@ -136,12 +149,19 @@ def insist(step: Callable[[], Got], failure: str) -> Got:
         Unreachable: It failed each time, or there is no hope that it ever will not.
     """
     try:
-        return persist(step, _HOPELESS)
+        return persist(step, HOPELESS)
+    except Unreachable:
+        raise
     except Exception as error:  # every protocol of fsspec has exceptions of its own
         shown = too_slow(error) if isinstance(error, TimeoutError | FSTimeoutError) else error
-        raise Unreachable(
-            f"{failure} ({type(shown).__name__}: {shown}). Check the URL, the credentials and the connection."
-        ) from error
+        raise Unreachable(f"{failure} ({type(shown).__name__}: {shown}). {advice(error)}") from error
+
+
+def advice(error: Exception) -> str:
+    """What to do about a failure that did not pass."""
+    if _is_busy(error):
+        return "The server has too much to do: type the same command again later."
+    return "Check the URL, the credentials and the connection."
 
 
 def deadline(filesystem: AbstractFileSystem, size: int) -> dict[str, float]:
@@ -164,8 +184,9 @@ def _options(root: str) -> dict[str, object]:
 
         limit = ClientTimeout(total=None, sock_connect=SILENCE_SECONDS, sock_read=SILENCE_SECONDS)
         return {"client_kwargs": {"timeout": limit}}
-    if protocol in ("s3", "s3a"):  # s3fs asks five times by itself
-        return {"config_kwargs": {"connect_timeout": SILENCE_SECONDS / 4, "read_timeout": SILENCE_SECONDS / 4}}
+    if protocol in ("s3", "s3a"):  # s3fs asks five times by itself, each of which botocore would make five
+        patience = {"connect_timeout": SILENCE_SECONDS / 4, "read_timeout": SILENCE_SECONDS / 4}
+        return {"config_kwargs": {**patience, "retries": {"total_max_attempts": 1}}}
     return {}
 
 

@@ -57,7 +57,8 @@ def _verify(folder: str, deep: bool) -> None:
         findings = verify_shards(folder, deep=deep, progress=bar.update_bytes)
     if findings:
         _print(findings, "file", "problem")
-        console.print("mend them with: actcli verify --repair; or write the shards again: actcli shard --overwrite")
+        advice = "mend them with: actcli verify --repair; or write the shards again: actcli shard --overwrite"
+        console.print(_again(folder) if "://" in folder else advice, markup=False)
         raise typer.Exit(1)
     told = ", and every frame can be decoded" if deep else ""
     console.print(f"{folder}: every byte is as it was written{told}", markup=False)
@@ -67,7 +68,7 @@ def _repair(folder: str, frames_dir: Path) -> None:
     from actcli.shards.repair import repair_shards
 
     if "://" in folder:
-        raise ActcliError(f"--repair works in a folder. Send files that are whole again with: actcli push {folder}")
+        raise ActcliError(f"--repair works in a folder. To mend a URL, {_again(folder)}")
     with Progress("verify", "MB") as bar:
         result = repair_shards(Path(folder), frames_dir, report=bar.update_bytes)
     if result.mended:
@@ -79,6 +80,10 @@ def _repair(folder: str, frames_dir: Path) -> None:
         )
         raise typer.Exit(1)
     console.print(f"{folder}: every byte is as it was written", markup=False)
+
+
+def _again(url: str) -> str:
+    return f"delete the damaged files there, and send whole ones with: actcli push {url}"
 
 
 def _print(findings: "Iterable[Finding]", *titles: str) -> None:

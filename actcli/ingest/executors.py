@@ -96,7 +96,7 @@ class _Worker(Generic[Task, Result]):
         self._has_started = False
         self._timeout = 0.0
         self.deadline = 0.0
-        self.connection.send(function)
+        self._send(function)
 
     def is_alive(self) -> bool:
         return self._process.poll() is None
@@ -104,7 +104,11 @@ class _Worker(Generic[Task, Result]):
     def give(self, task: Task, timeout: float) -> None:
         self._timeout = timeout
         self.deadline = time.monotonic() + (timeout if self._has_started else _START_SECONDS)
-        self.connection.send(task)
+        self._send(task)
+
+    def _send(self, what: object) -> None:
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it is gone, which ``take`` finds
+            self.connection.send(what)
 
     def take(self) -> list[Result | Crash]:
         """The result, or a ``Crash`` if the process is gone; nothing if it has just started."""
@@ -130,9 +134,9 @@ class _Worker(Generic[Task, Result]):
         return Crash(WORKER_DIED, death)
 
     def stop(self) -> None:
-        self.connection.close()
-        self._process.kill()
+        self._process.kill()  # first, so that it never meets a closed connection
         self._process.wait()
+        self.connection.close()
         assert self._process.stdin is not None
         self._process.stdin.close()
 
@@ -179,21 +183,18 @@ def serve(descriptor: int) -> None:
     """Body of a worker process: answer tasks until the pipe closes, and end when the parent does."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     connection = Connection(descriptor)
-    function = connection.recv()
-    connection.send((None, None))  # started
-    while True:
-        try:
-            task = connection.recv()
-        except EOFError:
-            return
-        try:
-            answer: tuple[Exception | None, object] = (None, function(task))
-        except Exception as error:
-            answer = (error, None)
-        try:
-            connection.send(answer)
-        except BrokenPipeError:  # the parent has given up on this run
-            return
+    with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):  # the parent has given up on this run
+        function = connection.recv()
+        connection.send((None, None))  # started
+        while True:
+            connection.send(_answer(function, connection.recv()))
+
+
+def _answer(function: Callable[[Any], object], task: object) -> tuple[Exception | None, object]:
+    try:
+        return None, function(task)
+    except Exception as error:
+        return error, None
 
 
 def _end_with_parent() -> None:

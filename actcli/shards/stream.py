@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from actcli.errors import ActcliError
 from actcli.ingest.video_index import CONTAINERS
-from actcli.remote import ATTEMPTS, is_local, local_path, persist
+from actcli.remote import ATTEMPTS, HOPELESS, Unreachable, advice, is_local, local_path, persist
 from actcli.shards.bounds import check_clip
 from actcli.shards.card import ShardCard
 from actcli.shards.checksum import FileSeal
@@ -62,20 +62,21 @@ class RetryingReader:
         """Several ranges of a tar, as bytes or views.
 
         Raises:
-            ActcliError: Bytes could not be had; names the shard and the bytes.
+            ActcliError: There are no such bytes; names the shard and the bytes.
+            Unreachable: They could not be had over the connection.
         """
         pieces: dict[int, Encoded] = {}
         try:
-            persist(lambda: self._ask(shard_name, offsets, sizes, pieces), (ActcliError,), self._attempts)
+            persist(lambda: self._ask(shard_name, offsets, sizes, pieces), (ActcliError, *HOPELESS), self._attempts)
         except ActcliError:
             raise
         except Exception as error:  # every protocol of fsspec has exceptions of its own
             first = next(number for number in range(len(offsets)) if number not in pieces)
             offset, end = offsets[first], offsets[first] + sizes[first]
-            raise ActcliError(
-                f"bytes {offset} to {end} of shard {shard_name} could not be read in {self._attempts} attempts: "
-                f"{type(error).__name__} {error}"
-            ) from error
+            said = f"bytes {offset} to {end} of {shard_name} could not be read ({type(error).__name__}: {error})."
+            if isinstance(error, FileNotFoundError):
+                raise ActcliError(said) from error
+            raise Unreachable(f"{said} {advice(error)}") from error
         return [pieces[number] for number in range(len(offsets))]
 
     def _ask(self, shard_name: str, offsets: Sequence[int], sizes: Sequence[int], pieces: dict[int, Encoded]) -> None:

@@ -60,7 +60,7 @@ def push_shards(folder: Path, url: str, *, overwrite: bool = False, progress: Re
     filesystem, base = open_filesystem(url)
     outgrown = _clear_target(url, card, filesystem, base, overwrite)
     files = (*card.shards, *card.files)
-    there = _pushed(filesystem, base)
+    there = _pushed(url)
     done, sent, total = 0, [], sum(file.bytes for file in files)
     for file in files:
         if outgrown and file.name.endswith(".parquet"):
@@ -157,26 +157,32 @@ def _take_away(filesystem: AbstractFileSystem, base: str, there: Mapping[str, st
     return False
 
 
-def _pushed(filesystem: AbstractFileSystem, base: str) -> dict[str, str]:
+def _pushed(url: str) -> dict[str, str]:
     """Name and checksum of the files that arrived before."""
     for name in (PUSHED_NAME, CARD_NAME):
         try:
-            value = json.loads(filesystem.cat_file(f"{base}/{name}"))
-            if name == PUSHED_NAME:
-                return {str(key): str(checksum) for key, checksum in value.items()}
-            card = ShardCard.from_json(filesystem.cat_file(f"{base}/{name}"), f"{base}/{name}")
-            return {file.name: file.checksum for file in (*card.shards, *card.files)}
-        except (OSError, ValueError, AttributeError):
+            data = read_whole(url, name)
+            if name == CARD_NAME:
+                card = ShardCard.from_json(data, f"{url}/{name}")
+                return {file.name: file.checksum for file in (*card.shards, *card.files)}
+            return {str(key): str(checksum) for key, checksum in json.loads(data).items()}
+        except ActcliError as error:
+            if not isinstance(error.__cause__, FileNotFoundError):
+                raise
+        except (ValueError, AttributeError):
             continue
     return {}
 
 
 def _remote_size(filesystem: AbstractFileSystem, path: str) -> int | None:
-    try:
+    def ask() -> int | None:
         filesystem.invalidate_cache()
-        return int(filesystem.info(path)["size"])
-    except (OSError, KeyError, TypeError):
-        return None
+        try:
+            return int(filesystem.info(path)["size"])
+        except (FileNotFoundError, KeyError, TypeError):
+            return None
+
+    return insist(ask, f"{path} cannot be looked up")
 
 
 def _put(filesystem: AbstractFileSystem, source: Path, path: str, size: int) -> None:
@@ -195,8 +201,11 @@ def _pipe(filesystem: AbstractFileSystem, path: str, data: bytes) -> None:
 
 
 def _remove(filesystem: AbstractFileSystem, path: str) -> None:
-    if filesystem.exists(path):
-        insist(lambda: filesystem.rm_file(path), f"{path} cannot be deleted")
+    def remove() -> None:
+        if filesystem.exists(path):
+            filesystem.rm_file(path)
+
+    insist(remove, f"{path} cannot be deleted")
 
 
 def pull_shards(url: str, folder: Path, *, progress: Report | None = None) -> TransferSummary:

@@ -13,7 +13,7 @@ import numpy as np
 import simplejpeg
 
 from actcli.errors import ActcliError
-from actcli.remote import is_local
+from actcli.remote import Unreachable, is_local
 from actcli.shards.card import ShardCard, ShardFile, dali_index_name
 from actcli.shards.checksum import difference
 from actcli.shards.index import FrameTable, ShardIndex, frame_crcs
@@ -48,6 +48,7 @@ def verify_shards(
 
     Raises:
         ActcliError: The folder holds no shards, or the card itself is damaged; or ``deep`` at a URL.
+        Unreachable: A URL did not answer to the end.
     """
     shard_set = ShardSet.open(root)
     if deep and not is_local(shard_set.root):
@@ -77,6 +78,8 @@ def _verify_remote(shard_set: ShardSet, report: Callable[[int, int], None]) -> I
         try:
             for piece in read_through(reader, file):
                 digest.update(piece)
+        except Unreachable:  # which says nothing of the file
+            raise
         except ActcliError as error:
             yield Finding(file.name, str(error))
             continue

@@ -3,10 +3,12 @@ import signal
 import subprocess
 import sys
 import time
+from multiprocessing import Pipe
 
 import pytest
 
 from actcli.errors import ActcliError
+from actcli.ingest import executors
 from actcli.ingest.executors import Crash, check_executor, run_tasks
 
 
@@ -97,6 +99,33 @@ sleep(300)
     while is_running(worker) and time.monotonic() < deadline:
         time.sleep(0.02)
     assert not is_running(worker)
+
+
+@pytest.mark.parametrize("is_sent", [False, True])
+def test_a_worker_whose_parent_stopped_while_it_started_leaves_no_traceback(is_sent):
+    ours, theirs = Pipe()
+    number = theirs.fileno()
+    words = [sys.executable, "-c", executors._WORKER_CODE, str(number)]
+    with subprocess.Popen(words, pass_fds=[number], stdin=subprocess.PIPE, stderr=subprocess.PIPE) as worker:
+        theirs.close()
+        if is_sent:
+            ours.send(behave)
+        ours.close()
+        assert worker.stderr.read() == b""
+    assert worker.returncode == 0
+
+
+def test_a_worker_that_dies_while_it_waits_costs_nothing(monkeypatch):
+    def die_first(worker, task, timeout, give=executors._Worker.give):
+        if task == 3:
+            os.kill(worker._process.pid, signal.SIGKILL)
+            worker._process.wait()
+        give(worker, task, timeout)
+
+    monkeypatch.setattr(executors._Worker, "give", die_first)
+    results = dict(run_tasks("processes", behave, range(6), workers=1, timeout=30.0))
+    assert results.pop(3).error == "WorkerDied"
+    assert results == {number: 2 * number for number in (0, 1, 2, 4, 5)}
 
 
 def is_running(pid):

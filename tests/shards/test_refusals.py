@@ -279,7 +279,7 @@ def test_only_the_ranges_that_failed_are_asked_for_again(flaky):
 
 def test_what_does_not_come_is_named_with_its_bytes_and_the_number_of_attempts(flaky):
     reader = flaky(*[{5: OSError("gone")}] * 9)
-    with pytest.raises(ActcliError, match=r"bytes 5 to 7 of shard t.tar could not be read in 4 attempts: OSError gone"):
+    with pytest.raises(ActcliError, match=r"bytes 5 to 7 of t.tar could not be read \(OSError: gone\)\. Check"):
         reader.read_ranges("t.tar", [0, 5, 9], [1, 2, 1])
     assert len(reader._reader.asked) == 4
 
