@@ -145,5 +145,5 @@ for name in COMMANDS:
 
 
 def main() -> None:
-    """Entry point of the ``actcli`` script."""
+    """Run the program, and end the process with its exit code."""
     sys.exit(app(prog_name="actcli"))

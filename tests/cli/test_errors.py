@@ -79,6 +79,24 @@ def test_a_full_disk_behind_the_output_is_an_error_in_a_sentence():
     assert b"Traceback" not in done.stderr and b"Exception ignored" not in done.stderr
 
 
+def test_ctrl_c_while_the_program_is_imported_leaves_no_traceback():
+    code = (
+        "import sys\n"
+        "class Interrupted:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name == 'typer': raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Interrupted())\n"
+        "from actcli.__main__ import main; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (130, b"")
+
+
+def test_the_package_is_the_program():
+    done = subprocess.run([sys.executable, "-m", "actcli", "--version"], capture_output=True, text=True, check=False)
+    assert done.stdout.startswith("actcli ")
+
+
 def test_a_note_is_broken_where_the_line_ends_its_first_word_included(monkeypatch):
     shown = io.StringIO()
     monkeypatch.setattr(_console, "console", Console(file=shown, width=20))

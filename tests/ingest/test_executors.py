@@ -109,7 +109,7 @@ def test_a_worker_whose_parent_stopped_while_it_started_leaves_no_traceback(is_s
     with subprocess.Popen(words, pass_fds=[number], stdin=subprocess.PIPE, stderr=subprocess.PIPE) as worker:
         theirs.close()
         if is_sent:
-            ours.send(behave)
+            ours.send(len)
         ours.close()
         assert worker.stderr.read() == b""
     assert worker.returncode == 0
