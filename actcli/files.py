@@ -101,8 +101,10 @@ def check_writable(folder: Path, num_bytes: int = 0) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         probe = temporary_path(folder / "probe")
-        probe.write_bytes(b"actcli")
-        probe.unlink()
+        try:
+            probe.write_bytes(b"actcli")
+        finally:
+            probe.unlink(missing_ok=True)
     except OSError as error:
         raise ActcliError(f"nothing can be written to {folder} ({error.strerror}). Choose another folder.") from error
     free = shutil.disk_usage(folder).free

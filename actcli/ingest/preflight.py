@@ -21,6 +21,7 @@ from actcli.ingest.manifest import modality_file
 from actcli.ingest.options import ExtractOptions, option_problems, unused_options
 from actcli.ingest.owner import owner_problem
 from actcli.ingest.records import DatasetAdapter, Listing, shown_names
+from actcli.ingest.sample import choose_clips
 from actcli.ingest.split import divide, split_problems, split_warnings
 from actcli.ingest.store import url_problem
 
@@ -64,7 +65,9 @@ def check_job(options: ExtractOptions) -> CheckedJob:
         problems += split_problems(listing) if adapter.is_own else ()
         problems += _source_problems(listing, located) if options.payload == "source" else ()
         if located and not problems:
-            problems += _disk_problems(located, options)
+            with _collected(problems):
+                chosen = choose_clips(listing, located, options.classes, options.sample)
+                problems += _disk_problems(chosen, options)
     if problems or listing is None:
         raise ActcliError("\n".join(problems))
     warnings = (*listing.warnings, *unused_options(adapter, listing, options))

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from actcli.errors import ActcliError
-from actcli.ingest import extract_dataset, plan_extraction, read_manifest
+from actcli.ingest import disk, extract_dataset, plan_extraction, read_manifest
 from actcli.ingest.datasets import get_dataset
 from actcli.ingest.sample import choose_clips
 
@@ -32,6 +32,23 @@ def test_only_the_classes_that_are_named_are_taken(listing):
     assert chosen.keys() == {record.source_id for record in listing.records if record.class_name == name}
     with pytest.raises(ActcliError, match="--classes names 'nosuch', which the dataset does not have"):
         choose_clips(listing, located, classes=["nosuch"])
+
+
+def test_a_sample_asks_for_the_disk_that_it_takes(tiny_options, tmp_path, monkeypatch):
+    options = tiny_options(executor="serial", frames_dir=tmp_path / "sprites")
+    usage, needed = disk.shutil.disk_usage("/"), disk.DiskNeed.problems
+    seen = []
+
+    def noted(need, paths, num_clips, dataset):
+        seen.append((len(paths), num_clips))
+        return needed(need, paths, num_clips, dataset)
+
+    monkeypatch.setattr(disk.DiskNeed, "problems", noted)
+    monkeypatch.setattr(disk.shutil, "disk_usage", lambda path: usage._replace(free=30_000))
+    assert extract_dataset(replace(options, sample=1)).counts["ok"] == 1
+    assert seen == [(1, 1)]
+    with pytest.raises(ActcliError, match=r"has 30\.0 kB free, and tiny needs about"):
+        extract_dataset(options)
 
 
 def test_a_run_without_the_sample_does_the_others_and_ends_as_if_there_had_been_none(tiny_options, tmp_path):

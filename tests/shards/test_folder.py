@@ -1,13 +1,15 @@
 """Writing into a folder: only our own files are touched, and what is kept is what was written."""
 
+import errno
 import json
 import os
 import shutil
+from pathlib import Path
 
 import pytest
 
 from actcli.errors import ActcliError
-from actcli.files import folder_lock
+from actcli.files import check_writable, folder_lock
 from actcli.shards import ShardCard, forecast_shards, verify_shards, write_shards
 from actcli.shards.card import ShardFile
 from actcli.shards.journal import JOURNAL_NAME, Journal
@@ -245,3 +247,14 @@ def test_a_journal_survives_its_file(tmp_path):
     journal.write(tmp_path)
     assert Journal.read(tmp_path) == journal
     assert Journal.read(tmp_path / "nowhere") == Journal()
+
+
+def test_a_probe_of_a_full_disk_leaves_nothing_behind(tmp_path, monkeypatch):
+    def full(path, data):
+        path.touch()
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(ActcliError, match=r"nothing can be written to .* \(No space left on device\)"):
+        check_writable(tmp_path)
+    assert list(tmp_path.iterdir()) == []
