@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from narrow import use_narrow_networks
 from typer.testing import CliRunner
 
 from actcli.cli import app
@@ -24,6 +25,14 @@ def wide_and_single_threaded():
     torch.set_num_threads(before)
 
 
+@pytest.fixture(autouse=True, scope="package")
+def narrow_networks():
+    """Of the commands that run in this process; what trains once for all tests has the same scope."""
+    with pytest.MonkeyPatch.context() as patch:
+        use_narrow_networks(patch)
+        yield
+
+
 @pytest.fixture(scope="session")
 def actcli():
     """``actcli("eval", "--crops", 3)`` or ``actcli("eval --crops 3")`` runs a command."""
@@ -39,7 +48,7 @@ def actcli():
     return run
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def raw_workspace(tmp_path_factory):
     """A workspace with raw data: 18 training clips and 6 validation clips of 8 frames, 64 x 48."""
     root = tmp_path_factory.mktemp("workspace")
@@ -47,7 +56,7 @@ def raw_workspace(tmp_path_factory):
     return root
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def done(raw_workspace, actcli):
     """The four commands and what they said."""
     space = f"--workspace {raw_workspace}"

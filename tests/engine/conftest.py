@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from narrow import use_narrow_networks
 
 from actcli.ingest import ExtractOptions, extract_dataset, make_synthetic
 from actcli.shards import ShardOptions, write_shards
@@ -14,6 +15,14 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(autouse=True, scope="package")
+def narrow_networks():
+    """Trainings are about everything but the network."""
+    with pytest.MonkeyPatch.context() as patch:
+        use_narrow_networks(patch)
+        yield
 
 
 @pytest.fixture(scope="session")

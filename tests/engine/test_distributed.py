@@ -17,9 +17,11 @@ SCRIPT = """
 import sys
 from dataclasses import replace
 from pathlib import Path
+import pytest
 import torch
 from safetensors.torch import save_file
 from engine.helpers import HARDWARE, Reporter
+from narrow import use_narrow_networks
 from actcli.engine.evaluator import RunChoice, evaluate, options_for_run
 from actcli.engine.hardware import launch
 from actcli.engine.preparation import prepare
@@ -29,6 +31,7 @@ from actcli.engine.signals import StopWish
 from actcli.engine import trainer
 
 torch.set_num_threads(1)
+use_narrow_networks(pytest.MonkeyPatch())
 run_dir = Path(sys.argv[1])
 config = RunConfig.read(run_dir)
 fabric = launch(HARDWARE, "32-true")

@@ -24,7 +24,8 @@ from actcli.engine.signals import Interrupted
 from actcli.engine.training import continued_run, describe_finished, new_run, newest_run, same_run
 from actcli.errors import ActcliError
 from actcli.files import folder_lock
-from actcli.models import create_model, load_weights, save_weights
+from actcli.models import backbones, create_model, load_weights, save_weights
+from actcli.models.backbones.resnet import resnet18
 from actcli.shards import ShardSet
 
 from .helpers import HARDWARE, RESNET, Reporter, run, tiny_config, weights_of
@@ -32,8 +33,10 @@ from .helpers import HARDWARE, RESNET, Reporter, run, tiny_config, weights_of
 STOPPED = """
 import sys
 from pathlib import Path
+import pytest
 import torch
 from engine.helpers import HARDWARE, Reporter, train
+from narrow import use_narrow_networks
 from actcli.engine.runs import RunConfig
 from actcli.engine.signals import Interrupted
 
@@ -43,6 +46,7 @@ class Slow(Reporter):
         import time; time.sleep(0.2)
 
 torch.set_num_threads(1)
+use_narrow_networks(pytest.MonkeyPatch())
 run_dir = Path(sys.argv[1])
 try:
     train(RunConfig.read(run_dir), run_dir, HARDWARE, Slow())
@@ -260,6 +264,7 @@ def test_a_folder_that_cannot_be_written_to_is_refused_before_the_first_step(who
 def test_a_disk_without_room_for_the_run_is_refused_before_the_first_step(whole, tmp_path, monkeypatch):
     usage = SimpleNamespace(total=10**9, used=10**9, free=10**6)
     monkeypatch.setattr("actcli.files.shutil.disk_usage", lambda folder: usage)
+    monkeypatch.setitem(backbones._BUILDERS, "resnet18", resnet18)  # of 45 MB
     reporter = Reporter()
     with pytest.raises(ActcliError, match=r"takes about 26. MB and its disk has 1 MB free"):
         trainer.train(whole[0], tmp_path / "run", HARDWARE, reporter)
