@@ -75,15 +75,21 @@ class Bar:
     """Upper end."""
 
 
+def _short(name: str) -> str:
+    """A name cut to fit, in its middle: classes and runs often differ in their last words only."""
+    half = (_MAX_LEGEND - 1) // 2
+    return name if len(name) <= _MAX_LEGEND else f"{name[:half]}…{name[-half:]}"
+
+
 def lines(curves: Sequence[Line], x_label: str, y_label: str) -> Markup:
     """Curves over a common axis, with a legend where there are several."""
     with _chart(x_label, y_label) as (figure, axes):
         for number, curve in enumerate(curves):
-            label = curve.name if len(curve.name) <= _MAX_LEGEND else curve.name[: _MAX_LEGEND - 1] + "…"
-            axes.plot(*zip(*curve.points, strict=True), marker=".", color=_SERIES[number % len(_SERIES)], label=label)
+            colour = _SERIES[number % len(_SERIES)]
+            axes.plot(*zip(*curve.points, strict=True), marker=".", color=colour, label=_short(curve.name))
         if len(curves) > 1:
             axes.legend()
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         return _svg(figure, f"{y_label} over {x_label}")
 
 
@@ -143,7 +149,7 @@ def matrix(shares: NDArray[np.float64], names: Sequence[str] | None) -> Markup:
         axes = figure.add_subplot(xlabel="guess", ylabel="class")
         axes.imshow(shares, cmap=_SHADES, vmin=0, vmax=1, interpolation="nearest")
         if names is not None:
-            short = [name if len(name) <= _MAX_LEGEND else name[: _MAX_LEGEND - 1] + "…" for name in names]
+            short = list(map(_short, names))
             axes.set_xticks(range(len(names)), short, rotation=45, ha="right")
             axes.set_yticks(range(len(names)), short)
         return _svg(figure, "confusion matrix")

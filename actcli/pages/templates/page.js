@@ -35,9 +35,10 @@ for (const box of document.querySelectorAll(".matrix")) {
   const style = name => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
   const fit = (text, room) => {
     if (pen.measureText(text).width <= room) return text;
-    let end = text.length;
-    while (end > 1 && pen.measureText(text.slice(0, end) + "…").width > room) end -= 1;
-    return text.slice(0, end) + "…";
+    const short = kept => text.slice(0, Math.ceil(kept / 2)) + "…" + text.slice(text.length - Math.floor(kept / 2));
+    let kept = text.length - 1; // classes often differ in their last words only, so the middle goes
+    while (kept > 1 && pen.measureText(short(kept)).width > room) kept -= 1;
+    return short(kept);
   };
 
   let frame = { left: 0, top: 0, cell: 1 };
