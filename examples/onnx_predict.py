@@ -48,9 +48,9 @@ def read_frames(path: str) -> list[np.ndarray]:
 
 
 def prepare(frame: np.ndarray, spec: dict) -> np.ndarray:
-    """Short side to the scale, centre crop, then as the model wants it: ``[C, H, W]``."""
+    """Short side to the scale of the model's test, centre crop, then as the model wants it: ``[C, H, W]``."""
     size, (height, width) = spec["size"], frame.shape[:2]
-    scale = size * 256 // 224 / min(height, width)
+    scale = spec["scale_size"] / min(height, width)
     frame = cv2.resize(frame, (max(size, round(width * scale)), max(size, round(height * scale))))
     top, left = (frame.shape[0] - size) // 2, (frame.shape[1] - size) // 2
     pixels = frame[top : top + size, left : left + size]
@@ -62,4 +62,6 @@ def prepare(frame: np.ndarray, spec: dict) -> np.ndarray:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    if len(sys.argv) != 3:
+        sys.exit(__doc__)
+    main(sys.argv[1], sys.argv[2])

@@ -11,9 +11,9 @@ import torchvision
 from actcli.loaders import Normalise, open_loader
 
 
-def main() -> None:
+def main(shards: str) -> None:
     normalise = Normalise(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
-    with open_loader(sys.argv[1], split="train", num_frames=4, size=32, batch_size=16, workers=2) as loader:
+    with open_loader(shards, split="train", num_frames=4, size=32, batch_size=16, workers=2) as loader:
         network = torchvision.models.resnet18(num_classes=len(loader.classes))
         optimizer = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9)
         for epoch in range(2):
@@ -29,4 +29,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    if len(sys.argv) != 2:
+        sys.exit(__doc__)
+    main(sys.argv[1])

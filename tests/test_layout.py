@@ -169,13 +169,6 @@ def test_docstrings_of_functions_name_what_they_give_or_say_what_to_do():
     assert [name for name, text in docstrings.items() if text[0].islower() or THIRD_PERSON.match(text)] == []
 
 
-def test_the_default_size_of_a_cache_is_the_same_in_python_and_in_the_shell():
-    from actcli.cli import _options
-    from actcli.loaders import epochs
-
-    assert _options.CACHE_BYTES == epochs.CACHE_BYTES  # written twice, so that --help need not import torch
-
-
 def calls(path):
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Call):

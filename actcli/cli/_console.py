@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from unicodedata import category
 
 from rich import box
+from rich.cells import cell_len
 from rich.console import Console, JustifyMethod, RenderableType
 from rich.style import StyleType
 from rich.table import Table
@@ -45,9 +46,9 @@ console = Console(
 error_console = Console(stderr=True, highlight=False, soft_wrap=not sys.stderr.isatty())
 
 
-def plain(text: str) -> str:
+def plain(text: str, kept: str = "\n\t") -> str:
     """The text with what steers a terminal, or cannot be printed, as escapes: names of files may hold anything."""
-    return "".join(c if c in "\n\t" or category(c) not in _STEERING else _escape(c) for c in text)
+    return "".join(c if c in kept or category(c) not in _STEERING else _escape(c) for c in text)
 
 
 def _escape(character: str) -> str:
@@ -55,8 +56,8 @@ def _escape(character: str) -> str:
 
 
 def cell(text: str) -> Text:
-    """A name for a table, without mark-up."""
-    return Text(plain(text))
+    """A name for a table, without mark-up, in one line."""
+    return Text(plain(text, kept=""))
 
 
 def print_error(message: str) -> None:
@@ -75,7 +76,7 @@ class _Listing(Table):
     def add_row(self, *cells: RenderableType | None, style: StyleType | None = None, end_section: bool = False) -> None:
         """Add a row."""
         super().add_row(*cells, style=style, end_section=end_section)
-        if isinstance(cells[0], str | Text) and len(cells[0]) > NAME_COLUMNS:
+        if isinstance(cells[0], str | Text) and cell_len(str(cells[0])) > NAME_COLUMNS:
             self.columns[0].no_wrap = False
 
 

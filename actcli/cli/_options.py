@@ -60,7 +60,6 @@ CacheBytesOption = Annotated[
         min=1, help="Size of --cache-dir; what was not used for longest goes first.", rich_help_panel=HARDWARE
     ),
 ]
-CACHE_BYTES = 100 << 30
 ShardsOptions = Annotated[
     list[str] | None,
     typer.Option(

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from actcli.cli._console import console, percent, table
+from actcli.cli._console import cell, console, percent, table
 from actcli.cli._options import HERE, WorkspaceOption
 from actcli.cli._workspace import Workspace
 from actcli.errors import ActcliError
@@ -23,7 +23,7 @@ def ensemble_command(
     out_dir: Annotated[Path | None, typer.Option(help="Where the results go.", show_default="runs/ensembles/…")] = None,
 ) -> None:
     """Fuse saved scores: the weighted mean of class probabilities, joined on the clip's key."""
-    from actcli.engine.comparison import find_evaluation
+    from actcli.engine.comparison import find_evaluation, short_name
     from actcli.engine.ensemble import fuse
     from actcli.engine.evaluator import scored_shards, write_evaluation
     from actcli.engine.metrics import details, summarise
@@ -56,9 +56,10 @@ def ensemble_command(
     target = out_dir or Workspace(workspace).runs / "ensembles" / _folder_name(folders, shares)
     write_evaluation(target, fused, plain_numbers(result), shards, result["split"], result["split_id"])
     numbers_table = table("evaluation", "#weight", "#top-1", "#top-5", "#mean class")
-    for folder, share, part in zip([*map(str, folders), "fused"], [*shares, None], [*metrics, result], strict=True):
+    called = [short_name(Path(name), folder) for name, folder in zip(names, folders, strict=True)]
+    for name, share, part in zip([*called, "fused"], [*shares, None], [*metrics, result], strict=True):
         accuracies = part.get("top1"), part.get("top5"), part.get("mean_class_accuracy")
-        numbers_table.add_row(folder, "" if share is None else f"{share:g}", *map(percent, accuracies))
+        numbers_table.add_row(cell(name), "" if share is None else f"{share:g}", *map(percent, accuracies))
     console.print(numbers_table)
     console.print(f"report: {target / 'report.html'}", markup=False)
 

@@ -7,7 +7,6 @@ import typer
 
 from actcli.cli._console import Progress, console, percent, print_note, print_split_sets, table
 from actcli.cli._options import (
-    CACHE_BYTES,
     DATA,
     HARDWARE,
     HERE,
@@ -34,6 +33,7 @@ from actcli.cli._options import (
     typed_command,
 )
 from actcli.cli._workspace import Workspace
+from actcli.defaults import CACHE_BYTES
 
 if TYPE_CHECKING:
     from actcli.engine.evaluator import EvalOptions

@@ -13,7 +13,8 @@ from actcli.errors import ActcliError
 if TYPE_CHECKING:
     from actcli.shards import ShardSet
 
-SUFFIXES = {"onnx": ".onnx", "torch": ".pt2"}
+Form = Literal["onnx", "torch"]
+SUFFIXES: dict[Form, str] = {"onnx": ".onnx", "torch": ".pt2"}
 
 
 def export_command(
@@ -21,7 +22,10 @@ def export_command(
     run: RunOption = None,
     checkpoint: CheckpointOption = "best",
     weights: WeightsOption = None,
-    to: Annotated[Literal["onnx", "torch"], typer.Option(help="onnx, or torch for torch.export.load.")] = "onnx",
+    to: Annotated[
+        Form | None,
+        typer.Option(help="onnx, or torch for torch.export.load.", show_default="as --out is named, else onnx"),
+    ] = None,
     size: Annotated[
         int | None, typer.Option(min=16, help="Side of the frames in pixels.", show_default="that of the training")
     ] = None,
@@ -41,15 +45,24 @@ def export_command(
         refuse_beside(ctx, "--weights", "run", "checkpoint")
     run_dir = None if weights else find_run(Workspace(workspace).runs, run)
     chosen = weights or weights_path(find_run(Workspace(workspace).runs, run), checkpoint)
-    target = out or chosen.with_suffix(SUFFIXES[to])
+    form = _form(to, out)
+    target = out or chosen.with_suffix(SUFFIXES[form])
     with status(f"exporting {chosen}"):
-        done = export_model(chosen, target, to, size, _clips_of(run_dir))
+        done = export_model(chosen, target, form, size, _clips_of(run_dir))
     shapes = ", ".join(f"[{', '.join(map(str, shape))}]" for shape in done.input_shapes)
     where = f"on {done.num_real_clips} clips of the dataset and on noise" if done.num_real_clips else "on noise"
     console.print(
         f"{done.path}: input {shapes}; {where} its scores differ from ours by {done.difference:.1e} of the largest",
         markup=False,
     )
+
+
+def _form(to: Form | None, out: Path | None) -> Form:
+    """What ``--to`` asks for, or the name of the file; they may not contradict each other."""
+    named = next((form for form, suffix in SUFFIXES.items() if out is not None and out.suffix == suffix), None)
+    if to is not None and named not in (None, to):
+        raise ActcliError(f"{out} is the name of a file for {named}, and --to is {to}. Leave out --to, or rename it.")
+    return to or named or "onnx"
 
 
 def _clips_of(run_dir: Path | None) -> "ShardSet | None":

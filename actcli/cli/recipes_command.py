@@ -2,15 +2,33 @@
 
 from pathlib import Path
 from shlex import quote
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from actcli.cli._completion import complete_recipes
 from actcli.cli._console import console, table
 from actcli.cli._help import ActcliCommand
+from actcli.errors import ActcliError
 
-group = typer.Typer(invoke_without_command=True, help="List the recipes, show one, or copy one to edit.")
+
+class RecipesGroup(TyperGroup):
+    """Answers the name of a recipe, which is no command, with the command that shows it."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Find the command."""
+        from actcli.engine.recipes import load_recipe
+
+        if args[0] not in self.commands and not args[0].startswith("-"):
+            name = load_recipe(args[0]).name
+            raise ActcliError(f"{name} is a recipe; all its numbers are shown by: actcli recipes show {quote(args[0])}")
+        return super().resolve_command(ctx, args)
+
+
+group = typer.Typer(
+    cls=RecipesGroup, invoke_without_command=True, help="List the recipes, show one, or copy one to edit."
+)
 
 NameArgument = Annotated[str, typer.Argument(help="Name of a recipe.", autocompletion=complete_recipes)]
 

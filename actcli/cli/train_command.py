@@ -1,14 +1,13 @@
 """``actcli train``: shards to a run."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from actcli.cli._completion import complete_recipes
 from actcli.cli._console import print_note, print_split_sets
 from actcli.cli._options import (
-    CACHE_BYTES,
     DATA,
     HARDWARE,
     HERE,
@@ -35,11 +34,16 @@ from actcli.cli._options import (
 )
 from actcli.cli._training import train_or_tell
 from actcli.cli._workspace import Workspace
+from actcli.defaults import CACHE_BYTES
 from actcli.errors import ActcliError
+
+if TYPE_CHECKING:
+    from actcli.engine.hardware import Hardware
+    from actcli.engine.training import Run
 
 CONTINUE_WITH = {
     "resume", "run_dir", "workspace", "workers", "loader", "device", "devices", "checkpoint_minutes",
-    "cache_dir", "cache_bytes", "epochs", "micro_batch", "dry_run",
+    "cache_dir", "cache_bytes", "epochs", "micro_batch", "dry_run", "all_splits",
 }  # fmt: skip
 """Flags that make sense for a run that goes on; everything else comes from the run."""
 
@@ -270,37 +274,19 @@ def train_command(
     folder says what was really used. Ctrl-C writes a checkpoint; --resume continues to the very same weights.
     """
     from actcli.engine.hardware import Hardware
-    from actcli.engine.runs import CONFIG_NAME, RunConfig
-    from actcli.engine.training import (
-        TrainRequest,
-        continued_run,
-        continued_same,
-        make_config,
-        new_run,
-        newest_on_all_split_sets,
-        newest_run,
-        same_run,
-        settings_as_asked,
-        split_set_requests,
-        with_largest_batch,
-    )
+    from actcli.engine.training import RunPlace, TrainRequest, runs_to_train
 
     cached = str(cache_dir) if cache_dir else None
     hardware = Hardware(device, devices, num_workers(workers), loader, checkpoint_minutes, cached, cache_bytes)
     space = Workspace(workspace)
+    place = RunPlace(space.runs, run_dir, resume, all_splits, epochs, micro_batch)
     flags = _other_flags(ctx)
-    before = RunConfig.read(run_dir) if resume and run_dir and (run_dir / CONFIG_NAME).exists() else None
+    if resume and not flags:
+        _train(place.runs_that_go_on(print_note), hardware, all_splits=all_splits, dry_run=dry_run)
+        return
+    before = place.before()
     if before is not None and (find_batch_size or all_splits):
         raise ActcliError(f"{run_dir} is a single run with a batch size; leave out --find-batch-size and --all-splits.")
-    if resume and flags == ["--all-splits"] and run_dir is None and micro_batch is None:
-        configs = newest_on_all_split_sets(space.runs)
-        runs = ((config.split_id, same_run(config, space.runs, print_note, epochs)) for config in configs)
-        print_split_sets({split_id: train_or_tell(run, hardware, dry_run) for split_id, run in runs}, "best top-1")
-        return
-    if resume and not flags:
-        unfinished = run_dir or newest_run(space.runs)
-        train_or_tell(continued_run(unfinished, epochs, micro_batch), hardware, dry_run)
-        return
     if find_batch_size and (batch_size or micro_batch):
         raise ActcliError("--find-batch-size chooses --batch-size and --micro-batch; leave them out.")
     if before is not None and not (shards_dir or dataset):
@@ -343,23 +329,12 @@ def train_command(
         split_id=before.split_id if before is not None and "--split-id" not in flags else split_id,
         micro_batch=micro_batch,
     )
-    if before is not None and run_dir is not None:
-        same = continued_same(settings_as_asked(before, request), run_dir, epochs, micro_batch)
-        train_or_tell(same, hardware, dry_run)
-        return
-    best: dict[str, float | None] = {}
-    for part in split_set_requests(request) if all_splits else [request]:
-        config = make_config(part, print_note)
-        if find_batch_size:
-            config = with_largest_batch(config, hardware, print_note)
-        folder = run_dir / f"split{part.split_id}" if run_dir and all_splits else run_dir
-        if resume and folder is None:
-            run = same_run(config, space.runs, print_note)
-        elif resume and folder is not None and (folder / CONFIG_NAME).exists():
-            run = continued_same(config, folder, epochs)
-        else:
-            run = new_run(config, space.runs, folder, print_note)
-        best[part.split_id] = train_or_tell(run, hardware, dry_run)
+    runs = runs_to_train(request, place, hardware if find_batch_size else None, print_note)
+    _train(runs, hardware, all_splits=all_splits, dry_run=dry_run)
+
+
+def _train(runs: "list[Run]", hardware: "Hardware", *, all_splits: bool, dry_run: bool) -> None:
+    best = {run.config.split_id: train_or_tell(run, hardware, dry_run) for run in runs}
     if all_splits:
         print_split_sets(best, "best top-1")
 

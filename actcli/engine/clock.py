@@ -26,6 +26,11 @@ class StepClock:
         self.marks: deque[tuple[float, float, int]] = deque()
         """After each step: the time, seconds waited and clips so far."""
 
+    @property
+    def is_new(self) -> bool:
+        """Whether no step was counted yet."""
+        return self.clips == 0
+
     def start(self) -> None:
         """Begin an epoch; what went by between epochs does not count."""
         self.marks.clear()

@@ -188,7 +188,7 @@ def _contestant(runs: Path, name: str) -> Contestant:
     if isinstance(run_dir, str) and (Path(run_dir) / CONFIG_NAME).exists():
         epochs = read_state(Path(run_dir)).epochs
     return Contestant(
-        name=_short_name(Path(name), folder),
+        name=short_name(Path(name), folder),
         folder=folder,
         scores=read_scores(folder).sorted(),
         protocol=str(metrics.get("protocol", "unknown")),
@@ -198,7 +198,7 @@ def _contestant(runs: Path, name: str) -> Contestant:
     )
 
 
-def _short_name(given: Path, folder: Path) -> str:
+def short_name(given: Path, folder: Path) -> str:
     """The run's name; for a folder of a run's several evaluations, both."""
     inside_run = given.name == folder.name and folder.parent.name == "eval"
     return f"{folder.parent.parent.name}/{folder.name}" if inside_run else given.name

@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.export import ExportedProgram
 
+from actcli.engine.evaluator import published_views
 from actcli.engine.inputs import model_inputs
+from actcli.engine.protocols import AskedViews
 from actcli.errors import ActcliError
 from actcli.files import check_target, written_whole
 from actcli.loaders import open_loader
@@ -107,7 +109,13 @@ def describe(model: VideoModel, facts: WeightFacts, size: int) -> dict[str, obje
     return {
         "model": dict(model.config),
         "classes": facts.get("classes"),
-        "input": {**asdict(model.input_spec), "size": size, "num_frames": model.num_frames, "layout": "B T C H W"},
+        "input": {
+            **asdict(model.input_spec),
+            "size": size,
+            "scale_size": published_views(AskedViews(clips=1, crops=1, size=size), model, facts).scale_size,
+            "num_frames": model.num_frames,
+            "layout": "B T C H W",
+        },
         "sampling": facts.get("sampling"),
         "test": facts.get("test"),
         "output": "logits, one row per clip",

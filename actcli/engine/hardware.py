@@ -1,5 +1,6 @@
 """Where a training or an evaluation runs: device, processes, memory."""
 
+import logging
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,9 +11,10 @@ import psutil
 import torch
 from lightning_fabric import Fabric
 
+from actcli.defaults import CACHE_BYTES
 from actcli.engine.recipes import Precision
 from actcli.errors import ActcliError
-from actcli.loaders.epochs import CACHE_BYTES
+from actcli.words import counted
 
 _CGROUP = Path("/sys/fs/cgroup")
 
@@ -65,9 +67,18 @@ def launch(hardware: Hardware, precision: Precision) -> Fabric:
     # torchrun says how many processes there are; Fabric alone would take one device for a training of its own
     devices = int(os.environ.get("LOCAL_WORLD_SIZE", hardware.devices))
     num_nodes = int(os.environ.get("GROUP_WORLD_SIZE", 1))
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # what it says of processes is no news to users
     fabric = Fabric(accelerator=hardware.accelerator, devices=devices, num_nodes=num_nodes, precision=precision)
     fabric.launch()
     return fabric
+
+
+def describe_crowd(hardware: Hardware) -> str | None:
+    """What to say of more processes than cores, where they run on those; None where each has one."""
+    cores = os.cpu_count() or 1
+    if training_device(hardware).type == "cuda" or hardware.devices <= cores:
+        return None
+    return f"{hardware.devices} processes share {counted(cores, 'core')}, which is slower than one a core (--devices)"
 
 
 def training_device(hardware: Hardware) -> torch.device:

@@ -80,7 +80,7 @@ class Recipe:
     """Clips per step, over all processes."""
     accumulate: Count = 1
     """Steps whose gradients are averaged into one update; the last update of an epoch may hold fewer."""
-    learning_rate: NotNegative = 0.01
+    learning_rate: Positive = 0.01
     """Base rate of the optimiser."""
     scale_lr: Literal["linear", "sqrt"] | None = None
     """How the base rate grows with the clips of an update: ``linear`` (Goyal et al. 2017) or ``sqrt`` (usual for Adam);

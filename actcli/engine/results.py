@@ -13,11 +13,12 @@ import pyarrow.parquet as pq
 
 from actcli.engine.metrics import Scores
 from actcli.errors import ActcliError
-from actcli.files import written_whole
+from actcli.files import write_text_whole, written_whole
 
 SCORES_NAME = "scores.parquet"
 METRICS_NAME = "metrics.json"
 _DIGEST = b"actcli.sha256"
+_SEAL = "sha256"
 _DECIMALS = 6
 
 
@@ -152,21 +153,29 @@ def _digest(scores: Scores) -> str:
 
 
 def write_metrics(path: Path, metrics: Metrics) -> None:
-    """Write ``metrics.json``."""
-    with written_whole(path) as partial:
-        partial.write_text(json.dumps(metrics, indent=1, ensure_ascii=False) + "\n")
+    """Write ``metrics.json``, with a checksum of what it says as its last field."""
+    fields = {**metrics, _SEAL: _metrics_digest(metrics)}
+    write_text_whole(path, json.dumps(fields, indent=1, ensure_ascii=False) + "\n")
+
+
+def _metrics_digest(metrics: Mapping[str, object]) -> str:
+    return hashlib.sha256(json.dumps(metrics, sort_keys=True).encode()).hexdigest()
 
 
 def read_metrics(folder: Path, texts: Sequence[str] = (), numbers: Sequence[str] = ()) -> Metrics:
     """The ``metrics.json`` of an evaluation.
 
     Raises:
-        ActcliError: There is none, it cannot be read, or a field that is needed as text or as number is not in it.
+        ActcliError: There is none, it is not what was written, or a field that is needed as text or as number is not in
+            it.
     """
     try:
-        metrics: Metrics = json.loads((folder / METRICS_NAME).read_text())
-        if not isinstance(metrics, dict):
+        found: object = json.loads((folder / METRICS_NAME).read_text())
+        if not isinstance(found, dict):
             raise ValueError("no fields")
+        if found.pop(_SEAL, None) != _metrics_digest(found):
+            raise ValueError("it was changed since it was written, or is of an earlier version")
+        metrics = cast(Metrics, found)
         absent = [name for name in texts if not isinstance(metrics.get(name), str)]
         absent += [name for name in numbers if not isinstance(metrics.get(name), int | float)]
         if absent:

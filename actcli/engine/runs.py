@@ -1,5 +1,6 @@
 """Run folders: ``config.yaml``, checkpoints, TensorBoard and evaluations of one training."""
 
+import hashlib
 import json
 import shlex
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from actcli import __version__
 from actcli.engine.recipes import Recipe, read_fields, read_small_text, read_yaml
 from actcli.engine.reporting import EpochReport
 from actcli.errors import ActcliError
-from actcli.files import written_whole
+from actcli.files import write_text_whole, written_whole
 from actcli.shards import WHOLE, ShardSet, Subset, select_shards
 from actcli.words import counted
 
@@ -25,6 +26,8 @@ LAST_WEIGHTS = "checkpoints/last.safetensors"
 _KEPT_WEIGHTS = "checkpoints/epoch-{:04d}.safetensors"
 HISTORY_NAME = "history.jsonl"
 FINISHED_NAME = "finished"
+_SEAL = "# sha256 of the lines above: "
+_EDITED = f"{CONFIG_NAME} was edited by hand, or is of an earlier version: it had no checksum"
 
 
 @dataclass(frozen=True)
@@ -74,19 +77,20 @@ class RunConfig:
         }
         lists = {"joined": list(self.joined), "changes": list(self.changes), "subset": subset}
         value = {**asdict(self), "recipe": self.recipe.to_dict(), **lists, "actcli": __version__}
-        with written_whole(run_dir / CONFIG_NAME) as partial:
-            partial.write_text(yaml.safe_dump(value, sort_keys=False, allow_unicode=True))
+        text = yaml.safe_dump(value, sort_keys=False, allow_unicode=True)
+        write_text_whole(run_dir / CONFIG_NAME, f"{text}{_SEAL}{_digest(text)}\n")
 
     @staticmethod
     def read(run_dir: Path) -> "RunConfig":
-        """Read ``config.yaml``.
+        """Read ``config.yaml``; ``changes`` tell of one whose checksum was taken away to edit it.
 
         Raises:
-            ActcliError: The folder is no run, or its configuration was written by hand and is wrong.
+            ActcliError: The folder is no run, or its configuration is not what was written, or is wrong.
         """
         path = run_dir / CONFIG_NAME
         try:
-            value = read_yaml(read_small_text(path))
+            text = read_small_text(path)
+            value = read_yaml(text)
             if not isinstance(value, dict):
                 raise TypeError("it holds no fields")
             value.pop("actcli")
@@ -101,7 +105,29 @@ class RunConfig:
             raise ActcliError(
                 f"{run_dir} is no run: its {CONFIG_NAME} cannot be read ({error}). Name a run with --run."
             ) from error
-        return read_fields(RunConfig, value, str(path))
+        config = read_fields(RunConfig, value, str(path))
+        if _is_sealed(text, path) or _EDITED in config.changes:
+            return config
+        return replace(config, changes=(*config.changes, _EDITED))
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _is_sealed(text: str, path: Path) -> bool:
+    """Whether the last line of a configuration holds its checksum; False where there is none.
+
+    Raises:
+        ActcliError: It is that of another text.
+    """
+    written, seal, digest = text.rpartition(_SEAL)
+    if seal and digest != f"{_digest(written)}\n":
+        raise ActcliError(
+            f"{path} is not what was written: it was edited, or is damaged. Undo the change; or, if you mean it, "
+            "delete the last line, which holds the checksum, and all results will say that the run was edited."
+        )
+    return bool(seal)
 
 
 @dataclass(frozen=True)

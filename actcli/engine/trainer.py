@@ -17,7 +17,7 @@ from lightning_fabric import Fabric
 
 from actcli.engine.checkpoints import load_checkpoint, save_checkpoint
 from actcli.engine.clock import StepClock
-from actcli.engine.hardware import Hardware, launch
+from actcli.engine.hardware import Hardware, describe_crowd, launch
 from actcli.engine.memory import told_what_to_lower
 from actcli.engine.metrics import Accuracies, summarise
 from actcli.engine.preparation import Prepared, prepare
@@ -72,6 +72,8 @@ def train(
     """
     recipe = Recipe.from_dict(config.recipe.to_dict(), "the recipe")  # made by hand in Python, it was not checked yet
     check_shared(recipe.batch_size, hardware.devices)  # before so many processes are started
+    if crowd := describe_crowd(hardware):
+        reporter.note(crowd)
     fabric = launch(hardware, recipe.precision)
     reporter = reporter if fabric.is_global_zero else Silent()
     with ExitStack() as stack:
@@ -161,6 +163,8 @@ class Training:
             with self.stopwatch.measure("host to device"):
                 batch = batch.to(self.fabric.device, non_blocking=True)
             self._show_clips(batch, place)
+            if self.recipe.compile and self.clock.is_new:
+                self.reporter.note("torch.compile works on the first step now, which may take some minutes")
             with told_what_to_lower(self._clips_in_words, self.step.micro_batch, self._continue_with):
                 self.tally.add(self.step.run(batch, place, self._foretell))
             self.progress.step += 1
@@ -196,7 +200,7 @@ class Training:
 
     def _foretell(self, clips_done: int) -> None:
         """Tell after the first pass what an epoch will take; a step may be long on a small machine."""
-        compiling = self.recipe.compile and self.clock.seconds_per_step is None
+        compiling = self.recipe.compile and self.clock.is_new
         if self.foretold or compiling:
             return
         self.foretold = True

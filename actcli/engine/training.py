@@ -15,6 +15,7 @@ from actcli.engine.overrides import override_recipe, settle_pretrained
 from actcli.engine.recipes import find_recipe, load_recipe
 from actcli.engine.reporting import EpochReport, Reporter
 from actcli.engine.runs import (
+    CONFIG_NAME,
     LAST_CHECKPOINT,
     RunConfig,
     RunState,
@@ -161,7 +162,7 @@ def new_run(config: RunConfig, runs: Path, run_dir: Path | None, note: Note = la
         ActcliError: ``run_dir`` is a run already.
     """
     target = run_dir or runs / run_name(config.recipe, config.dataset, config.split_id, datetime.now())
-    if (target / "config.yaml").exists():
+    if (target / CONFIG_NAME).exists():
         raise ActcliError(f"{target} is a run already. Continue it with --resume, or choose another --run-dir.")
     interrupted = find_same(runs, config, finished=False) if run_dir is None else None
     if interrupted is not None:
@@ -172,25 +173,94 @@ def new_run(config: RunConfig, runs: Path, run_dir: Path | None, note: Note = la
 def same_run(config: RunConfig, runs: Path, note: Note = lambda _: None, epochs: int | None = None) -> Run:
     """The run with exactly these settings, to be continued or finished already; a new one where there is none.
 
-    ``epochs`` takes it further, or less far, than its settings say.
+    ``epochs`` takes it further, or less far, than its settings say; it goes on in the passes that ``config`` asks for.
     """
     for finished in (False, True):
         found = find_same(runs, config, finished=finished)
         if found is not None:
-            return continued_run(found, epochs)
+            return continued_run(found, epochs, config.micro_batch)
     if list_runs(runs):
         note("no run has these settings; starting a new one")
-    return new_run(replace(config, recipe=replace(config.recipe, epochs=epochs or config.recipe.epochs)), runs, None)
+    return new_run(_with_epochs(config, epochs), runs, None)
 
 
-def newest_on_all_split_sets(runs: Path) -> list[RunConfig]:
-    """The settings of the newest run, on every split set of its dataset.
+@dataclass(frozen=True)
+class RunPlace:
+    """Where runs are, and what is to become of those that are there."""
+
+    runs: Path
+    """Folder of all runs."""
+    run_dir: Path | None = None
+    """Folder of the run; with ``all_splits`` that of ``split1``, ``split2``, …"""
+    resume: bool = False
+    """Whether a run that is there goes on."""
+    all_splits: bool = False
+    """Whether there is a run for every split set."""
+    epochs: int | None = None
+    """Epochs to which a run goes on."""
+    micro_batch: int | None = None
+    """Clips of a pass with which a run goes on."""
+
+    def before(self) -> RunConfig | None:
+        """The settings of the single run that is named and goes on, if it was begun."""
+        is_begun = self.resume and self.run_dir is not None and (self.run_dir / CONFIG_NAME).exists()
+        return RunConfig.read(self.run_dir) if is_begun and self.run_dir is not None else None
+
+    def runs_that_go_on(self, note: Note = lambda _: None) -> list[Run]:
+        """What ``--resume`` alone means: the run that is named, or the newest; with ``all_splits`` on every split set.
+
+        Raises:
+            ActcliError: There is no run, or it cannot go on.
+        """
+        if not self.all_splits:
+            return [continued_run(self.run_dir or newest_run(self.runs), self.epochs, self.micro_batch)]
+        settings = replace(
+            RunConfig.read(newest_run(self.run_dir or self.runs)).settings(), micro_batch=self.micro_batch
+        )
+        split_sets = settings.open_shards().card.split_sets
+        return [self.run_of(replace(settings, split_id=split_id), note) for split_id in split_sets]
+
+    def run_of(self, config: RunConfig, note: Note = lambda _: None) -> Run:
+        """The run of these settings, one that goes on or a new one.
+
+        Raises:
+            ActcliError: The folder that is named is that of a run, which may not go on or has other settings.
+        """
+        folder = self.run_dir / f"split{config.split_id}" if self.run_dir and self.all_splits else self.run_dir
+        if not self.resume:
+            return new_run(config, self.runs, folder, note)
+        if folder is None:
+            return same_run(config, self.runs, note, self.epochs)
+        if (folder / CONFIG_NAME).exists():
+            return continued_same(config, folder, self.epochs)
+        return new_run(_with_epochs(config, self.epochs), self.runs, folder, note)
+
+
+def _with_epochs(config: RunConfig, epochs: int | None) -> RunConfig:
+    return replace(config, recipe=replace(config.recipe, epochs=epochs or config.recipe.epochs))
+
+
+def runs_to_train(
+    request: TrainRequest, place: RunPlace, largest_on: Hardware | None = None, note: Note = lambda _: None
+) -> list[Run]:
+    """The trainings that a request means, on one split set or on all.
+
+    Args:
+        request: What to train on what.
+        place: Where.
+        largest_on: Take the largest batch that fits there.
+        note: Told what the user should know.
 
     Raises:
-        ActcliError: There is no run, or it cannot be read.
+        ActcliError: A number is wrong, or a run that is there has other settings.
     """
-    config = RunConfig.read(newest_run(runs)).settings()
-    return [replace(config, split_id=split_id) for split_id in config.open_shards().card.split_sets]
+    before = place.before()
+    if before is not None and place.run_dir is not None:
+        return [continued_same(settings_as_asked(before, request), place.run_dir, place.epochs)]
+    configs = [make_config(part, note) for part in (split_set_requests(request) if place.all_splits else [request])]
+    if largest_on is not None:
+        configs = [with_largest_batch(config, largest_on, note) for config in configs]
+    return [place.run_of(config, note) for config in configs]
 
 
 def newest_run(runs: Path) -> Path:
@@ -212,39 +282,38 @@ def continued_run(run_dir: Path, epochs: int | None = None, micro_batch: int | N
     Raises:
         ActcliError: It did more epochs already.
     """
-    state = read_state(run_dir)
-    config, done = state.config, len(state.epochs)
-    if epochs is not None and epochs < done:
-        raise ActcliError(f"{run_dir} has done {counted(done, 'epoch')} already; epochs has to be more than that.")
-    before, changes = config.recipe.epochs, config.changes
-    if epochs not in (None, before):
-        changes = (*changes, f"{epochs} epochs instead of {before}, from epoch {done + 1} on")
-    recipe = replace(config.recipe, epochs=epochs or config.recipe.epochs)
-    config = replace(
-        config,
-        recipe=recipe,
-        micro_batch=config.micro_batch if micro_batch is None else micro_batch,
-        changes=changes,
-    )
-    return Run(config, run_dir, resume=True)
+    return _going_on(read_state(run_dir), epochs, micro_batch)
 
 
-def continued_same(config: RunConfig, run_dir: Path, epochs: int | None = None, micro_batch: int | None = None) -> Run:
-    """The run in ``run_dir``, which has to have the settings of ``config``; only ``epochs`` may differ.
+def continued_same(config: RunConfig, run_dir: Path, epochs: int | None = None) -> Run:
+    """The run in ``run_dir``, which has to have the settings of ``config``; only ``epochs`` and passes may differ.
 
     Raises:
         ActcliError: It was started with other settings, or did more epochs already.
     """
-    found = RunConfig.read(run_dir)
-    wanted = replace(config, recipe=replace(config.recipe, epochs=found.recipe.epochs))
-    differing = _differences(asdict(found.settings()), asdict(wanted.settings()))
+    state = read_state(run_dir)
+    wanted = _with_epochs(config, state.config.recipe.epochs)
+    differing = _differences(asdict(state.config.settings()), asdict(wanted.settings()))
     more = f", and {len(differing) - _MAX_NAMED} more" if len(differing) > _MAX_NAMED else ""
     if differing:
         raise ActcliError(
             f"{run_dir} was started with {', and '.join(differing[:_MAX_NAMED])}{more}; leave out what differs, or "
             f"choose another folder for a new run (--run-dir)."
         )
-    return continued_run(run_dir, epochs, micro_batch)
+    return _going_on(state, epochs, config.micro_batch)
+
+
+def _going_on(state: RunState, epochs: int | None, micro_batch: int | None) -> Run:
+    config, done = state.config, len(state.epochs)
+    if epochs is not None and epochs < done:
+        raise ActcliError(
+            f"{state.run_dir} has done {counted(done, 'epoch')} already; epochs has to be more than that."
+        )
+    before, changes = config.recipe.epochs, config.changes
+    if epochs not in (None, before):
+        changes = (*changes, f"{epochs} epochs instead of {before}, from epoch {done + 1} on")
+    passes = config.micro_batch if micro_batch is None else micro_batch
+    return Run(replace(_with_epochs(config, epochs), micro_batch=passes, changes=changes), state.run_dir, resume=True)
 
 
 def settings_as_asked(before: RunConfig, request: TrainRequest) -> RunConfig:
@@ -266,6 +335,7 @@ def settings_as_asked(before: RunConfig, request: TrainRequest) -> RunConfig:
         split_id=request.split_id,
         init=request.init or before.init,
         new_head=request.new_head or before.new_head,
+        micro_batch=request.micro_batch or before.micro_batch,
     )
 
 

@@ -1,7 +1,6 @@
 """One HTML page about an extracted dataset: balance, lengths, pictures, failures, leaks between splits."""
 
 import itertools
-import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,11 +12,12 @@ import pandas as pd
 from markupsafe import Markup
 
 from actcli.errors import ActcliError
-from actcli.files import write_text_whole
+from actcli.files import check_target, write_text_whole
 from actcli.ingest.card import DatasetCard
 from actcli.ingest.lookalikes import joined, lookalikes, read_bits, sampled_frames
 from actcli.ingest.manifest import ManifestRow, Modality, manifest_rows, read_manifest
 from actcli.ingest.split import SplitRule
+from actcli.ingest.store import FrameStore
 from actcli.ingest.thumbnails import MAX_CLASSES, class_sheets, clip_films, jpegs_at
 from actcli.pages import charts, render_page
 
@@ -147,7 +147,7 @@ def inspect_dataset(
             page cannot be written.
     """
     frames_dir, out_html = Path(frames_dir), Path(out_html)
-    _check_target(out_html)
+    check_target(out_html, "--out")
     card = DatasetCard.read(frames_dir)
     modality: Modality = "rgb" if "rgb" in card.extraction else "flow"
     rows = list(manifest_rows(read_manifest(frames_dir, modality)))
@@ -178,23 +178,13 @@ def inspect_dataset(
         num_conflicts=len(conflicts),
     )
     try:
+        out_html.parent.mkdir(parents=True, exist_ok=True)
         write_text_whole(out_html, page)
     except OSError as error:
         raise ActcliError(
             f"{out_html} cannot be written ({error.strerror}); choose another place with --out."
         ) from None
     return Inspection(out_html, len(rows), len(failed), leaks, conflicts)
-
-
-def _check_target(out_html: Path) -> None:
-    try:
-        out_html.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ActcliError(
-            f"{out_html.parent} cannot be made ({error.strerror}); choose another place with --out."
-        ) from None
-    if out_html.is_dir() or not os.access(out_html.parent, os.W_OK | os.X_OK):
-        raise ActcliError(f"{out_html} cannot be written; choose another place with --out.")
 
 
 def _compared(card: DatasetCard) -> str:
@@ -230,7 +220,8 @@ def _find_lookalikes(
     """Clips of different splits with nearly the same pictures; those with equal frames are known already."""
     if "rgb" not in card.extraction or not rows:
         return
-    bits = read_bits(lambda number: list(_sampled_jpegs(frames_dir, card, rows[number])), len(rows), progress)
+    store = FrameStore.of(frames_dir, card, "rgb")
+    bits = read_bits(lambda number: list(_sampled_jpegs(store, rows[number])), len(rows), progress)
     for split_set, splits in card.split_sets.items():
         side = [row.splits.get(split_set) for row in rows]
         numbers = {s: [n for n, b in enumerate(bits) if b is not None and side[n] == s] for s in splits}
@@ -334,5 +325,5 @@ def _sizes(kept: Sequence[ManifestRow]) -> list[_Size]:
     return [_Size(*size, count) for size, count in ordered[:_SHOWN_SIZES]]
 
 
-def _sampled_jpegs(frames_dir: Path, card: DatasetCard, row: ManifestRow) -> Iterator[bytes]:
-    return jpegs_at(frames_dir, card, row, "rgb", sampled_frames(row.num_frames))
+def _sampled_jpegs(store: FrameStore, row: ManifestRow) -> Iterator[bytes]:
+    return jpegs_at(store, row, sampled_frames(row.num_frames))

@@ -12,7 +12,7 @@ from actcli.files import open_regular
 from actcli.ingest.card import DatasetCard
 from actcli.ingest.decode import planes_to_rgb
 from actcli.ingest.flow import dequantise, flow_to_colour
-from actcli.ingest.manifest import ManifestRow, Modality, manifest_rows, modality_file, payload_path, read_manifest
+from actcli.ingest.manifest import ManifestRow, manifest_rows, modality_file, read_manifest
 from actcli.ingest.packets import read_planes
 from actcli.ingest.store import FrameStore, read_parts
 from actcli.ingest.video_index import VideoIndex
@@ -50,6 +50,7 @@ class ClassSheet:
 
 def clip_films(frames_dir: Path, card: DatasetCard, kept: Sequence[ManifestRow]) -> Iterator[ClipFilms]:
     """The first clip of each class, or of every n-th where there are many; flow, where there is any, below."""
+    store, flow_store = FrameStore.of(frames_dir, card, "rgb"), FrameStore.of(frames_dir, card, "flow")
     first: dict[int, ManifestRow] = {}
     for row in kept:
         if row.label >= 0:
@@ -59,9 +60,9 @@ def clip_films(frames_dir: Path, card: DatasetCard, kept: Sequence[ManifestRow])
     for row in labelled[:: max(1, -(-len(labelled) // _MAX_FILMS))]:
         strips = []
         if "rgb" in card.extraction:
-            strips.append(film_strip(list(_rgb_pictures(frames_dir, card, row, _spread(row.num_frames)))))
+            strips.append(film_strip(list(_rgb_pictures(store, row, _spread(row.num_frames)))))
         if flow := flows.get(row.key):
-            strips.append(film_strip(list(_flow_pictures(frames_dir, card, flow))))
+            strips.append(film_strip(list(_flow_pictures(flow_store, flow))))
         yield ClipFilms(row.source_id, row.class_name, tuple(strip for strip in strips if strip))
 
 
@@ -72,23 +73,20 @@ def class_sheets(frames_dir: Path, card: DatasetCard, kept: Sequence[ManifestRow
     members: dict[int, list[ManifestRow]] = {}
     for row in kept:
         members.setdefault(row.label, []).append(row)
+    store = FrameStore.of(frames_dir, card, "rgb")
     labels = [label for label in sorted(members) if label >= 0][:MAX_CLASSES]
     most = int(np.clip(_MAX_TILES // max(len(labels), 1), _MIN_TILES_OF_CLASS, _MAX_TILES_OF_CLASS))
     for label in labels:
         rows = members[label]
         places = np.linspace(0, len(rows) - 1, min(most, len(rows))).round().astype(int).tolist()
         pictures = [
-            picture
-            for place in places
-            for picture in _rgb_pictures(frames_dir, card, rows[place], [rows[place].num_frames // 2])
+            picture for place in places for picture in _rgb_pictures(store, rows[place], [rows[place].num_frames // 2])
         ]
         if sheet := contact_sheet(pictures):
             yield ClassSheet(card.classes[label], len(rows), sheet)
 
 
-def jpegs_at(
-    frames_dir: Path, card: DatasetCard, row: ManifestRow, modality: Modality, indices: Sequence[int]
-) -> Iterator[bytes]:
+def jpegs_at(store: FrameStore, row: ManifestRow, indices: Sequence[int]) -> Iterator[bytes]:
     """Some JPEGs of a clip, 0-based, ascending.
 
     Raises:
@@ -98,7 +96,6 @@ def jpegs_at(
     """
     if row.video:
         raise ValueError(f"clip {row.key} is kept as a video")
-    store = FrameStore.of(frames_dir, card, modality)
     file = store.file(row.key)
     if store.layout == "folders" and isinstance(file, Path):
         names = sorted(file.iterdir(), key=lambda file: (file.stem[-5:], file.stem))  # x and y of a field together
@@ -116,7 +113,7 @@ def _flow_rows(frames_dir: Path, card: DatasetCard) -> dict[str, ManifestRow]:
     return {row.key: row for row in manifest_rows(read_manifest(frames_dir, "flow")) if row.is_ok}
 
 
-def _rgb_pictures(frames_dir: Path, card: DatasetCard, row: ManifestRow, frames: Sequence[int]) -> Iterator[Picture]:
+def _rgb_pictures(store: FrameStore, row: ManifestRow, frames: Sequence[int]) -> Iterator[Picture]:
     """Frames of a clip; none where its file is gone or damaged since it was written.
 
     Raises:
@@ -124,9 +121,9 @@ def _rgb_pictures(frames_dir: Path, card: DatasetCard, row: ManifestRow, frames:
     """
     try:
         if row.video:
-            yield from _video_pictures(frames_dir, row, row.video, frames)
+            yield from _video_pictures(store, row, row.video, frames)
             return
-        for jpeg in jpegs_at(frames_dir, card, row, "rgb", frames):
+        for jpeg in jpegs_at(store, row, frames):
             yield simplejpeg.decode_jpeg(jpeg, "RGB", min_height=_MIN_DECODED, min_width=_MIN_DECODED)
     except Unreachable:
         raise
@@ -134,8 +131,11 @@ def _rgb_pictures(frames_dir: Path, card: DatasetCard, row: ManifestRow, frames:
         return
 
 
-def _video_pictures(frames_dir: Path, row: ManifestRow, video: VideoIndex, frames: Sequence[int]) -> Iterator[Picture]:
-    with open_regular(payload_path(frames_dir, row.key, payload="source")) as file:
+def _video_pictures(store: FrameStore, row: ManifestRow, video: VideoIndex, frames: Sequence[int]) -> Iterator[Picture]:
+    path = store.file(row.key)
+    if not isinstance(path, Path):
+        raise ValueError(f"clip {row.key} is a video behind a URL")
+    with open_regular(path) as file:
 
         def read(offset: int, count: int) -> bytes:
             file.seek(offset)
@@ -145,13 +145,11 @@ def _video_pictures(frames_dir: Path, row: ManifestRow, video: VideoIndex, frame
             yield planes_to_rgb(planes)
 
 
-def _flow_pictures(frames_dir: Path, card: DatasetCard, row: ManifestRow) -> Iterator[Picture]:
+def _flow_pictures(store: FrameStore, row: ManifestRow) -> Iterator[Picture]:
     """Fields of a clip as colours: x and y of a field are two grey JPEGs."""
     places = [2 * place + axis for place in _spread(row.num_frames) for axis in (0, 1)]
     try:
-        greys = [
-            simplejpeg.decode_jpeg(jpeg, "GRAY")[..., 0] for jpeg in jpegs_at(frames_dir, card, row, "flow", places)
-        ]
+        greys = [simplejpeg.decode_jpeg(jpeg, "GRAY")[..., 0] for jpeg in jpegs_at(store, row, places)]
     except Unreachable:
         raise
     except (OSError, ValueError, IndexError):

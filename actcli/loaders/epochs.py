@@ -12,6 +12,7 @@ import numpy as np
 import webdataset
 from numpy.typing import NDArray
 
+from actcli.defaults import CACHE_BYTES
 from actcli.errors import ActcliError
 from actcli.loaders.ahead import Demand, Range, ThreadedReader, picture_ranges, read_ahead
 from actcli.loaders.blocks import (
@@ -32,8 +33,6 @@ from actcli.shards.cache import CachedReader, ChunkCache
 from actcli.shards.stream import RetryingReader, StreamedClip, TarReader, stream_clips
 
 ReadingOrder = Literal["auto", "index", "blocks"]
-CACHE_BYTES = 100 << 30
-"""Size of a cache unless another is given."""
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import yaml
 from actcli.cli._console import Progress
 from actcli.cli.predict_command import _names_from, _print_json
 from actcli.engine.prediction import Prediction
-from actcli.engine.results import read_scores
+from actcli.engine.results import read_metrics, read_scores, write_metrics
 from actcli.models import create_model, load_weights
 from actcli.shards import ShardSet
 
@@ -186,9 +186,10 @@ def test_names_from_a_pipe_and_json_lines_hold_whatever_bytes_the_disk_has(capsy
     assert os.fsencode(json.loads(printed)["video"]) == b"bad\xff.mp4"
 
 
-def test_export_writes_onnx_beside_the_weights(done, actcli, tmp_path):
-    result = actcli(f"export --run {done.run.name} --to torch --out {tmp_path / 'model.pt2'} {done.space}")
+def test_export_writes_what_the_name_of_the_file_says(done, actcli, tmp_path):
+    result = actcli(f"export --run {done.run.name} --out {tmp_path / 'model.pt2'} {done.space}")
     assert result.exit_code == 0, result.output
+    torch.export.load(tmp_path / "model.pt2")  # the name alone says what is wanted
     assert "input [batch, 4, 3, 32, 32]" in result.output
     assert (tmp_path / "model.pt2").exists()
 
@@ -232,8 +233,7 @@ def test_compare_says_how_a_run_gets_its_evaluation(done, actcli, tmp_path):
 def test_ensemble_of_other_splits_is_refused(done, second_run, actcli, tmp_path):
     other = tmp_path / "other"
     shutil.copytree(done.evaluation, other)
-    metrics = json.loads((other / "metrics.json").read_text())
-    (other / "metrics.json").write_text(json.dumps({**metrics, "dataset": "another"}))
+    write_metrics(other / "metrics.json", {**read_metrics(other), "dataset": "another"})
     result = actcli(f"ensemble {done.evaluation} {other} {done.space}")
     assert result.exit_code == 1
     assert f"{other} is of another, val, split set 1" in result.output
@@ -242,8 +242,7 @@ def test_ensemble_of_other_splits_is_refused(done, second_run, actcli, tmp_path)
 def test_ensemble_of_an_evaluation_without_its_cost_is_refused(done, second_run, actcli, tmp_path):
     other = tmp_path / "other"
     shutil.copytree(done.evaluation, other)
-    metrics = json.loads((other / "metrics.json").read_text())
-    (other / "metrics.json").write_text(json.dumps({**metrics, "gflops": None}))
+    write_metrics(other / "metrics.json", {**read_metrics(other), "gflops": None})
     result = actcli(f"ensemble {done.evaluation} {other} {done.space}")
     assert result.exit_code == 1
     assert "no gflops" in result.output
@@ -258,11 +257,10 @@ def test_ensemble_of_an_evaluation_without_its_cost_is_refused(done, second_run,
         ({"coverage": {"ok": 3}}, "the field listed is missing"),
     ],
 )
-def test_metrics_that_were_edited_are_refused_in_a_sentence(done, second_run, actcli, tmp_path, edited, what):
+def test_metrics_that_say_what_cannot_be_are_refused_in_a_sentence(done, second_run, actcli, tmp_path, edited, what):
     other = tmp_path / "other"
     shutil.copytree(done.evaluation, other)
-    metrics = json.loads((other / "metrics.json").read_text())
-    (other / "metrics.json").write_text(json.dumps({**metrics, **edited}))
+    write_metrics(other / "metrics.json", {**read_metrics(other), **edited})
     result = actcli(f"ensemble {other} second --out-dir {tmp_path / 'out'} {done.space}")
     assert (result.exit_code, result.output.count("error: ")) == (1, 1), result.output
     assert what in result.output
@@ -488,9 +486,11 @@ def test_all_split_sets_are_resumed_with_the_same_settings_only_and_keep_their_s
     other = actcli(f"{command} --resume --seed 4")
     assert other.exit_code == 1
     assert "was started with seed 0, not 4; leave out what differs" in other.output
-    longer = actcli(f"{command} --resume --epochs 2")
+    going_on = f"--resume --all-splits --run-dir {workspace / 'all'} --workers 0 --device cpu"
+    longer = actcli(f"train {going_on} --epochs 2 --micro-batch 2")
     assert longer.exit_code == 0, longer.output
     assert "epoch 2: loss" in longer.output
+    assert yaml.safe_load((workspace / "all" / "split1" / "config.yaml").read_text())["micro_batch"] == 2
 
 
 def test_resume_on_all_split_sets_alone_takes_the_settings_of_the_newest_run(interrupted, actcli):
@@ -587,8 +587,8 @@ def test_cam_refuses_an_evaluation_whose_clips_the_shards_do_not_hold(done, actc
     run = tmp_path / "run"
     shutil.copytree(done.run, run)
     for path in run.glob("eval/*/metrics.json"):
-        metrics = json.loads(path.read_text())
-        path.write_text(json.dumps({**metrics, "split": {"val": "train", "train": "val"}[metrics["split"]]}))
+        metrics = read_metrics(path.parent)
+        write_metrics(path, {**metrics, "split": {"val": "train", "train": "val"}[metrics["split"]]})
     result = actcli(f"cam --run {run} --worst 1 --out-dir {tmp_path / 'cams'} --workers 1 {done.space}")
     assert result.exit_code == 1
     assert "does not hold the train clips of" in result.output or "does not hold the val clips of" in result.output

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from actcli.cli import _console
 from actcli.cli._app import COMMANDS
-from actcli.cli._console import table
+from actcli.cli._console import cell, table
 from actcli.cli._help import paragraphs
 from actcli.errors import ActcliError
 
@@ -231,7 +231,8 @@ def test_an_unknown_model_lists_the_models(actcli, done):
         (f"--model tsm {TINY} --set epoch=3", "unknown field epoch"),
         (f"--model tsm {TINY} --set epochs=many", "epochs is 'many': input should be a valid integer"),
         (f"--model tsm {TINY} --sampling often", "unknown sampling 'often'"),
-        (f"--model tsm {TINY} --learning-rate -1", "learning_rate is -1.0: input should be greater than or equal to 0"),
+        (f"--model tsm {TINY} --learning-rate -1", "learning_rate is -1.0: input should be greater than 0"),
+        (f"--model tsm {TINY} --learning-rate 0", "learning_rate is 0.0: input should be greater than 0"),
         (f"--model tsm {TINY} --new-head", "new_head (--new-head) replaces the classifier of weights"),
         (f"--model tsm {TINY} --backbone vgg", "vgg"),
         (f"--model tsm {TINY} --split-id 2", "no split set '2'"),
@@ -295,6 +296,7 @@ def test_an_evaluation_refuses_flags_that_it_would_not_use(actcli, done, flags):
         ("shard --short-side 64", "add --payload video"),
         ("import absent.pth --from tsm", "there is no checkpoint at absent.pth"),
         ("verify --shards-dir absent", "absent"),
+        ("export --to onnx --out model.pt2", "model.pt2 is the name of a file for torch, and --to is onnx"),
     ],
 )
 def test_other_wrong_requests_are_refused_in_one_sentence(actcli, done, command, sentence):
@@ -321,6 +323,27 @@ def test_too_little_memory_is_one_sentence(actcli, monkeypatch, tmp_path, error)
     assert result.exit_code == 1
     assert "there is not enough memory for this command" in result.output
     assert "Traceback" not in result.output
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [("nosuch", "there is no recipe 'nosuch'"), ("tsm-finetune-r50-8f", "shown by: actcli recipes show tsm-finetune")],
+)
+def test_the_name_of_a_recipe_in_place_of_a_command_is_answered(actcli, name, sentence):
+    result = actcli("recipes", name)
+    assert result.exit_code == 1
+    assert sentence in result.output
+
+
+def test_a_name_in_a_table_has_no_line_break_of_its_own_and_leaves_room_for_other_columns():
+    listing = table("video", "class", "#probability")
+    listing.add_row(cell("a\nb.mp4"), "falling down", "12.3 %")
+    listing.add_row(cell("日本語のとても長い名前" * 4), "falling down", "12.3 %")  # two columns a letter
+    narrow = Console(width=80, file=io.StringIO())
+    narrow.print(listing)
+    shown = narrow.file.getvalue()
+    assert "a\\nb.mp4" in shown
+    assert shown.count("falling down") == 2
 
 
 @pytest.mark.parametrize("name", ["20260131-235959-tokshift-kinetics400-16f-split2", "x" * 90])

@@ -21,6 +21,10 @@ VIT = {"backbone": "vit_ti16", "image_size": 32}
 """A network without batch norm, whose gradients of parts of a batch add up to those of the whole."""
 
 
+STANDING_STILL = 1e-60
+"""A learning rate that float32 makes 0, which a recipe refuses."""
+
+
 class Reporter:
     """Keeps what it hears."""
 

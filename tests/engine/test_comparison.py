@@ -1,6 +1,7 @@
 """A comparison tells progress from chance, and refuses what cannot be compared."""
 
-import json
+import re
+from importlib import resources
 
 import numpy as np
 import pytest
@@ -8,8 +9,9 @@ from scipy.stats import binomtest
 
 from actcli.engine.comparison import class_differences, contestants, draw_curves, paired_test
 from actcli.engine.metrics import Scores
-from actcli.engine.results import METRICS_NAME, SCORES_NAME, class_names, write_scores
+from actcli.engine.results import METRICS_NAME, SCORES_NAME, class_names, write_metrics, write_scores
 from actcli.errors import ActcliError
+from actcli.pages import charts
 
 CLASSES = ["a", "b", "c"]
 LABELS = np.array([0, 0, 0, 0, 1, 1, 1, 2, 2, -1])
@@ -25,7 +27,7 @@ def evaluation(tmp_path):
         logits = np.eye(3, dtype=np.float32)[np.asarray(guesses)]
         keys = np.arange(len(guesses)) if keys is None else np.asarray(keys)
         write_scores(folder / SCORES_NAME, Scores(keys, labels, logits), CLASSES)
-        (folder / METRICS_NAME).write_text(json.dumps({"protocol": "1 clip", "gflops": 2.0, "run": None}))
+        write_metrics(folder / METRICS_NAME, {"protocol": "1 clip", "gflops": 2.0, "run": None})
         return str(folder)
 
     return write
@@ -56,8 +58,8 @@ def test_the_difference_counts_clips_that_both_scored(evaluation, tmp_path):
 
 def test_facts_of_an_evaluation_that_are_of_no_use_are_left_out(evaluation, tmp_path):
     folders = [evaluation(name, [0, 0, 0, 0, 1, 1, 1, 2, 2, 0]) for name in ("one", "two")]
-    (tmp_path / "one" / METRICS_NAME).write_text(json.dumps({"gflops": "many", "run": {"folder": 7}}))
-    (tmp_path / "two" / METRICS_NAME).write_text(json.dumps({"gflops": [1], "run": ["x"]}))
+    write_metrics(tmp_path / "one" / METRICS_NAME, {"gflops": "many", "run": {"folder": 7}})
+    write_metrics(tmp_path / "two" / METRICS_NAME, {"gflops": [1], "run": ["x"]})
     assert [(part.gflops, part.epochs) for part in contestants(tmp_path, folders)] == [(None, ())] * 2
 
 
@@ -73,7 +75,7 @@ def test_many_clips_make_a_small_difference_certain(tmp_path):
             Scores(np.arange(2000), labels, np.eye(3, dtype=np.float32)[guesses]),
             CLASSES,
         )
-        (tmp_path / name / METRICS_NAME).write_text("{}")
+        write_metrics(tmp_path / name / METRICS_NAME, {})
         folders.append(str(tmp_path / name))
     test = paired_test(*contestants(tmp_path, folders))
     assert test.verdict().startswith("better is better (p = ")
@@ -118,3 +120,18 @@ def test_without_a_training_there_is_no_curve(evaluation, tmp_path):
     parts = contestants(tmp_path, [evaluation(name, [0] * 10) for name in ("one", "two")])
     assert draw_curves(parts, tmp_path / "curves.png") is False
     assert not (tmp_path / "curves.png").exists()
+
+
+def test_curves_of_one_epoch_have_one_whole_tick_and_names_are_cut_in_their_middle():
+    names = ("Pushing something from left to right", "Pushing something from right to left")
+    picture = charts.lines([charts.Line(name, ((1, 2.0),)) for name in names], "epoch", "loss")
+    texts = re.findall(r"<text[^>]*>([^<]*)", picture)
+    assert texts[:2] == ["1", "epoch"]
+    assert texts[-2:] == ["Pushing somethi…m left to right", "Pushing somethi…m right to left"]
+
+
+def test_bars_of_the_comparison_have_the_width_of_a_phone():
+    templates = resources.files("actcli.pages") / "templates"
+    assert '<span class="bars"><span class="bar">' in (templates / "compare.html.j2").read_text()
+    phone = (templates / "page.css").read_text().split("@media (max-width: 560px)")[1].split("@media")[0]
+    assert ".row .bars { grid-column: 1 / -1;" in phone  # else they share a line with the numbers, which take it all

@@ -54,7 +54,7 @@ def test_onnx_gives_our_scores_for_any_number_of_clips(weights, tmp_path):
     np.testing.assert_allclose(session.run(["logits"], {"clip": clips})[0], expected, rtol=1e-3, atol=1e-5)
     described = json.loads(session.get_modelmeta().custom_metadata_map[METADATA_KEY])
     assert described["classes"] == ["ä", "b", "c"]
-    assert described["input"]["size"] == 32
+    assert (described["input"]["size"], described["input"]["scale_size"]) == (32, 36)  # an evaluation crops 32 of 36
     assert described["input"]["num_frames"] == 2
     assert len(described["input"]["mean"]) == 3
 

@@ -25,7 +25,7 @@ from actcli.engine.training import continued_run, with_largest_batch
 from actcli.errors import ActcliError
 from actcli.models import create_model, load_weights
 
-from .helpers import HARDWARE, RESNET, STILL, VIT, Reporter, run, tiny_config, tiny_recipe, weights_of
+from .helpers import HARDWARE, RESNET, STANDING_STILL, STILL, VIT, Reporter, run, tiny_config, tiny_recipe, weights_of
 from .test_runs import Stopper
 
 
@@ -33,7 +33,7 @@ from .test_runs import Stopper
 def start(tiny_shards, tmp_path_factory):
     """Weights of the tiny transformer before any step."""
     run_dir = tmp_path_factory.mktemp("start")
-    run(tiny_config(tiny_shards, "vit", learning_rate=0.0, epochs=1, batch_size=16), run_dir)
+    run(tiny_config(tiny_shards, "vit", learning_rate=STANDING_STILL, epochs=1, batch_size=16), run_dir)
     return weights_of(run_dir)
 
 
@@ -112,7 +112,7 @@ def test_the_moving_average_is_what_is_saved(start, tiny_shards, tmp_path):
 
 def test_with_a_frozen_backbone_the_classifier_alone_changes(tiny_shards, tmp_path):
     frozen = tiny_config(tiny_shards, freeze="backbone", epochs=1, partial_bn=True, fast_classifier=True)
-    run(replace(frozen, recipe=replace(frozen.recipe, learning_rate=0.0)), tmp_path / "start")
+    run(replace(frozen, recipe=replace(frozen.recipe, learning_rate=STANDING_STILL)), tmp_path / "start")
     run(frozen, tmp_path / "probe")
     start, probe = weights_of(tmp_path / "start"), weights_of(tmp_path / "probe")
     changed = {name for name, value in start.items() if not torch.equal(value, probe[name])}
@@ -142,8 +142,12 @@ def test_a_compiled_step_trains_the_same_network(tiny_shards, tmp_path, monkeypa
     common = {"epochs": 1, "batch_size": 9}
     run(tiny_config(tiny_shards, "vit", **common), tmp_path / "eager")
     assert calls == []
-    run(tiny_config(tiny_shards, "vit", compile=True, **common), tmp_path / "compiled")
+    reporter = Reporter()
+    run(tiny_config(tiny_shards, "vit", compile=True, **common), tmp_path / "compiled", reporter=reporter)
     assert calls == ["training_loss"]
+    assert [note for note in reporter.notes if "compile" in note] == [
+        "torch.compile works on the first step now, which may take some minutes"
+    ]
     eager, found = weights_of(tmp_path / "eager"), weights_of(tmp_path / "compiled")
     assert all(torch.equal(found[name], value) for name, value in eager.items())
 

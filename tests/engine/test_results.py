@@ -84,10 +84,19 @@ def test_metrics_that_do_not_say_what_they_are_of_are_refused(tmp_path, text):
 
 @pytest.mark.parametrize("gflops", [None, "3"])
 def test_metrics_without_a_number_that_is_needed_are_refused(tmp_path, gflops):
-    (tmp_path / "metrics.json").write_text(json.dumps({"dataset": "d", "gflops": gflops}))
+    write_metrics(tmp_path / "metrics.json", {"dataset": "d", "gflops": gflops})
     assert read_metrics(tmp_path, ("dataset",))["dataset"] == "d"
     with pytest.raises(ActcliError, match=r"no readable metrics.json \(no gflops\)"):
         read_metrics(tmp_path, ("dataset",), ("gflops",))
+
+
+@pytest.mark.parametrize(("before", "after"), [("0.5", "0.9"), ('"d"', '"e"'), ('"sha256"', '"sha255"')])
+def test_a_changed_number_or_word_of_metrics_is_never_believed(tmp_path, before, after):
+    path = tmp_path / "metrics.json"
+    write_metrics(path, {"dataset": "d", "top1": 0.5})
+    path.write_text(path.read_text().replace(before, after))
+    with pytest.raises(ActcliError, match=r"changed since it was written.*evaluate again: actcli eval"):
+        read_metrics(tmp_path)
 
 
 @pytest.mark.parametrize("content", [None, b"no parquet", pd.DataFrame({"key": ["1"]}).to_parquet()])
@@ -104,5 +113,6 @@ def test_a_number_that_does_not_exist_becomes_null(tmp_path):
     metrics = {"top1": float("nan"), "inner": {"gflops": float("inf"), "name": "ä"}, "count": 3}
     write_metrics(path, plain_numbers(metrics))
     text = path.read_text()
-    assert json.loads(text) == {"top1": None, "inner": {"gflops": None, "name": "ä"}, "count": 3}
+    assert json.loads(text).pop("sha256")
+    assert read_metrics(tmp_path) == {"top1": None, "inner": {"gflops": None, "name": "ä"}, "count": 3}
     assert "NaN" not in text

@@ -16,7 +16,7 @@ import torch
 
 from actcli.engine import preparation, trainer
 from actcli.engine.checkpoints import load_checkpoint
-from actcli.engine.hardware import Hardware
+from actcli.engine.hardware import Hardware, describe_crowd
 from actcli.engine.initial import build_model
 from actcli.engine.memory import micro_batch_size, step_memory
 from actcli.engine.runs import LAST_CHECKPOINT, RunConfig, find_run, is_finished, read_state, weights_path
@@ -253,6 +253,12 @@ def test_processes_that_cannot_share_a_batch_are_refused_before_they_are_started
         trainer.train(whole[0], tmp_path, replace(HARDWARE, devices=99), Reporter())
 
 
+def test_more_processes_than_cores_are_told(monkeypatch):
+    monkeypatch.setattr("actcli.engine.hardware.os.cpu_count", lambda: 2)
+    assert describe_crowd(Hardware("cpu", devices=2)) is None
+    assert describe_crowd(Hardware("cpu", devices=3)).startswith("3 processes share 2 cores")
+
+
 def test_a_folder_that_cannot_be_written_to_is_refused_before_the_first_step(whole, tmp_path):
     (tmp_path / "file").write_text("")
     reporter = Reporter()
@@ -455,10 +461,32 @@ def test_the_time_of_an_epoch_is_told_once_after_the_first_pass(tiny_shards, tmp
     assert 0 < epoch_seconds < seconds_left == pytest.approx(2 * epoch_seconds)
 
 
+def unsealed(text):
+    return "".join(text.splitlines(keepends=True)[:-1])
+
+
+def test_an_edited_configuration_is_not_believed_unless_its_checksum_was_taken_away(tiny_shards, tmp_path):
+    config = tiny_config(tiny_shards)
+    config.write(tmp_path)
+    path = tmp_path / "config.yaml"
+    assert RunConfig.read(tmp_path) == config
+    edited = path.read_text().replace("batch_size: ", "batch_size: 1", 1)
+    for text in (edited, path.read_text() + "\n", path.read_text().replace("\n", "\r\n")):
+        path.write_bytes(text.encode())
+        with pytest.raises(ActcliError, match=r"not what was written.*delete the last line"):
+            RunConfig.read(tmp_path)
+    path.write_text(unsealed(edited))
+    read = RunConfig.read(tmp_path)
+    assert read.recipe.batch_size == int(f"1{config.recipe.batch_size}")
+    assert read.changes == ("config.yaml was edited by hand, or is of an earlier version: it had no checksum",)
+    read.write(tmp_path)
+    assert RunConfig.read(tmp_path) == read  # sealed anew, and still said to be edited
+
+
 @pytest.mark.parametrize("clips", [0, -3])
 def test_a_run_in_passes_of_no_clips_is_refused(tiny_shards, tmp_path, clips):
     tiny_config(tiny_shards).write(tmp_path)
     path = tmp_path / "config.yaml"
-    path.write_text(path.read_text().replace("micro_batch: null", f"micro_batch: {clips}"))
+    path.write_text(unsealed(path.read_text()).replace("micro_batch: null", f"micro_batch: {clips}"))
     with pytest.raises(ActcliError, match=f"micro_batch is {clips}; it has to be at least 1"):
         RunConfig.read(tmp_path)

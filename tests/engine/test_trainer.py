@@ -20,7 +20,7 @@ from actcli.models import backbones, load_weights
 from actcli.models.backbones.resnet import resnet18
 from actcli.shards import ShardSet
 
-from .helpers import HARDWARE, RESNET, STILL, Reporter, run, start_script, tiny_config, weights_of
+from .helpers import HARDWARE, RESNET, STANDING_STILL, STILL, Reporter, run, start_script, tiny_config, weights_of
 
 KILLED = """
 import os, signal, sys
@@ -157,7 +157,7 @@ def test_the_learning_rate_follows_the_schedule(tiny_shards, tmp_path):
 
 def test_a_rate_of_zero_leaves_the_weights_alone(tiny_shards, tmp_path):
     for epochs in (1, 2):
-        run(tiny_config(tiny_shards, "vit", learning_rate=0.0, epochs=epochs), tmp_path / str(epochs))
+        run(tiny_config(tiny_shards, "vit", learning_rate=STANDING_STILL, epochs=epochs), tmp_path / str(epochs))
     assert_same_weights(tmp_path / "1", tmp_path / "2")
 
 
@@ -187,7 +187,7 @@ def test_four_steps_in_groups_of_three_are_two_updates(tiny_shards, tmp_path, co
 
 def test_gradients_are_clipped_to_the_norm(tiny_shards, tmp_path):
     common = {"epochs": 1, "batch_size": 16, "weight_decay": 0.0, "multipliers": False, "augmentation": STILL}
-    run(tiny_config(tiny_shards, "vit", learning_rate=0.0, **common), tmp_path / "start")
+    run(tiny_config(tiny_shards, "vit", learning_rate=STANDING_STILL, **common), tmp_path / "start")
     run(tiny_config(tiny_shards, "vit", learning_rate=1.0, clip_norm=0.125, **common), tmp_path / "clipped")
     start, moved = weights_of(tmp_path / "start"), weights_of(tmp_path / "clipped")
     distance = sum(float(((moved[name] - start[name]) ** 2).sum()) for name in start) ** 0.5
@@ -369,7 +369,7 @@ def other_classes(finished_run, tmp_path, shards):
 def test_weights_of_other_classes_need_a_new_head(finished_run, tiny_shards, tmp_path):
     shards = other_classes(finished_run, tmp_path, tiny_shards)
     init = str(weights_path(finished_run[0]))
-    config = replace(tiny_config(shards, learning_rate=0.0, epochs=1), init=init)
+    config = replace(tiny_config(shards, learning_rate=STANDING_STILL, epochs=1), init=init)
     with pytest.raises(ActcliError, match=r"has 6 classes, dataset tiny has 8\.\s+Start a new classifier"):
         run(config, tmp_path / "refused")
     reporter = Reporter()
@@ -383,7 +383,7 @@ def test_weights_of_other_classes_need_a_new_head(finished_run, tiny_shards, tmp
 
 def test_weights_of_the_same_classes_go_on_where_they_were(finished_run, tiny_shards, tmp_path):
     init = str(weights_path(finished_run[0]))
-    config = replace(tiny_config(tiny_shards, learning_rate=0.0, epochs=1), init=init)
+    config = replace(tiny_config(tiny_shards, learning_rate=STANDING_STILL, epochs=1), init=init)
     run(config, tmp_path)
     found, start = weights_of(tmp_path), weights_of(finished_run[0], "best")
     assert torch.equal(found["classifier.weight"], start["classifier.weight"])

@@ -174,5 +174,5 @@ def test_a_place_that_cannot_be_written_to_is_refused(tiny_options, tmp_path):
     (tmp_path / "file").write_text("")
     (tmp_path / "folder").mkdir()
     for place in (tmp_path / "file" / "page.html", tmp_path / "folder"):
-        with pytest.raises(ActcliError, match="choose another place with --out"):
+        with pytest.raises(ActcliError, match=r"Name a file with --out|nothing can be written"):
             inspect_dataset(options.frames_dir, place)
