@@ -214,9 +214,8 @@ class RunPlace:
         """
         if not self.all_splits:
             return [continued_run(self.run_dir or newest_run(self.runs), self.epochs, self.micro_batch)]
-        settings = replace(
-            RunConfig.read(newest_run(self.run_dir or self.runs)).settings(), micro_batch=self.micro_batch
-        )
+        newest = newest_run(self.run_dir, "split*") if self.run_dir else newest_run(self.runs)
+        settings = replace(RunConfig.read(newest).settings(), micro_batch=self.micro_batch)
         split_sets = settings.open_shards().card.split_sets
         return [self.run_of(replace(settings, split_id=split_id), note) for split_id in split_sets]
 
@@ -263,13 +262,13 @@ def runs_to_train(
     return [place.run_of(config, note) for config in configs]
 
 
-def newest_run(runs: Path) -> Path:
-    """The newest unfinished run; where all are finished, the newest of all.
+def newest_run(runs: Path, names: str = "*") -> Path:
+    """The newest unfinished run that is called so; where all are finished, the newest of all.
 
     Raises:
         ActcliError: There is no run.
     """
-    found = list_runs(runs)
+    found = [run for run in list_runs(runs) if run.match(names)]
     if not found:
         raise ActcliError(f"there is no run in {runs} to continue. Start one: actcli train --model tsm")
     unfinished = [run for run in found if not is_finished(run)]

@@ -486,6 +486,8 @@ def test_all_split_sets_are_resumed_with_the_same_settings_only_and_keep_their_s
     other = actcli(f"{command} --resume --seed 4")
     assert other.exit_code == 1
     assert "was started with seed 0, not 4; leave out what differs" in other.output
+    absent = actcli(f"train --resume --all-splits --run-dir {workspace / 'runs'}")  # its runs are of no --all-splits
+    assert (absent.exit_code, absent.output.count("there is no run in")) == (1, 1)
     going_on = f"--resume --all-splits --run-dir {workspace / 'all'} --workers 0 --device cpu"
     longer = actcli(f"train {going_on} --epochs 2 --micro-batch 2")
     assert longer.exit_code == 0, longer.output
