@@ -11,7 +11,7 @@ from actcli.engine.ensemble import fuse
 from actcli.engine.evaluator import EvalOptions, evaluate
 from actcli.engine.protocols import AskedViews, choose_views
 from actcli.engine.recipes import Protocol
-from actcli.engine.results import read_scores
+from actcli.engine.results import read_metrics, read_scores
 from actcli.errors import ActcliError
 from actcli.models import create_model, save_weights
 from actcli.shards import ShardSet
@@ -65,7 +65,7 @@ def test_the_score_of_a_clip_is_the_mean_of_its_views(evaluation):
 
 def test_the_accuracy_follows_from_the_scores(evaluation):
     scores = read_scores(evaluation.out_dir)
-    metrics = json.loads((evaluation.out_dir / "metrics.json").read_text())
+    metrics = read_metrics(evaluation.out_dir)
     assert metrics["top1"] == pytest.approx((scores.logits.argmax(1) == scores.labels).mean(), abs=1e-6)
     assert metrics["num_clips"] == len(scores.keys) == 6
     assert metrics == json.loads(json.dumps(evaluation.metrics))
