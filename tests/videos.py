@@ -1,5 +1,8 @@
 """Small videos of many kinds, made on the spot."""
 
+import os
+from contextlib import contextmanager
+
 import av
 import numpy as np
 import pytest
@@ -13,11 +16,21 @@ def picture(number, width=96, height=64):
     return np.clip(128 + 90 * np.stack(waves, -1) + noise, 0, 255).astype(np.uint8)
 
 
+@contextmanager
+def _kept_priority():
+    """SVT-AV1 gives root's threads that call it real-time priority, and whatever they start later would inherit it."""
+    policy, parameters = os.sched_getscheduler(0), os.sched_getparam(0)
+    try:
+        yield
+    finally:
+        os.sched_setscheduler(0, policy, parameters)
+
+
 def encode(path, codec="libx264", num_frames=40, width=96, height=64, pix_fmt="yuv420p", **options):
     """A video with a key frame every 12 frames."""
     if codec not in av.codecs_available:
         pytest.skip(f"this FFmpeg has no {codec}")
-    with av.open(str(path), "w") as container:
+    with _kept_priority(), av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=25, options={name: str(value) for name, value in options.items()})
         stream.width, stream.height, stream.pix_fmt, stream.gop_size = width, height, pix_fmt, 12
         for number in range(num_frames):
