@@ -60,6 +60,11 @@ class ActcliGroup(TyperGroup):
                 raise
             print_error(str(error))
             raise typer.Exit(1) from error
+        except ModuleNotFoundError as error:
+            if ctx.params.get("debug") or error.name is None or error.name.startswith("actcli"):
+                raise
+            print_error(f"this command needs the package {error.name}, which is not installed. See: actcli doctor")
+            raise typer.Exit(1) from error
         except (MemoryError, ImportError) as error:
             if ctx.params.get("debug") or (isinstance(error, ImportError) and _NO_ROOM not in str(error)):
                 raise

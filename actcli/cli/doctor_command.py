@@ -56,19 +56,22 @@ def _machine(problems: list[str]) -> list[tuple[str, str]]:
     import platform
     import shutil
 
-    import torch
-
-    rows = [("python", platform.python_version()), ("cores", str(os.cpu_count()))]
-    gpus = (
-        [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
-    )
-    rows.append(("GPUs", ", ".join(gpus) or "none; training runs on the CPU"))
+    rows = [("python", platform.python_version()), ("cores", str(os.cpu_count())), ("GPUs", _gpus())]
     free = shutil.disk_usage(".").free
     rows.append(("free disk here", f"{free / 1e9:.1f} GB"))
     if os.path.isdir("/dev/shm"):
         shared = shutil.disk_usage("/dev/shm").free
         rows.append(("free shared memory", f"{shared / 1e9:.2f} GB; actcli's loaders do not use it"))
     return rows
+
+
+def _gpus() -> str:
+    try:
+        import torch
+    except ImportError:
+        return "unknown without torch"
+    names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return ", ".join(names if torch.cuda.is_available() else []) or "none; training runs on the CPU"
 
 
 def _tools(problems: list[str]) -> list[tuple[str, str]]:

@@ -121,6 +121,17 @@ def test_flags_that_would_not_be_used_are_refused(actcli, command, sentence):
     assert sentence in " ".join(result.output.replace("│", " ").split())
 
 
+@pytest.mark.parametrize("command", ["recipes", "doctor"])
+def test_without_torch_a_command_that_needs_it_says_so_in_a_sentence(command):
+    script = "import sys; sys.modules['torch'] = None; from actcli.cli import app; app(prog_name='actcli')"
+    done = subprocess.run([sys.executable, "-c", script, command], capture_output=True, text=True)
+    assert "Traceback" not in done.stderr
+    if command == "doctor":
+        assert re.search(r"GPUs +unknown without torch", done.stdout)
+    else:
+        assert (done.returncode, done.stderr.count("needs the package torch, which is not installed")) == (1, 1)
+
+
 def test_help_imports_nothing_heavy():
     code = (
         "import sys\n"
