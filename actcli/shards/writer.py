@@ -18,6 +18,7 @@ from actcli.files import folder_lock, write_whole
 from actcli.shards import _folder
 from actcli.shards.card import ShardCard, ShardFile, StoredPayload, dali_index_name
 from actcli.shards.checksum import FileSeal, seal_of
+from actcli.shards.fetching import fetched_ahead
 from actcli.shards.growth import Growth, damaged, find_growth
 from actcli.shards.index_file import split_indexes
 from actcli.shards.journal import JOURNAL_NAME, Journal
@@ -202,7 +203,7 @@ def _write_tars(
     results = []
     with ThreadPoolExecutor(options.workers) as pool:
         try:
-            tars = pool.map(lambda tar: whole.get(tar.name) or write_tar(tar, options.shards_dir), plan)
+            tars = pool.map(lambda tar: whole.get(tar.name) or _write_tar(tar, options.shards_dir), plan)
             for planned, tar in zip(plan, tars, strict=True):
                 if planned.name not in whole:
                     Journal.add(options.shards_dir, tar.file)
@@ -213,6 +214,11 @@ def _write_tars(
             pool.shutdown(cancel_futures=True)
             raise
     return results
+
+
+def _write_tar(tar: PlannedTar, folder: Path) -> WrittenTar:
+    with fetched_ahead(tar.clips) as clips:
+        return write_tar(replace(tar, clips=clips), folder)
 
 
 def _write_indexes(folder: Path, tars: Sequence[WrittenTar], card: ShardCard, growth: Growth) -> Iterator[FileSeal]:

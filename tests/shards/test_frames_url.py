@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 
@@ -22,7 +23,7 @@ from actcli.files import is_temporary
 from actcli.ingest import ExtractOptions, extract_dataset, read_manifest
 from actcli.ingest.inspect import inspect_dataset
 from actcli.ingest.owner import OWNER_NAME
-from actcli.shards import verify_shards, write_shards
+from actcli.shards import fetching, verify_shards, write_shards
 from actcli.shards.repair import repair_shards
 
 URL = "memory://frames-url/of sprites"
@@ -324,6 +325,33 @@ def test_a_clip_that_comes_at_the_second_attempt_is_packed(
     monkeypatch.setattr(memory, "cat_ranges", stutter)
     write_shards(replace(few_options(tmp_path / "shards"), frames_dir=at_url))
     assert len(failed) == NUM_FILES
+    assert contents(tmp_path / "shards") == contents(few_shards)
+
+
+@pytest.mark.parametrize(("ahead_bytes", "at_once"), [(fetching.AHEAD_BYTES, 8), (1, 2)])
+def test_files_are_asked_for_before_it_is_their_turn_within_a_bound(
+    at_url, few_shards, few_options, contents, tmp_path, monkeypatch, ahead_bytes, at_once
+):
+    memory, lock = type(fsspec.filesystem("memory")), threading.Condition()
+    cat_ranges, under_way, most = memory.cat_ranges, set(), []
+
+    def counted(files, paths, begins, ends, **given):
+        with lock:
+            under_way.add(paths[0])
+            most.append(len(under_way))
+            lock.notify_all()
+            lock.wait_for(lambda: len(most) >= at_once, timeout=20)
+        try:
+            return cat_ranges(files, paths, begins, ends, **given)
+        finally:
+            with lock:
+                under_way.remove(paths[0])
+
+    monkeypatch.setattr(fetching, "AHEAD_BYTES", ahead_bytes)
+    monkeypatch.setattr(memory, "cat_ranges", counted)
+    write_shards(replace(few_options(tmp_path / "shards"), frames_dir=at_url))
+    assert len(most) == NUM_FILES
+    assert max(most) >= at_once if ahead_bytes > 1 else max(most) == at_once
     assert contents(tmp_path / "shards") == contents(few_shards)
 
 
