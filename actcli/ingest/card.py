@@ -11,7 +11,8 @@ from actcli.files import open_regular, write_text_whole
 from actcli.ingest.records import FlipPolicy
 
 CARD_NAME = "dataset.json"
-
+MAX_CARD_BYTES = 4 << 20
+"""More than any card needs."""
 
 Setting = str | int | float | bool | None
 """Value of an option that decides what is written."""
@@ -57,7 +58,10 @@ class DatasetCard:
         path = path / CARD_NAME if path.is_dir() else path
         try:
             with open_regular(path) as file:
-                return _card(json.loads(file.read().decode("utf-8")))
+                data = file.read(MAX_CARD_BYTES + 1)
+            if len(data) > MAX_CARD_BYTES:
+                raise ValueError(f"it is larger than any card, which has {MAX_CARD_BYTES >> 20} MB at most")
+            return _card(json.loads(data.decode("utf-8")))
         except FileNotFoundError:
             raise ActcliError(f"There is no dataset card {path}; run actcli extract first.") from None
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError, OSError) as error:

@@ -2,7 +2,9 @@
 
 import json
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from io import BufferedReader
 from pathlib import Path
 
 from actcli.errors import ActcliError
@@ -10,6 +12,7 @@ from actcli.files import open_regular, write_text_whole
 from actcli.ingest.records import ClipRecord, printable, printables
 
 KEYS_NAME = "keys.jsonl"
+_MAX_LINE_BYTES = 1 << 20
 
 
 def assign_keys(frames_dir: Path, records: Sequence[ClipRecord], extracted: Mapping[str, str]) -> dict[str, str]:
@@ -45,20 +48,27 @@ def assign_keys(frames_dir: Path, records: Sequence[ClipRecord], extracted: Mapp
 
 
 def _read(path: Path) -> list[str | None]:
-    with open_regular(path) as file:
-        data = file.read()
     try:
-        if data and not data.endswith(b"\n"):
-            raise ValueError("the last line is cut")
+        with open_regular(path) as file:
+            data = b"".join(_whole_lines(file))
         lines = data[:-1].decode("ascii")
         known: list[str | None] = json.loads("[" + lines.replace("\n", ",\n") + "]")  # all at once
         if len(known) != data.count(b"\n"):
             raise ValueError("a line is no name")
         if not all(source_id is None or isinstance(source_id, str) for source_id in known):
             raise ValueError("a line is no name")
+    except ActcliError:
+        raise
     except (ValueError, RecursionError) as error:
         raise ActcliError(f"{path} is damaged ({error}). {_advice(path)}") from None
     return known
+
+
+def _whole_lines(file: BufferedReader) -> Iterator[bytes]:
+    for number, line in enumerate(iter(partial(file.readline, _MAX_LINE_BYTES), b""), 1):
+        if not line.endswith(b"\n"):
+            raise ValueError(f"line {number} is cut, or longer than any name")
+        yield line
 
 
 def _from_ledgers(records: Iterable[ClipRecord], extracted: Mapping[str, str]) -> list[str | None]:

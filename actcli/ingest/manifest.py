@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 from actcli.errors import ActcliError
 from actcli.facts import Sizes, plain
 from actcli.files import open_regular, write_text_whole, written_whole
+from actcli.ingest.expansion import check_expansion, check_texts
 from actcli.ingest.outcome import FIELD_NAMES, ClipOutcome, Status
 from actcli.ingest.records import ClipRecord, printables
 from actcli.ingest.video_index import VIDEO_TYPE, VideoIndex
@@ -204,6 +205,10 @@ def read_manifest(frames_dir: Path | str, modality: Modality = "rgb") -> pa.Tabl
         if file_checksum(path).encode() != stated:
             raise ValueError("it is not the file that its checksum was made of")
         with open_regular(path) as file:
+            parquet = pq.ParquetFile(file, page_checksum_verification=True)
+            check_expansion(parquet, MANIFEST_SCHEMA.names)
+            check_texts(parquet, MANIFEST_SCHEMA, path.stat().st_size)
+            file.seek(0)
             table = pq.read_table(file, schema=MANIFEST_SCHEMA, page_checksum_verification=True)
         _check_sizes(table, planes=1 if modality == "rgb" else 2)
         return table

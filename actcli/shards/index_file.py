@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from actcli.errors import ActcliError
 from actcli.facts import Sizes, plain
+from actcli.ingest.expansion import FREE_EXPANSION_BYTES, check_expansion
 from actcli.ingest.video_index import VIDEO_TYPE
 from actcli.shards.bounds import check_index
 from actcli.shards.card import ShardCard
@@ -20,9 +21,6 @@ from actcli.shards.index import FrameTable, ShardIndex
 ROW_GROUP_ROWS = 50_000
 """Rows per parquet row group; bounds what opening an index needs beside the result."""
 KEY_DIGITS = 9
-MAX_EXPANSION = 32
-FREE_EXPANSION_BYTES = 256 << 20
-"""An index may take this much memory, and ``MAX_EXPANSION`` times its size more."""
 
 INDEX_SCHEMA = index_schema(with_flow=False, with_video=False)
 _WHOLE_SCHEMA = index_schema(with_flow=True, with_video=True)
@@ -137,14 +135,7 @@ def _check_before_reading(file: pq.ParquetFile, wanted: Sequence[str], num_clips
     metadata = file.metadata
     if metadata.num_rows != num_clips:
         raise ValueError(f"it has {metadata.num_rows} clips, the card says {num_clips}: it belongs to other shards")
-    chunks = [
-        metadata.row_group(g).column(c) for g in range(metadata.num_row_groups) for c in range(metadata.num_columns)
-    ]
-    columns = [chunk for chunk in chunks if chunk.path_in_schema.split(".")[0] in wanted]
-    needed = sum(max(8 * column.num_values, column.total_uncompressed_size) for column in columns)
-    stored = sum(column.total_compressed_size for column in columns)
-    if needed > FREE_EXPANSION_BYTES + MAX_EXPANSION * stored:
-        raise ValueError(f"its {stored} bytes would take {needed / 1e9:.1f} GB of memory")
+    check_expansion(file, wanted)
 
 
 def _list_columns(schema: pa.Schema) -> list[str]:

@@ -1,5 +1,6 @@
 """What lies on the disk is believed only if it is what was written; advice is tested by following it."""
 
+import hashlib
 import json
 import os
 import re
@@ -8,6 +9,8 @@ import subprocess
 import zlib
 from dataclasses import replace
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -103,6 +106,39 @@ def test_a_flipped_bit_in_the_manifest_is_never_believed(extracted, tmp_path, bi
     shutil.copy(extracted.frames_dir / "manifest.parquet.sha256", tmp_path)
     with pytest.raises(ActcliError, match="is damaged"):
         read_manifest(tmp_path)
+
+
+def test_a_manifest_of_which_few_bytes_stand_for_gigabytes_is_refused_before_they_are_taken(copy, tmp_path):
+    path, num_rows = copy.frames_dir / "manifest.parquet", 60_000
+    table = read_manifest(copy.frames_dir).take(pa.array([0] * num_rows))
+    one_for_all = pa.DictionaryArray.from_arrays(pa.array([0] * num_rows, pa.int32()), pa.array(["m" * 20_000]))
+    place = table.column_names.index("message")
+    pq.write_table(table.set_column(place, "message", one_for_all), path, compression="zstd", write_page_checksum=True)
+    data = path.read_bytes()
+    (copy.frames_dir / "manifest.parquet.sha256").write_text(f"{hashlib.sha256(data).hexdigest()}  manifest.parquet\n")
+    assert len(data) < 200_000
+    before = pa.total_allocated_bytes()
+    with pytest.raises(ActcliError, match=r"is damaged \(its \d+ bytes would take 0\.3 GB of memory\)"):
+        read_manifest(copy.frames_dir)
+    assert pa.total_allocated_bytes() - before < 50_000_000
+
+
+def test_a_card_larger_than_any_is_not_read(copy):
+    with (copy.frames_dir / "dataset.json").open("r+b") as file:
+        file.truncate(1 << 40)  # of which nothing lies on the disk
+    with pytest.raises(ActcliError, match=r"dataset\.json is damaged \(it is larger than any card, which has 4 MB"):
+        DatasetCard.read(copy.frames_dir)
+
+
+def test_keys_without_an_end_are_not_read(copy):
+    keys = copy.frames_dir / "keys.jsonl"
+    whole = keys.read_bytes()
+    with keys.open("ab") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(ActcliError, match=r"keys\.jsonl is damaged \(line 13 is cut, or longer than any name\)"):
+        extract_dataset(copy)
+    keys.write_bytes(whole)
+    assert extract_dataset(copy).already_done == 12
 
 
 def test_shard_reads_no_manifest_without_its_checksum(copy):

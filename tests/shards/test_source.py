@@ -260,7 +260,7 @@ def test_an_index_that_says_what_cannot_be_is_refused_clip_by_clip(shards, tmp_p
 def test_texts_that_would_take_gigabytes_are_refused(shards, tmp_path, reseal, monkeypatch):
     mine = shutil.copytree(shards, tmp_path / "shards")
     monkeypatch.setattr("actcli.shards.index_file.FREE_EXPANSION_BYTES", 100_000)
-    monkeypatch.setattr("actcli.shards.index_file.MAX_EXPANSION", 10_000)
+    monkeypatch.setattr("actcli.ingest.expansion.MAX_EXPANSION", 10_000)
     index = ShardSet.open(mine).index("train")
     clips = [
         replace(index.clip(row), video=replace(index.clip(row).video, extradata="00" * 60_000)) for row in range(3)
