@@ -63,4 +63,5 @@ def _run(command: str) -> None:
     from actcli.cli._app import app
 
     console.print(f"\n[bold]$ actcli {command}[/]")
-    app(shlex.split(command), standalone_mode=False)
+    if exit_code := app(shlex.split(command), standalone_mode=False):
+        raise typer.Exit(exit_code)

@@ -136,6 +136,14 @@ def test_a_demo_into_a_file_is_refused(actcli, tmp_path):
     assert "is a file" in result.output
 
 
+def test_a_demo_ends_with_the_step_that_fails(actcli, tmp_path, monkeypatch):
+    steps = []
+    monkeypatch.setattr("actcli.cli.demo_command.NUM_CLIPS", 12)
+    monkeypatch.setattr("actcli.cli._app.app", lambda arguments, **_: steps.append(arguments[0]) or 3)
+    assert actcli(f"demo {tmp_path / 'new'}").exit_code == 3
+    assert steps == ["extract"]
+
+
 def test_classes_that_lost_their_clips_are_named_at_the_end(own, actcli):
     for path in (own / "raw/mine/wave").iterdir():
         path.write_bytes(b"")
