@@ -8,6 +8,7 @@ import pytest
 
 from actcli.errors import ActcliError
 from actcli.ingest import extract_dataset
+from actcli.ingest.owner import OWNER_NAME
 
 ray = pytest.importorskip("ray")
 pytestmark = [
@@ -63,8 +64,9 @@ def test_two_ray_nodes_put_the_very_files_to_s3(s3, nodes, whole, tiny_options):
     extract_dataset(options)
     s3.invalidate_cache()
     put = {path.removeprefix("films/tiny/"): s3.cat_file(path) for path in s3.find("films/tiny")}
+    assert put.pop(OWNER_NAME) == (options.frames_dir / OWNER_NAME).read_bytes()
     assert put == {name: data for name, data in whole.items() if name.endswith(".mjpeg")}
-    assert content(options.frames_dir).keys() == whole.keys() - put.keys()
+    assert content(options.frames_dir).keys() == {OWNER_NAME} | whole.keys() - put.keys()
 
 
 def test_a_node_that_is_killed_costs_nothing(nodes, whole, tiny_options):
