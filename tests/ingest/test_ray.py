@@ -33,10 +33,12 @@ def whole(tiny_raw, tmp_path_factory):
 
 
 @pytest.fixture
-def nodes():
+def nodes(monkeypatch):
     """Starts a cluster of so many nodes of one core on this machine, each with processes of its own."""
     from ray.cluster_utils import Cluster
 
+    # Nodes here would stay in the list of what is done at exit, and end a process that is forked later as it clears it.
+    monkeypatch.setattr("ray._private.node.atexit.register", lambda function: function)
     if ray.is_initialized():
         ray.shutdown()
     cluster = Cluster()
