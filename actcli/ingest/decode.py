@@ -42,7 +42,8 @@ _KR_KB = {1: (0.2126, 0.0722), 4: (0.30, 0.11), 7: (0.212, 0.087), 9: (0.2627, 0
 """Luma weights of red and blue by the stream's matrix number (ITU-T H.273) where they are not BT.601's."""
 _KR_KB_601 = (0.299, 0.114)
 _UNTRIMMED_SLACK_SECONDS = 2.0
-_FILTER = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.BITEXACT
+SCALER = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.BITEXACT
+"""FFmpeg's usual filter, with the flags under which it promises the same bytes on every machine."""
 
 
 @dataclass(frozen=True)
@@ -251,7 +252,7 @@ class PlaneMaker:
             frame,
             *size,
             format="yuv420p",
-            interpolation=_FILTER,
+            interpolation=SCALER,
             src_color_range=colour_range,
             dst_color_range=colour_range,
             src_colorspace=frame.colorspace,
