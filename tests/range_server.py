@@ -1,31 +1,22 @@
 """A server of one folder on this machine that knows range requests, and fails as it is told to."""
 
-import http.server
 import re
-import threading
-from contextlib import contextmanager
+
+from loopback import LoopbackServer, QuietHandler, running
 
 
-class RangeServer(http.server.ThreadingHTTPServer):
+class RangeServer(LoopbackServer):
     """Serves a folder with range requests; ``fail`` says which are cut off, ``together`` is a barrier for tars."""
-
-    daemon_threads = True
 
     def __init__(self, folder):
         self.folder, self.requests, self.fail = folder, [], lambda name, number: False
         self.together = None
         self.num_asked = 0
         self.refuse, self.knows_ranges = lambda name, number: 0, True
-        super().__init__(("127.0.0.1", 0), RangeHandler)
-
-    @property
-    def url(self):
-        return f"http://127.0.0.1:{self.server_port}"
+        super().__init__(RangeHandler)
 
 
-class RangeHandler(http.server.BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-
+class RangeHandler(QuietHandler):
     def do_HEAD(self):
         self.respond(body=False)
 
@@ -64,18 +55,7 @@ class RangeHandler(http.server.BaseHTTPRequestHandler):
         elif body:
             self.wfile.write(data[begin:end])
 
-    def log_message(self, *_):
-        pass
 
-
-@contextmanager
 def served(folder):
-    server = RangeServer(folder)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield server
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    """A server of a folder, until the block ends."""
+    return running(RangeServer(folder))

@@ -1,11 +1,12 @@
 """A proxy before a server of this machine, which refuses, cuts and delays requests as it is told to."""
 
 import http.client
-import http.server
 import threading
 import time
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from urllib.parse import urlsplit
+
+from loopback import LoopbackServer, QuietHandler, running
 
 SLOW_DOWN = (
     "<?xml version='1.0'?><Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"
@@ -17,7 +18,7 @@ CUT, CUT_ANSWER = "cut", "cut answer"
 _OF_ONE_CONNECTION = ("connection", "transfer-encoding", "content-length", "keep-alive", "expect")
 
 
-class Proxy(http.server.ThreadingHTTPServer):
+class Proxy(LoopbackServer):
     """Hands requests on; ``rule(method, path, number)`` says what else is done to one, the first being 1.
 
     A rule gives None (hand it on), a number of seconds (so much later), a status with its body (instead of asking),
@@ -25,21 +26,13 @@ class Proxy(http.server.ThreadingHTTPServer):
     has then taken effect).
     """
 
-    daemon_threads = True
-
     def __init__(self, url):
         self.target, self.rule, self.asked = urlsplit(url).netloc, lambda method, path, number: None, []
         self.lock = threading.Lock()
-        super().__init__(("127.0.0.1", 0), _Handler)
-
-    @property
-    def url(self):
-        return f"http://127.0.0.1:{self.server_port}"
+        super().__init__(_Handler)
 
 
-class _Handler(http.server.BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-
+class _Handler(QuietHandler):
     def handle_expect_100(self):
         return True  # the client sends its body when it sees no answer soon
 
@@ -92,19 +85,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
                 self.wfile.write(data[: len(data) // 2] if is_cut else data)
         self.close_connection = is_cut
 
-    def log_message(self, *_):
-        pass
 
-
-@contextmanager
 def before(url):
     """A proxy before the server at an address, until the block ends."""
-    proxy = Proxy(url)
-    thread = threading.Thread(target=proxy.serve_forever)
-    thread.start()
-    try:
-        yield proxy
-    finally:
-        proxy.shutdown()
-        proxy.server_close()
-        thread.join()
+    return running(Proxy(url))
