@@ -21,7 +21,7 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
-from actcli.ingest.decode import SCALER, DecodeSettings, VideoClip
+from actcli.ingest.decode import SCALER, DecodeSettings, VideoClip, plane_array
 
 RESULTS = Path(__file__).parent / "results" / "resizing.json"
 SOURCE = (340, 256)
@@ -31,10 +31,7 @@ Resizer = Callable[[VideoFrame, tuple[int, int]], Planes]
 
 
 def planes_of(frame: VideoFrame) -> Planes:
-    return [
-        np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[: plane.height, : plane.width]
-        for plane in frame.planes
-    ]
+    return [plane_array(frame, index) for index in range(3)]
 
 
 def by_ffmpeg() -> Resizer:

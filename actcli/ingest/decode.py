@@ -231,7 +231,7 @@ class PlaneMaker:
         if not is_fitting or frame.format.name not in ("yuv420p", "yuvj420p"):
             size = (frame.width, frame.height) if is_fitting else (width, height)
             frame = self._scaled(frame, size, is_full)
-        planes = [_plane_array(frame, index)[: height // step, : width // step] for index, step in enumerate((1, 2, 2))]
+        planes = [plane_array(frame, index)[: height // step, : width // step] for index, step in enumerate((1, 2, 2))]
         if not is_full:
             planes = [
                 _plane(cv2.addWeighted(plane, gain, plane, 0, offset))
@@ -362,7 +362,7 @@ def _resample(
             count += 1
 
 
-def _plane_array(frame: VideoFrame, index: int) -> Plane:
+def plane_array(frame: VideoFrame, index: int) -> Plane:
     """A view of one plane without the padding of its lines."""
     plane = frame.planes[index]
     return np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)[: plane.height, : plane.width]
