@@ -203,8 +203,9 @@ class RunPlace:
 
     def before(self) -> RunConfig | None:
         """The settings of the single run that is named and goes on, if it was begun."""
-        is_begun = self.resume and self.run_dir is not None and (self.run_dir / CONFIG_NAME).exists()
-        return RunConfig.read(self.run_dir) if is_begun and self.run_dir is not None else None
+        if not self.resume or self.run_dir is None or not (self.run_dir / CONFIG_NAME).exists():
+            return None
+        return RunConfig.read(self.run_dir)
 
     def runs_that_go_on(self, note: Note = lambda _: None) -> list[Run]:
         """What ``--resume`` alone means: the run that is named, or the newest; with ``all_splits`` on every split set.

@@ -29,7 +29,6 @@ from actcli.ingest.owner import check_owner, claim_place
 from actcli.ingest.plan import Estimate, ExtractPlan, estimate, make_plan
 from actcli.ingest.preflight import CheckedJob, check_job
 from actcli.ingest.records import ClipRecord, DatasetAdapter, Listing, printable
-from actcli.ingest.sample import choose_clips
 from actcli.ingest.split import write_splits
 from actcli.ingest.store import FrameStore
 from actcli.ingest.summary import ExtractProgress, ExtractSummary, summarise
@@ -75,7 +74,7 @@ def extract_dataset(
     """
     begin = time.monotonic()
     with _disk_trouble(options.frames_dir), _uncollected():
-        checked = _of_the_chosen(check_job(options), options)
+        checked = check_job(options)
     listing = checked.listing
     with _disk_trouble(options.frames_dir), _locked(options.frames_dir):
         remove_leftovers(options.frames_dir, *_key_folders(options.store))
@@ -123,28 +122,12 @@ def plan_extraction(options: ExtractOptions) -> tuple[ExtractPlan, Estimate | No
         ActcliError: As ``extract_dataset``.
     """
     with _disk_trouble(options.frames_dir), _uncollected():
-        checked = _of_the_chosen(check_job(options), options)
+        checked = check_job(options)
         done = _done(_ledger(options))
     plan = make_plan(checked.listing, checked.located, done, checked.warnings)
     to_do = [r for r in checked.listing.records if r.source_id in checked.located and r.source_id not in done]
     tasks = [_task("", record, checked.located) for record in to_do]
     return plan, estimate(_clip_job(checked.adapter, options), tasks, options.workers) if tasks else None
-
-
-def _of_the_chosen(checked: CheckedJob, options: ExtractOptions) -> CheckedJob:
-    """The job without what ``--classes`` and ``--sample`` leave for later, which counts as missing until then."""
-    located = choose_clips(checked.listing, checked.located, options.classes, options.sample)
-    left_out = checked.located.keys() - located.keys()
-    if not left_out:
-        return checked
-    asked = {"--classes": options.classes, "--sample": options.sample}
-    flags = " and ".join(flag for flag, value in asked.items() if value)
-    warning = (
-        f"{len(left_out)} clips are left for later by {flags}; they count as missing until the same command runs "
-        "without it."
-    )
-    warnings = (*checked.warnings, warning)
-    return replace(checked, located=located, warnings=warnings, left_out=frozenset(left_out))
 
 
 @_uncollected()

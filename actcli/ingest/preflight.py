@@ -36,9 +36,9 @@ class CheckedJob:
     adapter: DatasetAdapter
     listing: Listing
     located: Mapping[str, str]
-    """Source id to where the clip lies, of the clips that are there."""
+    """Source id to where the clip lies, of the clips that are there and wanted in this run."""
     warnings: tuple[str, ...]
-    left_out: frozenset[str] = frozenset()
+    left_out: frozenset[str]
     """Source ids of clips that are there and not wanted in this run."""
 
 
@@ -57,6 +57,7 @@ def check_job(options: ExtractOptions) -> CheckedJob:
             check_method(options.flow_method)
     listing: Listing | None = None
     located: dict[str, str] = {}
+    chosen: dict[str, str] = {}
     with _collected(problems):
         listing = _read(adapter, options)
     if listing is not None and all(root.is_dir() for root in options.from_frames):
@@ -64,16 +65,27 @@ def check_job(options: ExtractOptions) -> CheckedJob:
         problems += unplaced
         problems += split_problems(listing) if adapter.is_own else ()
         problems += _source_problems(listing, located) if options.payload == "source" else ()
-        if located and not problems:
+        if not problems:
             with _collected(problems):
                 chosen = choose_clips(listing, located, options.classes, options.sample)
-                problems += _disk_problems(chosen, options)
+                problems += _disk_problems(chosen, options) if located else ()
     if problems or listing is None:
         raise ActcliError("\n".join(problems))
     warnings = (*listing.warnings, *unused_options(adapter, listing, options))
     if adapter.is_own:
         warnings += tuple(split_warnings(listing, options.split_rule))
-    return CheckedJob(adapter, listing, located, warnings)
+    left_out = frozenset(located.keys() - chosen.keys())
+    if left_out:
+        warnings += (_left_for_later(len(left_out), options),)
+    return CheckedJob(adapter, listing, chosen, warnings, left_out)
+
+
+def _left_for_later(num_clips: int, options: ExtractOptions) -> str:
+    """What to say of clips that ``--classes`` and ``--sample`` leave, which count as missing until they are taken."""
+    asked = {"--classes": options.classes, "--sample": options.sample}
+    flags = " and ".join(flag for flag, value in asked.items() if value)
+    until = "they count as missing until the same command runs without it."
+    return f"{num_clips} clips are left for later by {flags}; {until}"
 
 
 def _read(adapter: DatasetAdapter, options: ExtractOptions) -> Listing | None:
