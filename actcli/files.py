@@ -1,6 +1,7 @@
 """Files of ours among files of others: whole or absent, named so that it is clear whose they are, written by one."""
 
 import fcntl
+import hashlib
 import os
 import re
 import shutil
@@ -139,6 +140,12 @@ def open_regular(path: str | os.PathLike[str]) -> BufferedReader:
             return file
         file.close()
     raise ActcliError(f"{os.fspath(path)} is no regular file. Move it away and type the same command again.")
+
+
+def file_checksum(path: Path) -> str:
+    """SHA-256 of a regular file, in hex; raises as ``open_regular`` does."""
+    with open_regular(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _open_at_once(path: str, flags: int) -> int:

@@ -7,14 +7,13 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import count
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import unquote, urlsplit
 
-from fsspec import AbstractFileSystem
-from fsspec.core import url_to_fs
-from fsspec.exceptions import FSTimeoutError
-
 from actcli.errors import ActcliError
+
+if TYPE_CHECKING:
+    from fsspec import AbstractFileSystem
 
 Got = TypeVar("Got")
 
@@ -153,7 +152,7 @@ def insist(step: Callable[[], Got], failure: str) -> Got:
     except Unreachable:
         raise
     except Exception as error:  # every protocol of fsspec has exceptions of its own
-        shown = too_slow(error) if isinstance(error, TimeoutError | FSTimeoutError) else error
+        shown = too_slow(error) if isinstance(error, TimeoutError) else error
         raise Unreachable(f"{failure} ({type(shown).__name__}: {shown}). {advice(error)}") from error
 
 
@@ -164,7 +163,7 @@ def advice(error: Exception) -> str:
     return "Check the URL, the credentials and the connection."
 
 
-def deadline(filesystem: AbstractFileSystem, size: int) -> dict[str, float]:
+def deadline(filesystem: "AbstractFileSystem", size: int) -> dict[str, float]:
     """The longest that a request for ``size`` bytes may take, for the protocols of fsspec that go over a network."""
     return {"timeout": SILENCE_SECONDS + size / SLOWEST_BYTES_PER_SECOND} if filesystem.async_impl else {}
 
@@ -190,12 +189,14 @@ def _options(root: str) -> dict[str, object]:
     return {}
 
 
-def open_filesystem(root: str) -> tuple[AbstractFileSystem, str]:
+def open_filesystem(root: str) -> "tuple[AbstractFileSystem, str]":
     """The file system of a URL, and the path there.
 
     Raises:
         ActcliError: The protocol is unknown, or needs a package that is not installed.
     """
+    from fsspec.core import url_to_fs  # what reads and writes on disks alone is spared it
+
     try:
         filesystem, base = url_to_fs(root, **_options(root))
     except (ImportError, ValueError) as error:

@@ -11,7 +11,8 @@ import json
 import shutil
 from pathlib import Path
 
-from actcli.ingest.manifest import manifest_rows, payload_path, read_manifest
+from actcli.ingest.layout import payload_path
+from actcli.ingest.manifest import manifest_rows, read_manifest
 
 ENDS = {
     "Pushing something from left to right": ("right", "left"),

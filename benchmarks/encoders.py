@@ -27,7 +27,8 @@ import simplejpeg
 from nvidia import nvimgcodec
 from PIL import Image
 
-from actcli.ingest.decode import DecodeSettings, VideoClip
+from actcli.ingest.decode import VideoClip
+from actcli.ingest.sizing import DecodeSettings
 
 RESULTS = Path(__file__).parent / "results" / "encoders.json"
 TARGET_DB = 46.8

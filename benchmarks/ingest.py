@@ -39,8 +39,9 @@ import simplejpeg
 
 from actcli.ingest import ExtractOptions, extract_dataset
 from actcli.ingest.datasets._annotations import VIDEO_SUFFIXES
-from actcli.ingest.decode import DecodeSettings, VideoClip
+from actcli.ingest.decode import VideoClip
 from actcli.ingest.flow import FlowMethod, flow_fields
+from actcli.ingest.sizing import DecodeSettings
 
 SHORT_SIDE = 256
 """Of clips that are taken as they are."""

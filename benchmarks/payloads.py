@@ -35,10 +35,11 @@ from _shards import SHAPES, endless, frames
 from torch.utils.data import DataLoader, Dataset
 
 from actcli.ingest import ExtractOptions, extract_dataset
-from actcli.ingest.decode import DecodeSettings, VideoClip
+from actcli.ingest.decode import VideoClip
 from actcli.ingest.failure import ClipFailure
 from actcli.ingest.manifest import read_manifest
 from actcli.ingest.packets import read_planes
+from actcli.ingest.sizing import DecodeSettings
 from actcli.ingest.source import DecodedFrames, index_video
 from actcli.loaders import open_loader
 from actcli.shards import ShardOptions, write_shards

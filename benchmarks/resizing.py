@@ -21,7 +21,8 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
-from actcli.ingest.decode import SCALER, DecodeSettings, VideoClip, plane_array
+from actcli.ingest.decode import SCALER, VideoClip, plane_array
+from actcli.ingest.sizing import DecodeSettings
 
 RESULTS = Path(__file__).parent / "results" / "resizing.json"
 SOURCE = (340, 256)

@@ -28,7 +28,8 @@ from pathlib import Path
 import numpy as np
 
 from actcli.ingest.card import DatasetCard, Extraction
-from actcli.ingest.manifest import payload_path, write_manifest
+from actcli.ingest.layout import payload_path
+from actcli.ingest.manifest import write_manifest
 from actcli.ingest.outcome import ClipOutcome
 from actcli.ingest.records import ClipRecord
 

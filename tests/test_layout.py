@@ -108,13 +108,31 @@ def test_no_torch_below_the_loaders(part):
         ("actcli", "torch"),
         ("actcli.ingest", "torch"),
         ("actcli.ingest.flow", "torch"),
+        ("actcli.ingest", "av"),
+        ("actcli.ingest.datasets", "numpy"),
+        ("actcli.ingest.extract", "fsspec"),
         ("actcli.shards", "torch"),
         ("actcli.models", "actcli.shards"),
+        ("actcli.cli", "numpy"),
     ],
 )
 def test_importing_a_part_leaves_out_what_it_must_not_need(module, absent):
     code = f"import sys, {module}; sys.exit({absent!r} in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_ingest_says_the_same_of_its_names_to_programs_and_to_type_checkers():
+    """They are brought when they are asked for, which no type checker follows."""
+    from actcli import ingest
+
+    [typed] = [node for node in ast.parse(Path(ingest.__file__).read_text()).body if isinstance(node, ast.If)]
+    homes = {alias.asname: node.module for node in typed.body for alias in node.names}
+    assert homes == {name: f"actcli.ingest.{home}" for name, home in ingest._HOMES.items()}
+    for name, home in homes.items():
+        assert getattr(ingest, name) is getattr(sys.modules[home], name)
+    assert set(ingest.__all__) <= set(dir(ingest))
+    with pytest.raises(AttributeError, match="has no attribute 'nonsense'"):
+        ingest.nonsense  # noqa: B018
 
 
 def public_functions(body):

@@ -126,9 +126,11 @@ def make_subset(classes: list[str] | None, fraction: float, most: int | None, ex
 
 def named_classes(words: list[str] | None) -> tuple[str, ...]:
     """The classes that ``--classes`` names, itself or in files."""
+    if not words:
+        return ()
     from actcli.shards import read_keys
 
-    names = [name for word in words or () for name in (read_keys(Path(word)) if Path(word).is_file() else (word,))]
+    names = [name for word in words for name in (read_keys(Path(word)) if Path(word).is_file() else (word,))]
     return tuple(dict.fromkeys(names))
 
 

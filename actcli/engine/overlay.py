@@ -12,8 +12,9 @@ from actcli.engine.drawing import Picture, text_font, write_video
 from actcli.engine.prediction import Prediction
 from actcli.errors import ActcliError
 from actcli.files import check_target
-from actcli.ingest.decode import DecodeSettings, VideoClip
+from actcli.ingest.decode import VideoClip
 from actcli.ingest.failure import ClipFailure
+from actcli.ingest.sizing import DecodeSettings
 
 Colour = tuple[int, int, int]
 """Red, green, blue, each 0 to 255."""

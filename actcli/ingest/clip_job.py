@@ -8,14 +8,15 @@ from typing import NamedTuple, TypedDict
 import numpy as np
 import simplejpeg
 
-from actcli.ingest.decode import DECODER, DecodeSettings, Plane, VideoClip
+from actcli.files import file_checksum
+from actcli.ingest.decode import DECODER, Plane, VideoClip
 from actcli.ingest.failure import ClipFailure, failing_at
 from actcli.ingest.flow import FlowMethod, flow_fields, flow_version, quantise
 from actcli.ingest.frame_folders import FrameFolder, find_flow
-from actcli.ingest.manifest import file_checksum
 from actcli.ingest.outcome import ClipOutcome
 from actcli.ingest.payload import PayloadWriter, link_video
 from actcli.ingest.records import printable
+from actcli.ingest.sizing import DecodeSettings
 from actcli.ingest.source import DecodedFrames, index_video
 from actcli.ingest.store import FrameStore
 

@@ -8,14 +8,12 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-
 from actcli.files import nearest_folder
 from actcli.ingest.container import open_container
 from actcli.ingest.coverage import stream_seconds
-from actcli.ingest.decode import DecodeSettings, target_size
 from actcli.ingest.executors import Crash, ExecutorName, run_tasks
 from actcli.ingest.failure import ClipFailure
+from actcli.ingest.sizing import DecodeSettings, target_size
 
 _BYTES_PER_PIXEL = 0.2
 """Upper estimate of a JPEG frame's bytes a pixel at the default quality."""
@@ -45,7 +43,7 @@ class DiskNeed:
         executor: ExecutorName = "serial" if self.executor == "serial" else "processes"
         results = run_tasks(executor, work, sampled, workers=_WORKERS, timeout=_SAMPLE_SECONDS)
         sizes = [size for _, size in results if not isinstance(size, Crash) and size is not None]
-        needed = float(np.mean(sizes)) * num_clips if sizes else 0.0
+        needed = sum(sizes) / len(sizes) * num_clips if sizes else 0.0
         existing = nearest_folder(self.target)
         free = shutil.disk_usage(existing).free
         if needed > free:

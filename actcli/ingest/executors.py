@@ -2,8 +2,8 @@
 
 ``concurrent.futures`` cannot say which task killed a worker, loses the others with it, and cannot stop a hung one. The
 pool here gives each worker one task at a time over its own pipe, so a crash or a hang costs exactly the clip at hand.
-Workers are plain Python processes that import what they need and never the caller's main program, so a script needs no
-``__name__`` guard, and code typed into an interpreter works as well.
+Workers are plain Python processes (``worker``) that import what they need and never the caller's main program, so a
+script needs no ``__name__`` guard, and code typed into an interpreter works as well.
 """
 
 import contextlib
@@ -11,16 +11,13 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from multiprocessing import Pipe
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar, get_args
-
-import yaml
 
 from actcli.errors import ActcliError
 from actcli.files import open_regular
@@ -176,30 +173,7 @@ def _finished(busy: list[_Worker[Task, Result]], timeout: float) -> list[tuple[_
     return finished
 
 
-_WORKER_CODE = "import sys; from actcli.ingest.executors import serve; serve(int(sys.argv[1]))"
-
-
-def serve(descriptor: int) -> None:
-    """Body of a worker process: answer tasks until the pipe closes, and end when the parent does."""
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    connection = Connection(descriptor)
-    with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):  # the parent has given up on this run
-        function = connection.recv()
-        connection.send((None, None))  # started
-        while True:
-            connection.send(_answer(function, connection.recv()))
-
-
-def _answer(function: Callable[[Any], object], task: object) -> tuple[Exception | None, object]:
-    try:
-        return None, function(task)
-    except Exception as error:
-        return error, None
-
-
-def _end_with_parent() -> None:
-    os.read(sys.stdin.fileno(), 1)  # returns at the end of the pipe alone
-    os._exit(1)
+_WORKER_CODE = "import sys; from actcli.ingest.worker import serve; serve(int(sys.argv[1]))"
 
 
 def _death(exitcode: int) -> str:
@@ -240,6 +214,8 @@ def read_runtime_env(path: Path) -> dict[str, object]:
     Raises:
         ActcliError: There is no such file, or it holds no table of settings.
     """
+    import yaml
+
     try:
         with open_regular(path) as file:
             value = yaml.safe_load(file.read(_MAX_ENV_BYTES))

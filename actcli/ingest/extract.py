@@ -21,8 +21,9 @@ from actcli.ingest.clip_job import ClipJob, ClipTask, extract_clip
 from actcli.ingest.executors import WORKER_DIED, Crash, read_runtime_env, run_tasks, start_ray
 from actcli.ingest.failure import ClipFailure
 from actcli.ingest.keys import assign_keys
+from actcli.ingest.layout import Modality, modality_file
 from actcli.ingest.ledger import Ledger
-from actcli.ingest.manifest import Modality, modality_file, write_manifest
+from actcli.ingest.manifest import write_manifest
 from actcli.ingest.options import ExtractOptions
 from actcli.ingest.outcome import LEFT_FOR_LATER, ClipOutcome
 from actcli.ingest.owner import check_owner, claim_place

@@ -3,29 +3,23 @@
 The files are packed as they are, byte for byte, in the order of their numbers. They must be whole, of one size, and
 numbered without a gap; other files in the folder are passed over and mentioned in the clip's row.
 
-Where a dump keeps the folder of a clip, ``locate`` finds out. File names understood, with any number of digits:
-
-- rgb: ``img_00001.jpg``, ``image_00001.jpg``, ``00001.jpg``, ``frame000001.jpg``, ``frames00001.jpg``;
-- flow: ``flow_x_00001.jpg`` with ``flow_y_…``, ``x_00001.jpg`` with ``y_…``, ``000001-x_00001.jpg`` with
-  ``000001-y_…``, and rgb names in folders ``u`` and ``v``, inside the clip's folder or above all clips (``u/<clip>``).
+Where a dump keeps the folder of a clip, ``locate`` finds out; what its files are called, ``frame_names``.
 """
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
 import simplejpeg
 
-from actcli.ingest.decode import DecodeSettings, Plane, target_size
+from actcli.ingest.decode import Plane
 from actcli.ingest.failure import ClipFailure
+from actcli.ingest.frame_names import FLOW_NAME, RGB_NAME, holds
+from actcli.ingest.sizing import DecodeSettings, target_size
 
-_RGB_NAME = re.compile(r"(?P<prefix>|img_|image_|frames?_?)(?P<number>\d+)\.jpe?g", re.IGNORECASE)
-_FLOW_NAME = {
-    axis: re.compile(rf"(?P<prefix>|flow_|\d+-){axis}_(?P<number>\d+)\.jpe?g", re.IGNORECASE) for axis in "xy"
-}
 _IGNORED_SHOWN = 3
 
 
@@ -36,7 +30,7 @@ class FrameFolder:
         ClipFailure: There is no such folder or file, or the names have several patterns or gaps.
     """
 
-    def __init__(self, folder: Path, pattern: re.Pattern[str] = _RGB_NAME) -> None:
+    def __init__(self, folder: Path, pattern: re.Pattern[str] = RGB_NAME) -> None:
         if not folder.is_dir():
             raise ClipFailure("find", "FileNotFoundError", f"there is no folder {folder.name}")
         names = sorted(os.listdir(folder))
@@ -98,35 +92,20 @@ class FrameFolder:
             yield np.ascontiguousarray(plane)
 
 
-def holds_frames(names: Iterable[str]) -> bool:
-    """Whether there is a numbered JPEG, rgb or flow, among the names of a folder's files."""
-    patterns = (_RGB_NAME, *_FLOW_NAME.values())
-    return any(pattern.fullmatch(name) for name in names for pattern in patterns)
-
-
-def is_flow(folder: Path) -> bool:
-    """Whether a clip's folder in a dump holds flow, by itself or in ``u`` and ``v``."""
-    return _holds(folder, _FLOW_NAME["x"]) or _holds(folder / "u", _RGB_NAME)
-
-
 def find_flow(folder: Path, roots: Sequence[Path]) -> tuple[FrameFolder, FrameFolder]:
     """The x and y flow pictures of a clip, equal in number, from its folder in a dump with the ``roots``.
 
     Raises:
         ClipFailure: The folder holds no flow, or x and y differ in number.
     """
-    pairs = [(folder / "u", folder / "v", _RGB_NAME, _RGB_NAME), (folder, folder, _FLOW_NAME["x"], _FLOW_NAME["y"])]
+    pairs = [(folder / "u", folder / "v", RGB_NAME, RGB_NAME), (folder, folder, FLOW_NAME["x"], FLOW_NAME["y"])]
     for root in roots:
         if folder.is_relative_to(root / "u"):
-            pairs.append((folder, root / "v" / folder.relative_to(root / "u"), _RGB_NAME, _RGB_NAME))
+            pairs.append((folder, root / "v" / folder.relative_to(root / "u"), RGB_NAME, RGB_NAME))
     for x_folder, y_folder, x_name, y_name in pairs:
-        if _holds(x_folder, x_name):
+        if holds(x_folder, x_name):
             return _equally_long(FrameFolder(x_folder, x_name), FrameFolder(y_folder, y_name))
     raise ClipFailure("find", "NoFrames", f"the folder {folder.name} holds no flow")
-
-
-def _holds(folder: Path, pattern: re.Pattern[str]) -> bool:
-    return folder.is_dir() and any(pattern.fullmatch(name) for name in os.listdir(folder))
 
 
 def _equally_long(x: FrameFolder, y: FrameFolder) -> tuple[FrameFolder, FrameFolder]:

@@ -14,8 +14,9 @@ from markupsafe import Markup
 from actcli.errors import ActcliError
 from actcli.files import check_target, write_text_whole
 from actcli.ingest.card import DatasetCard
+from actcli.ingest.layout import Modality
 from actcli.ingest.lookalikes import joined, lookalikes, read_bits, sampled_frames
-from actcli.ingest.manifest import ManifestRow, Modality, manifest_rows, read_manifest
+from actcli.ingest.manifest import ManifestRow, manifest_rows, read_manifest
 from actcli.ingest.split import SplitRule
 from actcli.ingest.store import FrameStore
 from actcli.ingest.thumbnails import MAX_CLASSES, class_sheets, clip_films, jpegs_at

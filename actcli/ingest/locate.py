@@ -20,8 +20,8 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 from actcli.ingest.datasets._annotations import VIDEO_SUFFIXES, split_in_name
-from actcli.ingest.frame_folders import is_flow
-from actcli.ingest.manifest import Modality
+from actcli.ingest.frame_names import is_flow
+from actcli.ingest.layout import Modality
 from actcli.ingest.records import ClipRecord
 
 _SECTION_WORDS = {"frames", "images", "img", "jpeg", "jpegs", "jpg", "rawframes"}

@@ -13,12 +13,13 @@ from actcli.ingest.clip_job import ClipJob, ClipTask, extract_clip
 from actcli.ingest.container import open_container
 from actcli.ingest.coverage import stream_seconds
 from actcli.ingest.datasets._annotations import VIDEO_SUFFIXES, natural_key
-from actcli.ingest.decode import DecodeSettings
 from actcli.ingest.executors import Crash, run_tasks
 from actcli.ingest.failure import ClipFailure
-from actcli.ingest.manifest import modality_file, write_manifest
+from actcli.ingest.layout import modality_file
+from actcli.ingest.manifest import write_manifest
 from actcli.ingest.outcome import ClipOutcome
 from actcli.ingest.records import UNLABELLED, ClipRecord
+from actcli.ingest.sizing import DecodeSettings
 from actcli.ingest.store import FrameStore
 
 SPLIT = "test"

@@ -11,28 +11,23 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, fields
 from operator import attrgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Literal
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from actcli.errors import ActcliError
-from actcli.facts import Sizes, plain
-from actcli.files import open_regular, write_text_whole, written_whole
+from actcli.facts import Gaps, Places, Sizes, Times, plain
+from actcli.files import file_checksum, open_regular, write_text_whole, written_whole
 from actcli.ingest.expansion import check_expansion, check_texts
+from actcli.ingest.layout import Modality, modality_file
 from actcli.ingest.outcome import FIELD_NAMES, ClipOutcome, Status
 from actcli.ingest.records import ClipRecord, printables
-from actcli.ingest.video_index import VIDEO_TYPE, VideoIndex
+from actcli.ingest.video_index import VideoIndex
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
-
-Modality = Literal["rgb", "flow"]
-Layout = Literal["mjpeg", "folders"]
-Payload = Literal["mjpeg", "source"]
-"""What is kept of a clip: its frames as JPEGs, or the video itself."""
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -49,7 +44,16 @@ class ManifestRow(ClipOutcome):
     """Split set to split."""
 
 
-_TYPES: dict[object, pa.DataType] = {
+_VIDEO_TYPES: Mapping[object, pa.DataType] = {
+    str: pa.string(),
+    int: pa.int32(),
+    Gaps: pa.list_(pa.int32()),
+    Places: pa.list_(pa.uint32()),
+    Times: pa.list_(pa.int64()),
+}
+VIDEO_TYPE = pa.struct([(fact.name, _VIDEO_TYPES[fact.type]) for fact in fields(VideoIndex)])
+"""Parquet's type of a ``VideoIndex``."""
+_TYPES: Mapping[object, pa.DataType] = {
     str: pa.string(),
     int: pa.int64(),
     float: pa.float64(),
@@ -74,21 +78,6 @@ MANIFEST_SCHEMA = _schema()
 
 _ROWS_PER_GROUP = 8192
 _values = attrgetter(*FIELD_NAMES)
-_CHUNK_BYTES = 1 << 22
-
-
-def modality_file(frames_dir: Path, stem: str, modality: Modality, suffix: str) -> Path:
-    """``manifest.parquet`` and ``manifest.flow.parquet``, for example."""
-    return frames_dir / (f"{stem}{suffix}" if modality == "rgb" else f"{stem}.{modality}{suffix}")
-
-
-def payload_path(
-    frames_dir: Path, key: str, modality: Modality = "rgb", layout: Layout = "mjpeg", payload: Payload = "mjpeg"
-) -> Path:
-    """Where the frames of a clip lie: a Motion-JPEG file, a folder of JPEGs, or a link to the video itself."""
-    name = key if modality == "rgb" else f"{key}.{modality}"
-    suffix = ".video" if payload == "source" else ".mjpeg" if layout == "mjpeg" else ""
-    return frames_dir / str(int(key) // 1000) / f"{name}{suffix}"
 
 
 def write_manifest(path: Path, records: Iterable[ClipRecord], outcomes: Iterable[ClipOutcome]) -> None:
@@ -128,15 +117,6 @@ class _HashingFile(io.RawIOBase):
 def checksum_path(manifest: Path) -> Path:
     """The file with the SHA-256 of a manifest; ``sha256sum --check`` takes it."""
     return manifest.with_name(f"{manifest.name}.sha256")
-
-
-def file_checksum(path: Path) -> str:
-    """SHA-256 of a regular file, in hex."""
-    with open_regular(path) as file:
-        digest = hashlib.sha256()
-        while chunk := file.read(_CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def _table(outcomes: Sequence[ClipOutcome], records: Sequence[ClipRecord]) -> pa.Table:
@@ -187,7 +167,7 @@ def manifest_rows(table: pa.Table) -> Iterator[ManifestRow]:
 
 
 def _sizes_of_rows(column: pa.ListArray) -> list[Sizes]:
-    lengths = pc.list_value_length(column).to_numpy(zero_copy_only=False)
+    lengths = column.value_lengths().to_numpy(zero_copy_only=False)
     sizes = column.flatten().to_numpy(zero_copy_only=False).astype(np.uint32)
     return np.split(sizes, np.cumsum(lengths)[:-1]) if len(lengths) else []
 
@@ -226,10 +206,10 @@ def read_manifest(frames_dir: Path | str, modality: Modality = "rgb") -> pa.Tabl
 
 def _check_sizes(table: pa.Table, planes: int) -> None:
     """Raise ``ValueError`` unless each clip's frames are as many, and as many bytes, as its row says."""
-    table = table.filter(pc.is_null(table["video"]))  # packets of videos are compared one by one, when they are read
+    table = table.filter(table["video"].is_null())  # packets of videos are compared one by one, when they are read
     sizes = table["frame_sizes"].combine_chunks()
-    counts = pc.list_value_length(sizes).to_numpy(zero_copy_only=False)
-    ends = np.cumsum(np.concatenate([[0], pc.list_flatten(sizes).to_numpy(zero_copy_only=False)]))
+    counts = sizes.value_lengths().to_numpy(zero_copy_only=False)
+    ends = np.cumsum(np.concatenate([[0], sizes.flatten().to_numpy(zero_copy_only=False)]))
     borders = np.concatenate([[0], np.cumsum(counts)])
     if not np.array_equal(np.diff(ends[borders]), table["bytes"].to_numpy()):
         raise ValueError("frame sizes and bytes of a clip differ")

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import get_args
 
 from actcli.ingest.card import Setting
-from actcli.ingest.decode import DecodeSettings
 from actcli.ingest.executors import ExecutorName
 from actcli.ingest.flow import FLOW_METHODS, FlowMethod
-from actcli.ingest.manifest import Layout, Modality, Payload
+from actcli.ingest.layout import Layout, Modality, Payload
 from actcli.ingest.records import DatasetAdapter, Listing
+from actcli.ingest.sizing import DecodeSettings
 from actcli.ingest.split import SplitRule
 from actcli.ingest.store import FrameStore, store_root, url_problem
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from actcli.files import remove, temporary_path
-from actcli.ingest.manifest import Layout, Modality
+from actcli.ingest.layout import Layout, Modality
 
 
 class PayloadWriter:

@@ -16,8 +16,8 @@ from actcli.ingest.disk import DiskNeed
 from actcli.ingest.executors import check_executor, read_runtime_env
 from actcli.ingest.flow import check_method
 from actcli.ingest.keys import KEYS_NAME
+from actcli.ingest.layout import modality_file
 from actcli.ingest.locate import DumpFinder, locate_in
-from actcli.ingest.manifest import modality_file
 from actcli.ingest.options import ExtractOptions, option_problems, unused_options
 from actcli.ingest.owner import owner_problem
 from actcli.ingest.records import DatasetAdapter, Listing, shown_names

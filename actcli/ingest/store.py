@@ -13,16 +13,18 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
-
-from fsspec import AbstractFileSystem
 
 from actcli.errors import ActcliError
 from actcli.files import check_writable, open_regular, temporary_path
 from actcli.ingest.card import DatasetCard
-from actcli.ingest.manifest import Layout, Modality, Payload, payload_path
+from actcli.ingest.layout import Layout, Modality, Payload, payload_path
 from actcli.ingest.payload import payload_bytes
 from actcli.remote import RemoteFile, insist, is_local, local_path, open_filesystem
+
+if TYPE_CHECKING:
+    from fsspec import AbstractFileSystem
 
 ClipFile = Path | RemoteFile
 """The file of a clip."""
@@ -134,7 +136,7 @@ class FrameStore:
             filesystem.rm_file(path)
 
 
-def _listed(root: str, opened: tuple[AbstractFileSystem, str], folder: str) -> dict[str, int]:
+def _listed(root: str, opened: "tuple[AbstractFileSystem, str]", folder: str) -> dict[str, int]:
     """What lies in a folder below a URL, by its path from there, with its size; nothing where there is no folder."""
     filesystem, base = opened
     path = f"{base}/{folder}".rstrip("/")

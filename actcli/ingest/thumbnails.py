@@ -12,7 +12,8 @@ from actcli.files import open_regular
 from actcli.ingest.card import DatasetCard
 from actcli.ingest.decode import planes_to_rgb
 from actcli.ingest.flow import dequantise, flow_to_colour
-from actcli.ingest.manifest import ManifestRow, manifest_rows, modality_file, read_manifest
+from actcli.ingest.layout import modality_file
+from actcli.ingest.manifest import ManifestRow, manifest_rows, read_manifest
 from actcli.ingest.packets import read_planes
 from actcli.ingest.store import FrameStore, read_parts
 from actcli.ingest.video_index import VideoIndex

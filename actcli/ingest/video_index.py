@@ -14,7 +14,6 @@ from dataclasses import dataclass, field, fields
 from typing import NamedTuple
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from actcli.facts import NO_GAPS, NO_PLACES, NO_TIMES, Gaps, Places, Sizes, Times, read_facts
@@ -183,15 +182,6 @@ class VideoIndex(DecoderSetup):
 
 
 _NAMES = tuple(fact.name for fact in fields(VideoIndex))
-_TYPES: Mapping[object, pa.DataType] = {
-    str: pa.string(),
-    int: pa.int32(),
-    Gaps: pa.list_(pa.int32()),
-    Places: pa.list_(pa.uint32()),
-    Times: pa.list_(pa.int64()),
-}
-VIDEO_TYPE = pa.struct([(fact.name, _TYPES[fact.type]) for fact in fields(VideoIndex)])
-"""Parquet's type of a ``VideoIndex``."""
 
 
 def _ascend(places: Places, least: int) -> bool:

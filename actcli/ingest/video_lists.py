@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from actcli.files import write_text_whole
-from actcli.ingest.manifest import Modality, modality_file, payload_path
+from actcli.ingest.layout import Modality, modality_file, payload_path
 from actcli.ingest.outcome import ClipOutcome
 from actcli.ingest.records import Listing
 

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from actcli.errors import ActcliError
 from actcli.facts import NO_SIZES, Sizes, plain, read_facts
-from actcli.ingest.video_index import VIDEO_TYPE, VideoIndex
+from actcli.ingest.manifest import VIDEO_TYPE
+from actcli.ingest.video_index import VideoIndex
 
 _LIST = pa.list_(pa.uint32())
 

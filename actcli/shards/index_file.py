@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from actcli.errors import ActcliError
 from actcli.facts import Sizes, plain
 from actcli.ingest.expansion import FREE_EXPANSION_BYTES, check_expansion
-from actcli.ingest.video_index import VIDEO_TYPE
+from actcli.ingest.manifest import VIDEO_TYPE
 from actcli.shards.bounds import check_index
 from actcli.shards.card import ShardCard
 from actcli.shards.clip import StoredClip, index_schema

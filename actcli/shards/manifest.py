@@ -20,7 +20,8 @@ from actcli.errors import ActcliError
 from actcli.facts import NO_SIZES, Sizes
 from actcli.ingest import ExtractOptions
 from actcli.ingest.card import DatasetCard
-from actcli.ingest.manifest import ManifestRow, Modality, manifest_rows, payload_path, read_manifest
+from actcli.ingest.layout import Modality, payload_path
+from actcli.ingest.manifest import ManifestRow, manifest_rows, read_manifest
 from actcli.ingest.outcome import Status
 from actcli.ingest.records import shown_names
 from actcli.ingest.store import ClipFile, FrameStore, read_into

@@ -8,8 +8,9 @@ import imageio_ffmpeg
 import numpy as np
 import pytest
 
-from actcli.ingest.decode import DecodeSettings, VideoClip
+from actcli.ingest.decode import VideoClip
 from actcli.ingest.failure import ClipFailure
+from actcli.ingest.sizing import DecodeSettings
 
 from .test_decode import encode, noise, ramp, read, solid
 

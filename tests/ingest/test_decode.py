@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import simplejpeg
 
-from actcli.ingest.decode import TO_FULL_RANGE, DecodeSettings, VideoClip, target_size
+from actcli.ingest.decode import TO_FULL_RANGE, VideoClip
 from actcli.ingest.failure import ClipFailure
+from actcli.ingest.sizing import DecodeSettings, target_size
 
 COLOUR = (200, 60, 30)
 

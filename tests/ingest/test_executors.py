@@ -1,15 +1,22 @@
 import os
+import pickle
 import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from multiprocessing import Pipe
 
 import pytest
 
 from actcli.errors import ActcliError
 from actcli.ingest import executors
+from actcli.ingest.clip_job import ClipTask, extract_clip
+from actcli.ingest.datasets import get_dataset
+from actcli.ingest.disk import estimated_bytes
 from actcli.ingest.executors import Crash, check_executor, run_tasks
+from actcli.ingest.extract import _clip_job
+from actcli.ingest.sizing import DecodeSettings
 
 
 def behave(task):
@@ -68,6 +75,33 @@ def test_workers_that_cannot_start_are_an_error_and_no_failed_clips(capfd):
     with pytest.raises(ActcliError, match=r"A worker process could not start: .* exit code 1\."):
         list(run_tasks("processes", Unwelcome(), [1, 2], workers=2, timeout=30))
     assert "no_such_module_anywhere" in capfd.readouterr().err
+
+
+def in_a_worker(work):
+    """What a function gives in a fresh worker, and the modules that are loaded there then."""
+    code = f"(__import__('pickle').loads({pickle.dumps(work)!r})(), set(__import__('sys').modules))"
+    [(_, result)] = run_tasks("processes", eval, [code], workers=1, timeout=60)
+    return result
+
+
+UNNEEDED = {"pandas", "pyarrow", "fsspec", "asyncio", "pydantic_core", "scipy", "torch", "typer", "rich", "yaml"}
+"""What the process that drives an extraction needs, or other commands, and no worker."""
+
+
+def test_a_worker_loads_only_what_a_clip_needs(tiny_raw, tiny_options):
+    path = min(tiny_raw.rglob("*.mp4")).relative_to(tiny_raw).as_posix()
+    job = _clip_job(get_dataset("tiny"), tiny_options())
+    outcome, loaded = in_a_worker(partial(extract_clip, job, ClipTask("000000000", "x", path, None, None)))
+    assert outcome.num_frames == 8
+    assert {"av", "cv2", "simplejpeg", "actcli.ingest.clip_job"} <= loaded
+    assert loaded & UNNEEDED == set()
+
+
+def test_a_worker_that_reads_headers_loads_no_more_than_that_takes(tiny_raw):
+    num_bytes, loaded = in_a_worker(partial(estimated_bytes, DecodeSettings(), 1, min(tiny_raw.rglob("*.mp4"))))
+    assert num_bytes > 0
+    assert "av" in loaded
+    assert loaded & {*UNNEEDED, "cv2", "simplejpeg", "actcli.ingest.clip_job"} == set()
 
 
 def test_a_program_from_standard_input_needs_no_main_guard():

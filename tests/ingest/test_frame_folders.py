@@ -7,11 +7,11 @@ import pytest
 import simplejpeg
 
 from actcli.ingest import extract_dataset, payload_path, read_manifest
-from actcli.ingest.decode import DecodeSettings
 from actcli.ingest.failure import ClipFailure
 from actcli.ingest.frame_folders import FrameFolder, find_flow
 from actcli.ingest.locate import DumpFinder
 from actcli.ingest.records import ClipRecord
+from actcli.ingest.sizing import DecodeSettings
 
 
 def jpeg(level: int, width: int = 32, height: int = 24) -> bytes:

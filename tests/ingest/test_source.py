@@ -12,9 +12,10 @@ from videos import encode
 
 from actcli.errors import ActcliError
 from actcli.facts import plain
-from actcli.ingest.decode import DecodeSettings, VideoClip
+from actcli.ingest.decode import VideoClip
 from actcli.ingest.failure import ClipFailure
 from actcli.ingest.packets import decode_planes, read_planes
+from actcli.ingest.sizing import DecodeSettings
 from actcli.ingest.source import DecodedFrames, index_video
 from actcli.ingest.video_index import Stretch, VideoIndex
 

@@ -20,13 +20,13 @@ from actcli.ingest import DatasetCard, extract_dataset, make_synthetic, read_man
 from actcli.ingest.clip_job import ClipTask, extract_clip
 from actcli.ingest.container import open_container
 from actcli.ingest.datasets import get_dataset
-from actcli.ingest.decode import DecodeSettings
 from actcli.ingest.disk import DiskNeed
 from actcli.ingest.extract import _clip_job
 from actcli.ingest.failure import ClipFailure
 from actcli.ingest.keys import assign_keys
 from actcli.ingest.ledger import Ledger
 from actcli.ingest.records import ClipRecord
+from actcli.ingest.sizing import DecodeSettings
 from actcli.shards.manifest import read_clips
 
 FEW = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

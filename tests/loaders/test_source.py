@@ -9,7 +9,8 @@ from videos import encode
 
 from actcli.errors import ActcliError
 from actcli.ingest import ExtractOptions, extract_dataset, payload_path
-from actcli.ingest.decode import DecodeSettings, VideoClip, planes_to_rgb
+from actcli.ingest.decode import VideoClip, planes_to_rgb
+from actcli.ingest.sizing import DecodeSettings
 from actcli.loaders import Reading, open_loader
 from actcli.loaders.backends import choose_backend
 from actcli.loaders.backends._writer import BatchWriter

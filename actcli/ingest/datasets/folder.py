@@ -13,7 +13,7 @@ from actcli.errors import ActcliError
 from actcli.files import open_regular
 from actcli.ingest.datasets._annotations import SPLIT_OF_WORD, VIDEO_SUFFIXES, ordered_splits
 from actcli.ingest.datasets._lists import ListedClip, read_lists
-from actcli.ingest.frame_folders import holds_frames
+from actcli.ingest.frame_names import holds_frames
 from actcli.ingest.records import UNLABELLED, ClipRecord, DatasetAdapter, FlipPolicy, Listing, Storage, shown_names
 from actcli.words import counted
 
