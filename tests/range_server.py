@@ -1,12 +1,30 @@
 """A server of one folder on this machine that knows range requests, and fails as it is told to."""
 
 import re
+import threading
 
 from loopback import LoopbackServer, QuietHandler, running
 
 
+class Together:
+    """Holds requests back until so many are under way at the same time; from then on all pass."""
+
+    def __init__(self, number):
+        self.number, self.asked = number, set()
+        self._lock, self._passed = threading.Lock(), threading.Event()
+
+    def wait(self, request):
+        with self._lock:
+            if not self._passed.is_set():
+                self.asked.add(request)  # one that is asked again is not another
+            if len(self.asked) == self.number:
+                self._passed.set()
+        if not self._passed.wait(60):  # nobody else comes, which the test sees
+            self._passed.set()
+
+
 class RangeServer(LoopbackServer):
-    """Serves a folder with range requests; ``fail`` says which are cut off, ``together`` is a barrier for tars."""
+    """Serves a folder with range requests; ``fail`` says which are cut off, ``together`` holds those for tars back."""
 
     def __init__(self, folder):
         self.folder, self.requests, self.fail = folder, [], lambda name, number: False
@@ -42,7 +60,7 @@ class RangeHandler(QuietHandler):
         if body:
             self.server.requests.append((name, begin, end))
             if self.server.together and name.endswith(".tar"):
-                self.server.together.wait()
+                self.server.together.wait((name, begin, end))
         self.send_response(206 if wanted else 200)
         self.send_header("Accept-Ranges", "bytes")
         self.send_header("Content-Length", str(end - begin))

@@ -81,4 +81,4 @@ def start_script(text, *arguments, launcher=()):
     """A Python script in a process of its own, in which this module can be imported."""
     command = [sys.executable, *launcher, str(text), *map(str, arguments)]
     environment = {"PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1", "PATH": ""}
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)

@@ -3,12 +3,8 @@
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import threading
-import time
 from dataclasses import replace
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -28,10 +24,10 @@ from actcli.models import backbones, create_model, load_weights, save_weights
 from actcli.models.backbones.resnet import resnet18
 from actcli.shards import ShardSet
 
-from .helpers import HARDWARE, RESNET, Reporter, run, tiny_config, weights_of
+from .helpers import HARDWARE, RESNET, Reporter, run, start_script, tiny_config, weights_of
 
 STOPPED = """
-import sys
+import os, signal, sys
 from pathlib import Path
 import pytest
 import torch
@@ -40,16 +36,16 @@ from narrow import use_narrow_networks
 from actcli.engine.runs import RunConfig
 from actcli.engine.signals import Interrupted
 
-class Slow(Reporter):
+class Stopping(Reporter):
     def step(self, report):
-        print(report.epoch, report.step, flush=True)
-        import time; time.sleep(0.2)
+        if (report.epoch, report.step) == (0, 1):
+            os.kill(os.getpid(), signal.SIGTERM)
 
 torch.set_num_threads(1)
 use_narrow_networks(pytest.MonkeyPatch())
 run_dir = Path(sys.argv[1])
 try:
-    train(RunConfig.read(run_dir), run_dir, HARDWARE, Slow())
+    train(RunConfig.read(run_dir), run_dir, HARDWARE, Stopping())
 except Interrupted as stopped:
     print(stopped, flush=True)
     sys.exit(128 + stopped.signal_number)
@@ -124,8 +120,7 @@ def test_handlers_are_restored_and_a_second_signal_stops_at_once(whole, tmp_path
     class Twice(Reporter):
         def step(self, report):
             for _ in range(2):
-                os.kill(os.getpid(), signal.SIGINT)
-                time.sleep(0.1)  # two at the same moment are one
+                signal.raise_signal(signal.SIGINT)  # heard before it returns: two at the same moment would be one
 
     with pytest.raises(KeyboardInterrupt) as stopped:
         run(whole[0], tmp_path, reporter=Twice())
@@ -137,19 +132,9 @@ def test_a_process_told_to_end_says_what_is_kept(whole, tmp_path):
     config, _ = whole
     config.write(tmp_path / "run")
     (tmp_path / "script.py").write_text(STOPPED)
-    environment = {"PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1", "PATH": ""}
-    process = subprocess.Popen(
-        [sys.executable, str(tmp_path / "script.py"), str(tmp_path / "run")],
-        env=environment,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout is not None
-    assert process.stdout.readline().strip() == "0 1"
-    process.terminate()
-    output, _ = process.communicate(timeout=60)
-    assert process.returncode == 128 + signal.SIGTERM
-    assert "is kept in" in output
+    done = start_script(tmp_path / "script.py", tmp_path / "run")
+    assert done.returncode == 128 + signal.SIGTERM
+    assert "stopped in epoch 1, after step 1 of 4" in done.stdout and "is kept in" in done.stdout
     assert (tmp_path / "run" / LAST_CHECKPOINT).exists()
 
 
@@ -169,7 +154,6 @@ def runs(whole, tmp_path):
     """A folder with a finished run and a newer unfinished one."""
     config, _ = whole
     run(replace(config, recipe=replace(config.recipe, epochs=1)), tmp_path / "finished")
-    time.sleep(0.01)
     with pytest.raises(Interrupted):
         run(config, tmp_path / "unfinished", reporter=Stopper((0, 2)))
     return tmp_path

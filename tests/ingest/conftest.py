@@ -1,11 +1,26 @@
 """Tiny datasets that the tests of this folder share."""
 
-from collections.abc import Callable
+import os
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from actcli.ingest import ExtractOptions, make_synthetic
+
+PATIENCE = ("NUM_REDIS_GET_RETRIES", "gcs_server_port_wait_time_s", "gcs_server_request_timeout_seconds")
+os.environ |= {f"RAY_{name}": "250" for name in (*PATIENCE, "worker_register_timeout_seconds")}
+os.environ |= {"RAY_memory_monitor_refresh_ms": "0"}  # what other tests take of the memory is no reason to kill workers
+
+
+@pytest.fixture(scope="session")
+def ray_home() -> Iterator[None]:
+    """Ray keeps the address of a cluster in its folder, where a Ray that starts meanwhile finds it: to each its own."""
+    with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory("", "ray-", "/tmp", True) as folder:
+        patch.setenv("RAY_TMPDIR", folder)
+        patch.delenv("RAY_ADDRESS", raising=False)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -564,7 +564,7 @@ PIECES = [
         ("mine", make_own_lists),
     ],
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(data=st.data())
 def test_a_damaged_annotation_file_is_read_or_refused(tmp_path_factory, name, make, data):
     root = tmp_path_factory.mktemp("raw")

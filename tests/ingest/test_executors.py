@@ -26,13 +26,13 @@ def behave(task):
     if task == "leave":
         os._exit(3)
     if task == "hang":
-        time.sleep(60)
+        signal.pause()
     if task == "raise":
         raise OSError(28, "No space left on device")
     return task * 2
 
 
-def run(tasks, executor="processes", timeout=30.0):
+def run(tasks, executor="processes", timeout=250.0):
     return dict(run_tasks(executor, behave, tasks, workers=2, timeout=timeout))
 
 
@@ -51,12 +51,14 @@ def test_a_dead_worker_costs_its_own_task_alone():
     assert {task: results[task] for task in (1, 2, 3, 4)} == {1: 2, 2: 4, 3: 6, 4: 8}
 
 
-def test_a_hung_task_is_ended_and_the_others_go_on():
-    begin = time.monotonic()
-    results = run(["hang", 1, 2, 3], timeout=1.5)
-    assert results.pop("hang") == Crash("WorkerHung", "no result after 1.5 seconds")
+def test_a_hung_task_is_ended_and_the_others_go_on(monkeypatch):
+    def be_patient_with_the_others(worker, task, timeout, give=executors._Worker.give):
+        give(worker, task, timeout if task == "hang" else 250.0)
+
+    monkeypatch.setattr(executors._Worker, "give", be_patient_with_the_others)
+    results = run(["hang", 1, 2, 3], timeout=0.5)
+    assert results.pop("hang") == Crash("WorkerHung", "no result after 0.5 seconds")
     assert results == {1: 2, 2: 4, 3: 6}
-    assert time.monotonic() - begin < 30
 
 
 def test_an_exception_of_the_function_ends_the_run():
@@ -73,7 +75,7 @@ class Unwelcome:
 
 def test_workers_that_cannot_start_are_an_error_and_no_failed_clips(capfd):
     with pytest.raises(ActcliError, match=r"A worker process could not start: .* exit code 1\."):
-        list(run_tasks("processes", Unwelcome(), [1, 2], workers=2, timeout=30))
+        list(run_tasks("processes", Unwelcome(), [1, 2], workers=2, timeout=250))
     assert "no_such_module_anywhere" in capfd.readouterr().err
 
 
@@ -107,7 +109,7 @@ def test_a_worker_that_reads_headers_loads_no_more_than_that_takes(tiny_raw):
 def test_a_program_from_standard_input_needs_no_main_guard():
     program = """
 from actcli.ingest.executors import run_tasks
-print(sorted(result for _, result in run_tasks("processes", abs, [-3, 1, -2], workers=2, timeout=30)))
+print(sorted(result for _, result in run_tasks("processes", abs, [-3, 1, -2], workers=2, timeout=250)))
 """
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run([sys.executable, "-"], input=program, text=True, capture_output=True, env=environment)
@@ -118,21 +120,19 @@ def test_workers_end_when_their_parent_is_killed():
     program = """
 import sys
 from actcli.ingest.executors import _Worker, run_tasks
+from signal import raise_signal, SIGKILL
 from time import sleep
 worker = _Worker(sleep)
-worker.give(300, 300)
+worker.give(1_000_000, 1_000_000)
 worker.take()
 print(worker._process.pid, flush=True)
-sleep(300)
+raise_signal(SIGKILL)
 """
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, env=environment) as parent:
-        worker = int(parent.stdout.readline())
-        parent.kill()
-    deadline = time.monotonic() + 20
-    while is_running(worker) and time.monotonic() < deadline:
+    done = subprocess.run([sys.executable, "-c", program], stdout=subprocess.PIPE, env=environment)
+    assert done.returncode == -signal.SIGKILL  # and the worker has let go of the pipe, or this would not be reached
+    while is_running(int(done.stdout)):
         time.sleep(0.02)
-    assert not is_running(worker)
 
 
 @pytest.mark.parametrize("is_sent", [False, True])
@@ -157,7 +157,7 @@ def test_a_worker_that_dies_while_it_waits_costs_nothing(monkeypatch):
         give(worker, task, timeout)
 
     monkeypatch.setattr(executors._Worker, "give", die_first)
-    results = dict(run_tasks("processes", behave, range(6), workers=1, timeout=30.0))
+    results = dict(run_tasks("processes", behave, range(6), workers=1, timeout=250.0))
     assert results.pop(3).error == "WorkerDied"
     assert results == {number: 2 * number for number in (0, 1, 2, 4, 5)}
 
@@ -176,7 +176,7 @@ def test_a_missing_ray_is_one_sentence(monkeypatch):
         check_executor("ray")
 
 
-def test_ray_gives_the_same_results():
+def test_ray_gives_the_same_results(ray_home):
     ray = pytest.importorskip("ray")
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
     results = run([1, "leave", 2, 3], "ray")

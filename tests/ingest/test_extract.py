@@ -2,11 +2,6 @@ import itertools
 import json
 import os
 import shutil
-import signal
-import subprocess
-import sys
-import threading
-import time
 import zlib
 from dataclasses import replace
 
@@ -14,6 +9,7 @@ import av
 import numpy as np
 import pytest
 import simplejpeg
+from killing import run_until
 
 from actcli.errors import ActcliError
 from actcli.ingest import DatasetCard, ExtractOptions, disk, extract_dataset, payload_path, read_manifest
@@ -338,22 +334,11 @@ extract_dataset(ExtractOptions("tiny", Path(sys.argv[1]), Path(sys.argv[2]), wor
 
 
 def test_killed_and_continued_equals_an_undisturbed_run(tiny_raw, tiny_options, tmp_path):
-    script = tmp_path / "run_extract.py"
-    script.write_text(RUN_EXTRACT)
     victim = tmp_path / "victim"
-    command = [sys.executable, str(script), str(tiny_raw), str(victim)]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    process = subprocess.Popen(command, env=environment)
-    ledger = victim / "extract.jsonl"
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and not (ledger.exists() and ledger.read_bytes().count(b"\n") >= 3):
-        time.sleep(0.001)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    done = ledger.read_bytes().count(b"\n")
-    assert 3 <= done < 24
+    run_until("actcli.ingest.ledger:Ledger", "append", 3, RUN_EXTRACT, tiny_raw, victim)
+    assert (victim / "extract.jsonl").read_bytes().count(b"\n") == 3
     assert not (victim / "manifest.parquet").exists()
-    subprocess.run(command, env=environment, check=True)
+    assert extract_dataset(tiny_options(frames_dir=victim, executor="processes", workers=2)).already_done == 3
     extract_dataset(tiny_options(frames_dir=tmp_path / "undisturbed"))
     assert payloads(victim) == payloads(tmp_path / "undisturbed")
     for name in ("manifest.parquet", "dataset.json", "keys.jsonl"):
@@ -481,14 +466,14 @@ def test_a_node_that_writes_to_its_own_disk_ends_the_run(node, tiny_options, mon
     assert len(Ledger(options.frames_dir / "extract.jsonl").outcomes) == 3
 
 
-def test_a_file_that_is_seen_late_is_waited_for(node, tiny_options):
+def test_a_file_that_is_seen_late_is_waited_for(node, tiny_options, monkeypatch):
     options = tiny_options(executor="ray")
 
     def late(task, outcome):
         if task.key == "000000003":
             path = payload_path(options.frames_dir, task.key)
             path.rename(path.with_suffix(".late"))
-            threading.Timer(0.3, lambda: path.with_suffix(".late").rename(path)).start()
+            monkeypatch.setattr(extract_module.time, "sleep", lambda seconds: path.with_suffix(".late").rename(path))
         return outcome
 
     node(late)

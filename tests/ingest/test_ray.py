@@ -13,6 +13,7 @@ from actcli.ingest.owner import OWNER_NAME
 ray = pytest.importorskip("ray")
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.usefixtures("ray_home"),
     pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::ResourceWarning"),
 ]
 
@@ -44,7 +45,10 @@ def nodes(monkeypatch):
     cluster = Cluster()
 
     def start(count):
-        started = [cluster.add_node(num_cpus=1, include_dashboard=False) for _ in range(count)]
+        started = []
+        for _ in range(count):
+            started.append(cluster.add_node(wait=False, num_cpus=1, include_dashboard=False))
+            cluster.wait_for_nodes(timeout=250)
         ray.init(address=cluster.address, log_to_driver=False, configure_logging=False)
         return cluster, started
 
@@ -113,7 +117,7 @@ def test_the_runtime_environment_reaches_the_workers(tmp_path, monkeypatch):
     ray.shutdown()
     try:
         start_ray(1, read_runtime_env(tmp_path / "env.yaml"))
-        seen = [result for _, result in run_tasks("ray", os.getenv, ["ACTCLI_TEST"], workers=1, timeout=120)]
+        seen = [result for _, result in run_tasks("ray", os.getenv, ["ACTCLI_TEST"], workers=1, timeout=250)]
         with pytest.raises(ActcliError, match="Ray was started before"):
             start_ray(1, {"env_vars": {}, "pip": ["actcli"]})
     finally:

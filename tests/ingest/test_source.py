@@ -290,7 +290,7 @@ def plain_video(tmp_path_factory):
     return indexed(path)[1:]
 
 
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 @given(st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 255)), min_size=1, max_size=6))
 def test_changed_packets_give_frames_of_their_size_or_an_error(plain_video, changes):
     video, sizes, data = plain_video
@@ -328,7 +328,7 @@ def test_fewer_pictures_than_the_index_says_are_an_error(plain_video):
         read_frames(video, sizes, data, (96, 64), [5, 99])
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     st.sampled_from(["h264", "hevc", "vp9", "av1", "mpeg4", "msmpeg4v3", "theora", "mjpeg"]),
     st.binary(max_size=80),

@@ -12,7 +12,7 @@ from dataclasses import replace
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from actcli.errors import ActcliError
@@ -29,7 +29,7 @@ from actcli.ingest.records import ClipRecord
 from actcli.ingest.sizing import DecodeSettings
 from actcli.shards.manifest import read_clips
 
-FEW = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+FEW = settings(max_examples=60)
 
 
 def result(frames_dir):

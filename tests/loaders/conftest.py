@@ -11,16 +11,12 @@ import cv2
 import numpy as np
 import pytest
 import simplejpeg
-from hypothesis import settings
 
 from actcli.shards import ShardCard, ShardFile
 from actcli.shards.checksum import FileSeal
 from actcli.shards.clip import StoredClip
 from actcli.shards.index_file import write_index
 from actcli.shards.note import seal, write_note
-
-settings.register_profile("no deadline", deadline=None)  # a busy machine is not a failure
-settings.load_profile("no deadline")
 
 CLASSES = ("push left to right", "push right to left", "wave")
 

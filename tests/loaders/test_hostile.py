@@ -75,7 +75,7 @@ def test_a_header_is_looked_at_before_memory_is_taken():
     tracemalloc.stop()
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(st.binary(max_size=300), st.integers(0, 400))
 def test_any_bytes_have_a_good_header_or_are_refused(noise, cut):
     data = jpeg(picture(0, 0))
@@ -87,7 +87,7 @@ def test_any_bytes_have_a_good_header_or_are_refused(noise, cut):
         assert simplejpeg.decode_jpeg_header(candidate)[:2] == (64, 96)
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(st.lists(st.tuples(st.integers(0, 2000), st.integers(0, 255)), min_size=1, max_size=5), st.booleans())
 def test_a_changed_jpeg_gives_pixels_of_its_size_or_an_error(changes, checked):
     data = bytearray(jpeg(picture(0, 0)))
@@ -157,7 +157,7 @@ def test_more_frames_than_a_video_has_are_refused(tmp_path):
         clips_of(root)
 
 
-@settings(deadline=None, max_examples=120)
+@settings(max_examples=120)
 @given(st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 255)), min_size=1, max_size=6))
 def test_a_changed_video_gives_frames_of_its_size_or_an_error(changes):
     data = bytearray(PLAIN_VIDEO)

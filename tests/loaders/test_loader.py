@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -318,7 +319,7 @@ def test_an_interrupt_leaves_no_process(make_shards):
 
 
 LOOP = """
-import multiprocessing, sys
+import multiprocessing, os, signal, sys
 from actcli.loaders import open_loader
 with open_loader(sys.argv[1], num_frames=2, size=40, batch_size=2, workers=2) as loader:
     for epoch in range(10**6):
@@ -326,29 +327,22 @@ with open_loader(sys.argv[1], num_frames=2, size=40, batch_size=2, workers=2) as
             if epoch == 0:
                 print(*(child.pid for child in multiprocessing.active_children()), flush=True)
                 epoch = 1
+            elif epoch == 3:  # Ctrl-C of a terminal reaches every process of the group
+                os.killpg(0, signal.SIGINT) if sys.argv[2] == "SIGINT" else os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGKILL])
 def test_ctrl_c_or_a_killed_parent_leaves_no_worker(make_shards, stop):
-    command = [sys.executable, "-c", LOOP, str(make_shards(num_clips=8))]
-    root = str(Path(__file__).resolve().parents[2])
-    environment = os.environ | {"PYTHONPATH": root}
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment, start_new_session=True
-    ) as parent:
-        workers = [int(pid) for pid in parent.stdout.readline().split()]
-        assert len(workers) == 2
-        if stop == signal.SIGINT:
-            os.killpg(parent.pid, stop)  # the terminal sends Ctrl-C to every process of the group
-        else:
-            parent.kill()
-        errors = parent.communicate(timeout=60)[1].decode()
-    assert errors.count("KeyboardInterrupt") == (1 if stop == signal.SIGINT else 0)
-    deadline = time.monotonic() + 30
-    while any(is_alive(pid) for pid in workers) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert not any(is_alive(pid) for pid in workers)
+    command = [sys.executable, "-c", LOOP, str(make_shards(num_clips=8)), stop.name]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[2])}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, start_new_session=True)
+    assert done.returncode == -stop
+    assert done.stderr.count("KeyboardInterrupt") == (1 if stop == signal.SIGINT else 0)
+    workers = done.stdout.splitlines()[0].split()
+    assert len(workers) == 2
+    while any(is_alive(pid) for pid in workers):  # they have let go of the pipe, or this would not be reached
+        time.sleep(0.02)
 
 
 def is_alive(pid):
@@ -370,11 +364,24 @@ def test_closing_ends_the_workers_and_keeps_batches(make_shards):
 
 
 def test_nothing_is_put_into_dev_shm(make_shards):
-    before = set(os.listdir("/dev/shm")) if os.path.isdir("/dev/shm") else set()
+    before = of_dev_shm(os.getpid())
     with open_loader(make_shards(num_clips=8), training=False, **SMALL | {"workers": 2}) as loader:
         batch = next(iter(loader))
-        assert set(os.listdir("/dev/shm")) <= before
+        workers = [child.pid for child in multiprocessing.active_children()]
+        assert len(workers) == 2
+        for pid in (os.getpid(), *workers):
+            assert of_dev_shm(pid) <= before
     del batch
+
+
+def of_dev_shm(pid):
+    """Files there that a process has open or in its memory; other processes have theirs."""
+    opened = []
+    for path in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):  # closed meanwhile
+            opened.append(os.readlink(path))
+    mapped = [line.split(maxsplit=5)[-1] for line in Path(f"/proc/{pid}/maps").read_text().splitlines()]
+    return {name for name in (*opened, *mapped) if name.startswith("/dev/shm")}
 
 
 def test_no_memory_for_the_batches_is_said_plainly(make_shards, monkeypatch):

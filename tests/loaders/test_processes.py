@@ -37,7 +37,7 @@ def test_all_ranks_make_the_same_steps_and_share_the_clips(make_shards, tmp_path
     for process in ranks:
         process.start()
     for process in ranks:
-        process.join(60)
+        process.join(250)
         assert process.exitcode == 0
     keys = dict(results.get() for _ in ranks)
     steps = {len(batches) for batches in keys.values()}

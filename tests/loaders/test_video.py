@@ -6,7 +6,7 @@ import av
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from actcli.errors import ActcliError
@@ -43,7 +43,7 @@ def video():
     return payload, decode_all(payload)
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40)
 @given(frames=st.sets(st.integers(0, 39), min_size=1))
 def test_single_frames_are_those_of_a_full_decode(video, frames):
     payload, whole = video

@@ -9,12 +9,9 @@ import io
 import os
 import re
 import shutil
-import signal
-import subprocess
-import sys
-import time
 
 import pytest
+from killing import run_until
 
 from actcli import files
 from actcli.errors import ActcliError
@@ -216,18 +213,20 @@ write_shards(ShardOptions(Path(sys.argv[1]), Path(sys.argv[2]), shard_bytes=100_
 """
 
 
-@pytest.mark.parametrize("seconds", [0.0, 0.02, 0.05])
+@pytest.mark.parametrize(
+    ("owner", "name", "number"),
+    [
+        ("actcli.shards.tar:TarWriter", "add", 3),
+        ("actcli.shards.writer", "write_tar", 2),
+        ("actcli.shards.journal:Journal", "add", 2),
+    ],
+)
 def test_a_process_killed_at_some_moment_is_continued_to_the_same_bytes(
-    few_frames, few_options, few_shards, contents, tmp_path, seconds
+    few_frames, few_options, few_shards, contents, tmp_path, owner, name, number
 ):
     folder = tmp_path / "s"
-    process = subprocess.Popen([sys.executable, "-c", SCRIPT, str(few_frames), str(folder)])
-    while not (folder / ".actcli-lock").exists():
-        assert process.poll() is None
-        time.sleep(0.001)
-    time.sleep(seconds)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    run_until(owner, name, number, SCRIPT, few_frames, folder)
+    assert not (folder / "dataset.json").exists()
     write_shards(few_options(folder))
     assert contents(folder) == contents(few_shards)
     assert verify_shards(folder) == []

@@ -1,17 +1,13 @@
 """Frames behind a URL: what is extracted to there and packed from there is what a folder would have given."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
 import threading
-import time
 from dataclasses import replace
 
 import fsspec
 import pytest
 import servers
+from killing import run_until
 from typer.testing import CliRunner
 
 import actcli.ingest.extract as extract_module
@@ -340,7 +336,7 @@ def test_files_are_asked_for_before_it_is_their_turn_within_a_bound(
             under_way.add(paths[0])
             most.append(len(under_way))
             lock.notify_all()
-            lock.wait_for(lambda: len(most) >= at_once, timeout=20)
+            lock.wait_for(lambda: len(most) >= at_once, timeout=100)
         try:
             return cat_ranges(files, paths, begins, ends, **given)
         finally:
@@ -443,20 +439,9 @@ def test_the_commands_extract_to_s3_and_pack_from_there(s3, options, few_options
 
 def test_an_extraction_to_s3_that_is_killed_goes_on(s3, options, few_frames):
     words = f"{extract_words(options(), 's3://films/killed')} --dataset sprites --workers 2"
-    process = subprocess.Popen(
-        [sys.executable, "-c", "from actcli.cli import app; app()", *words.split()],
-        stdout=subprocess.DEVNULL,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
-        start_new_session=True,
-    )
-    ledger = options().frames_dir / "extract.jsonl"
-    while process.poll() is None and not (ledger.exists() and ledger.read_bytes().count(b"\n") > 3):
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    done = ledger.read_bytes().count(b"\n")
+    run_until("actcli.ingest.ledger:Ledger", "append", 4, "from actcli.cli import app; app()", *words.split())
     summary = extract_dataset(options(frames_url="s3://films/killed"))
-    assert 3 < summary.already_done == done
+    assert summary.already_done == 4
     assert summary.counts["ok"] == 24
     assert not [path for path in options().frames_dir.iterdir() if is_temporary(path.name)]
     s3.invalidate_cache()

@@ -28,7 +28,7 @@ from actcli.shards.bounds import MAX_PIXELS
 from actcli.shards.note import open_note, seal, write_note
 from actcli.shards.stream import stream_clips
 
-FUZZ = settings(deadline=None, max_examples=150)
+FUZZ = settings(max_examples=150)
 
 
 @pytest.fixture
