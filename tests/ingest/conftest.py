@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -17,7 +18,22 @@ os.environ |= {"RAY_memory_monitor_refresh_ms": "0"}  # what other tests take of
 @pytest.fixture(scope="session")
 def ray_home() -> Iterator[None]:
     """Ray keeps the address of a cluster in its folder, where a Ray that starts meanwhile finds it: to each its own."""
+    services = pytest.importorskip("ray._private.services")
+    look_once = services.get_node
+
+    def look(*arguments: object) -> object:
+        """What a node that has started is; Ray itself looks for half a minute."""
+        deadline = time.monotonic() + 250
+        while True:
+            try:
+                return look_once(*arguments)
+            except RuntimeError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.1)
+
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory("", "ray-", "/tmp", True) as folder:
+        patch.setattr(services, "get_node", look)
         patch.setenv("RAY_TMPDIR", folder)
         patch.delenv("RAY_ADDRESS", raising=False)
         yield
