@@ -83,7 +83,7 @@ class _Worker(Generic[Task, Result]):
     def __init__(self, function: Callable[[Task], Result]) -> None:
         self.connection, theirs = Pipe()
         self._process = subprocess.Popen(
-            [sys.executable, "-c", _WORKER_CODE, str(theirs.fileno())],
+            [sys.executable, "-P", "-c", _WORKER_CODE, str(theirs.fileno())],  # -P: no modules of the current folder
             env=os.environ | _ONE_THREAD | {"PYTHONPATH": os.pathsep.join(sys.path)},
             pass_fds=[theirs.fileno()],
             stdin=subprocess.PIPE,  # never written to: it closes when this process ends, however it ends

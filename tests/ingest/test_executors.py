@@ -116,6 +116,19 @@ print(sorted(result for _, result in run_tasks("processes", abs, [-3, 1, -2], wo
     assert (done.stdout, done.stderr) == ("[1, 2, 3]\n", "")
 
 
+def test_a_worker_takes_no_module_from_the_current_folder(tmp_path):
+    (tmp_path / "socket.py").write_text("open('harm', 'w').close()")
+    program = """
+from actcli.ingest.executors import run_tasks
+print(*run_tasks("processes", abs, [-3], workers=1, timeout=30))
+"""
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    command = [sys.executable, "-P", "-c", program]
+    done = subprocess.run(command, cwd=tmp_path, text=True, capture_output=True, env=environment)
+    assert (done.stdout, done.stderr) == ("(-3, 3)\n", "")
+    assert not (tmp_path / "harm").exists()
+
+
 def test_workers_end_when_their_parent_is_killed():
     program = """
 import sys
