@@ -21,7 +21,7 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
-from actcli.ingest.decode import SCALER, VideoClip, plane_array
+from actcli.ingest.decode import SCALER, VideoClip, plane_arrays
 from actcli.ingest.sizing import DecodeSettings
 
 RESULTS = Path(__file__).parent / "results" / "resizing.json"
@@ -32,7 +32,7 @@ Resizer = Callable[[VideoFrame, tuple[int, int]], Planes]
 
 
 def planes_of(frame: VideoFrame) -> Planes:
-    return [plane_array(frame, index) for index in range(3)]
+    return plane_arrays(frame, frame.width, frame.height)
 
 
 def by_ffmpeg() -> Resizer:

@@ -43,16 +43,19 @@ class Coverage:
         self._path = Path(container.name)
         self._stream = stream
         self._step = 1 / float(stream.average_rate or stream.guessed_rate or 25)
-        self._containers = set(container.format.name.split(","))
-        declares = bool(self._containers & _DECLARING_CONTAINERS)
-        self._declared = _declared_seconds(container, stream) if declares else 0.0
-        self._own_bytes = next((size for name, size in _OWN_BYTES.items() if name in self._containers), None)
+        containers = set(container.format.name.split(","))
+        self._is_avi, self._is_ts = "avi" in containers, "mpegts" in containers
+        self._is_matroska = "matroska" in containers
+        self._is_paged = bool(containers & _PAGED_CONTAINERS)
+        self._declared = _declared_seconds(container, stream) if containers & _DECLARING_CONTAINERS else 0.0
+        self._own_bytes = next((size for name, size in _OWN_BYTES.items() if name in containers), None)
         # A container's length is that of its longest stream, and a byte may belong to any of them: look at all.
         looks_at_all = stream.duration is None or self._own_bytes is not None
         self.streams: list[Any] = list(container.streams) if looks_at_all else [stream]
-        self.may_end_anywhere = bool(self._containers & _STREAMED_CONTAINERS)
+        self.may_end_anywhere = bool(containers & _STREAMED_CONTAINERS)
         """Whether the last picture may be cut, as in a recording."""
-        self._num_listed = stream.frames if "mp4" in self._containers else 0
+        self._time_bases = [(one.time_base or Fraction(1)).as_integer_ratio() for one in container.streams]
+        self._num_listed = stream.frames if "mp4" in containers else 0
         self._num_packets = self._num_shown = 0
         self._has_key_packet = False  # demuxers may pass over what stands before it
         self._begin: float | None = None
@@ -72,36 +75,38 @@ class Coverage:
         Raises:
             ClipFailure: The demuxer marked the packet as cut off, or something before it is lost.
         """
-        time = packet.pts if packet.pts is not None else packet.dts
-        # MPEG-TS marks every jump of its packet counter, broadcast glitches and joined files included.
-        if packet.size and packet.is_corrupt and "mpegts" not in self._containers:
-            raise ClipFailure("decode", "TruncatedVideo", f"the file breaks off inside a frame after {self}")
-        if packet.size:
-            self._count_bytes(packet)
-        if time is None or not packet.size:
+        if not packet.size:
             return
-        base = packet.time_base
+        # MPEG-TS marks every jump of its packet counter, broadcast glitches and joined files included.
+        if packet.is_corrupt and not self._is_ts:
+            raise ClipFailure("decode", "TruncatedVideo", f"the file breaks off inside a frame after {self}")
+        if self._own_bytes is not None:
+            self._count_bytes(packet, self._own_bytes)
+        pts, dts = packet.pts, packet.dts
+        time = dts if pts is None else pts
+        if time is None:
+            return
+        base = self._time_bases[packet.stream_index]
         seconds = _seconds(time, base)
         if packet.stream is self._stream:
             self._num_shown += not packet.is_discard  # an edit list hides some
-            order = time if packet.dts is None else packet.dts
-            self._count_time(_seconds(order, base), seconds, packet.is_keyframe)
+            self._count_time(seconds if dts is None else _seconds(dts, base), seconds, packet.is_keyframe)
         self._begin = seconds if self._begin is None else min(self._begin, seconds)
         length = _seconds(packet.duration, base) if packet.duration else self._step
         self._end = max(self._end, seconds + length)
 
-    def _count_bytes(self, packet: Any) -> None:
+    def _count_bytes(self, packet: Any, own_bytes: int) -> None:
         """Note the bytes since the packet before that belong to none."""
         begin, pos = self._covered_until, packet.pos
-        if self._own_bytes is None or pos is None or pos < 0:
+        if pos is None or pos < 0:
             return
         if pos == self._last_pos and begin is not None:  # laced: several packets in one block
             self._covered_until = begin + packet.size
             return
         self._last_pos = pos
-        if begin is not None and pos - begin > self._own_bytes:
+        if begin is not None and pos - begin > own_bytes:
             self._lost = (self._lost[0] if self._lost else begin, pos)
-            if "avi" in self._containers:
+            if self._is_avi:
                 self._has_broken_chunks = self._has_broken_chunks or not _are_chunks(self._path, begin, pos)
         self._covered_until = max(begin or 0, pos + packet.size)
 
@@ -109,14 +114,14 @@ class Coverage:
         """Note one video packet with its times of decoding and showing in seconds."""
         gap = order - self._last_video if self._num_packets else 0.0
         # Matroska stores no decoding times; what libav guesses runs on evenly over a hole.
-        jump = max(0.0, shown - self._last_shown) if "matroska" in self._containers else gap
-        usual = self._longest_jump if "matroska" in self._containers else self._step
+        jump = max(0.0, shown - self._last_shown) if self._is_matroska else gap
+        usual = self._longest_jump if self._is_matroska else self._step
         lost = self._lost or self._lost_before
         if lost and jump > 1.5 * usual and self._has_key_packet and self._is_hole(*lost):
             raise self._hole_failure(jump, *lost)
         self._longest_jump = max(self._longest_jump, jump if self._num_packets else 0.0)
         self._last_shown = max(self._last_shown, shown)
-        self._lost_before = self._lost if self._containers & _PAGED_CONTAINERS else None
+        self._lost_before = self._lost if self._is_paged else None
         self._lost = None
         self._has_key_packet = self._has_key_packet or is_key
         self._longest_gap = max(self._longest_gap, gap)
@@ -128,9 +133,9 @@ class Coverage:
         return ClipFailure("decode", "MissingFrames", f"{seconds:.2f} seconds of video are lost {place}, after {self}")
 
     def _is_hole(self, begin: int, end: int) -> bool:
-        if "avi" in self._containers:  # its times are made from the index and from counts: see ``check``
+        if self._is_avi:  # its times are made from the index and from counts: see ``check``
             return False
-        return "mpegts" not in self._containers or _has_lost_sync(self._path, begin, end)
+        return not self._is_ts or _has_lost_sync(self._path, begin, end)
 
     def check(self, num_frames: int) -> None:
         """Raise ``ClipFailure`` if something of the declared length is missing; ``num_frames`` were decoded."""
@@ -158,9 +163,10 @@ class Coverage:
         return f"{seconds} of {self._declared:.2f} seconds" if self._declared else f"{seconds} seconds"
 
 
-def _seconds(ticks: int, time_base: Fraction) -> float:
-    """The product, to the last digit what ``Fraction`` makes of it and a tenth of its time: this is done per packet."""
-    return ticks * time_base.numerator / time_base.denominator
+def _seconds(ticks: int, time_base: tuple[int, int]) -> float:
+    """Ticks times a fraction, rounded once."""
+    numerator, denominator = time_base
+    return ticks * numerator / denominator
 
 
 def stream_seconds(container: InputContainer, stream: VideoStream) -> float:

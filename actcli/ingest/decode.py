@@ -173,9 +173,9 @@ class Turn:
 
         The matrix is ``[a b u; c d v; x y w]``: column p and row q of the picture are shown at (a p + c q, b p + d q).
         """
-        side_data = frame.side_data.get("DISPLAYMATRIX")
+        side_data = frame.side_data.get("DISPLAYMATRIX") if len(frame.side_data) else None
         if side_data is None:
-            return Turn()
+            return UPRIGHT
         a, b, _, c, d = np.frombuffer(cast(Any, side_data), np.int32)[:5].tolist()
         if abs(b) > abs(a):
             return Turn(True, c < 0, b < 0)
@@ -185,6 +185,10 @@ class Turn:
         """The plane as it is shown."""
         upright = plane.T if self.swaps_sides else plane
         return upright[:: -1 if self.mirrors_y else 1, :: -1 if self.mirrors_x else 1]
+
+
+UPRIGHT = Turn()
+"""Of pictures that are stored as they are shown."""
 
 
 class PlaneMaker:
@@ -201,21 +205,20 @@ class PlaneMaker:
     def planes(self, frame: VideoFrame, turn: Turn) -> Planes:
         """A decoded picture upright at full range; a surplus of one pixel is cropped, not resampled."""
         width, height = self._size[::-1] if turn.swaps_sides else self._size
-        matrix, is_rgb = int(frame.colorspace), frame.format.is_rgb
-        is_full = is_rgb or frame.color_range == ColorRange.JPEG or frame.format.name.startswith("yuvj")
+        form, matrix = frame.format, int(frame.colorspace)
+        is_full = form.is_rgb or frame.color_range == ColorRange.JPEG or form.name.startswith("yuvj")
         is_fitting = 0 <= frame.width - width <= 1 and 0 <= frame.height - height <= 1
-        if not is_fitting or frame.format.name not in ("yuv420p", "yuvj420p"):
+        if not is_fitting or form.name not in ("yuv420p", "yuvj420p"):
             size = (frame.width, frame.height) if is_fitting else (width, height)
             frame = self._scaled(frame, size, is_full)
-        planes = [plane_array(frame, index)[: height // step, : width // step] for index, step in enumerate((1, 2, 2))]
+        planes = plane_arrays(frame, width, height)
         if not is_full:
-            planes = [
-                _plane(cv2.addWeighted(plane, gain, plane, 0, offset))
-                for plane, (gain, offset) in zip(planes, TO_FULL_RANGE, strict=True)
-            ]
-        if (weights := _KR_KB.get(matrix)) and not is_rgb:
+            planes = list(map(_to_full_range, planes, TO_FULL_RANGE))
+        if not form.is_rgb and (weights := _KR_KB.get(matrix)):
             planes = _to_601(planes, weights)
-        y, u, v = (np.ascontiguousarray(turn.apply(plane)) for plane in planes)
+        if turn != UPRIGHT:
+            planes = [turn.apply(plane) for plane in planes]
+        y, u, v = map(np.ascontiguousarray, planes)
         return y, u, v
 
     def _scaled(self, frame: VideoFrame, size: tuple[int, int], is_full: bool) -> VideoFrame:
@@ -338,10 +341,13 @@ def _resample(
             count += 1
 
 
-def plane_array(frame: VideoFrame, index: int) -> Plane:
-    """A view of one plane without the padding of its lines."""
-    plane = frame.planes[index]
-    return np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)[: plane.height, : plane.width]
+def plane_arrays(frame: VideoFrame, width: int, height: int) -> list[Plane]:
+    """Views of Y ``[height, width]`` and of U and V, which have half of both, without what is beyond that."""
+    shapes = ((height, width), (height // 2, width // 2), (height // 2, width // 2))
+    return [
+        np.ndarray(shape, np.uint8, cast(Any, plane), strides=(plane.line_size, 1))
+        for plane, shape in zip(frame.planes, shapes, strict=True)
+    ]
 
 
 def _plane(image: Any) -> Plane:
@@ -354,6 +360,12 @@ TO_FULL_RANGE = (
     *[(255 / 224, 128 - 128 * 255 / 224 - 1e-4)] * 2,  # 16 to 240 about 128; level 16 comes to 0.5, and shall be 0
 )
 """Gain and offset of Y, U and V; the results are rounded and clipped. Half the time of a look-up table."""
+
+
+def _to_full_range(plane: Plane, scale: tuple[float, float]) -> Plane:
+    """The plane times a gain, with an offset."""
+    gain, offset = scale
+    return _plane(cv2.addWeighted(plane, gain, plane, 0, offset))
 
 
 @lru_cache

@@ -9,6 +9,9 @@ from typing import BinaryIO
 from actcli.files import remove, temporary_path
 from actcli.ingest.layout import Layout, Modality
 
+_BUFFER_BYTES = 1 << 20
+"""Handed to the system at once; a frame has some 20 kB."""
+
 
 class PayloadWriter:
     """Collects the JPEGs of a clip under a temporary name; ``commit`` gives them their own.
@@ -29,7 +32,7 @@ class PayloadWriter:
         self._target.parent.mkdir(parents=True, exist_ok=True)
         remove(self._temporary)
         if self._layout == "mjpeg":
-            self._file = self._temporary.open("wb")
+            self._file = self._temporary.open("wb", _BUFFER_BYTES)
         else:
             self._temporary.mkdir()
         return self
