@@ -19,7 +19,6 @@ _BYTES_PER_PIXEL = 0.2
 """Upper estimate of a JPEG frame's bytes a pixel at the default quality."""
 _SAMPLED_CLIPS = 16
 _SAMPLE_SECONDS = 20.0
-_WORKERS = 2
 _UNITS = ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
 
 
@@ -41,7 +40,7 @@ class DiskNeed:
         sampled = paths[:: max(1, len(paths) // _SAMPLED_CLIPS)]
         work = partial(estimated_bytes, self.decode, self.planes)
         executor: ExecutorName = "serial" if self.executor == "serial" else "processes"
-        results = run_tasks(executor, work, sampled, workers=_WORKERS, timeout=_SAMPLE_SECONDS)
+        results = run_tasks(executor, work, sampled, workers=1, timeout=_SAMPLE_SECONDS)
         sizes = [size for _, size in results if not isinstance(size, Crash) and size is not None]
         needed = sum(sizes) / len(sizes) * num_clips if sizes else 0.0
         existing = nearest_folder(self.target)

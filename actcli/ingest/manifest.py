@@ -7,7 +7,7 @@ import hashlib
 import io
 import itertools
 import shlex
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from operator import attrgetter
 from pathlib import Path
@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 from actcli.errors import ActcliError
 from actcli.facts import Gaps, Places, Sizes, Times, plain
 from actcli.files import file_checksum, open_regular, write_text_whole, written_whole
+from actcli.ingest.columns import make_column
 from actcli.ingest.expansion import check_expansion, check_texts
 from actcli.ingest.layout import Modality, modality_file
 from actcli.ingest.outcome import FIELD_NAMES, ClipOutcome, Status
@@ -127,26 +128,12 @@ def _table(outcomes: Sequence[ClipOutcome], records: Sequence[ClipRecord]) -> pa
         "path": printables([record.path for record in records]),
         "label": [record.label for record in records],
         "class_name": printables([record.class_name for record in records]),
-        "splits": _splits_column([record.splits for record in records]),
-        "frame_sizes": _sizes_column(came["frame_sizes"]),
-        "video": pa.array([plain(video) for video in came["video"]], VIDEO_TYPE),
+        "splits": [record.splits for record in records],
+        "video": [plain(video) for video in came["video"]],
     }
-    return pa.table(came | listed, schema=MANIFEST_SCHEMA)
-
-
-def _splits_column(splits: Sequence[Mapping[str, str]]) -> pa.MapArray:
-    pairs = [pair for sides in splits for pair in sorted(sides.items())]
-    sets, sides = ([pair[place] for pair in pairs] for place in (0, 1))
-    return pa.MapArray.from_arrays(_borders(splits), pa.array(sets, pa.string()), pa.array(sides, pa.string()))
-
-
-def _sizes_column(sizes: Sequence[Sizes]) -> pa.ListArray:
-    return pa.ListArray.from_arrays(_borders(sizes), pa.array(np.concatenate(sizes).astype(np.int64)))
-
-
-def _borders(rows: Sequence[Sized]) -> pa.Array:
-    """Where each row of a list column begins in the values, and where the last one ends."""
-    return pa.array(np.cumsum([0, *map(len, rows)]), pa.int32())
+    columns = came | listed
+    made = [make_column(columns[field.name], field.type) for field in MANIFEST_SCHEMA]
+    return pa.Table.from_arrays(made, schema=MANIFEST_SCHEMA)
 
 
 def manifest_rows(table: pa.Table) -> Iterator[ManifestRow]:
