@@ -1,14 +1,16 @@
 """What a training writes into its folder beside checkpoints: history, curves and weights."""
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from actcli.engine.history import FINISHED_NAME, write_finished, write_history
 from actcli.engine.recipes import Recipe
 from actcli.engine.reporting import EpochReport, StepReport
-from actcli.engine.runs import BEST_WEIGHTS, FINISHED_NAME, LAST_WEIGHTS, RunConfig, kept_weights, write_history
+from actcli.engine.runs import BEST_WEIGHTS, LAST_WEIGHTS, RunConfig, kept_weights
 from actcli.engine.tracking import open_trackers
 from actcli.files import remove_leftovers
 from actcli.models import VideoModel, WeightFacts, save_weights
@@ -34,12 +36,23 @@ def missing_bytes(run_dir: Path, recipe: Recipe, num_values: int) -> int:
 class RunFiles:
     """The folder of a run, as its first process writes it."""
 
-    def __init__(self, run_dir: Path, config: RunConfig, card: ShardCard, steps_done: int, *, complete: bool) -> None:
-        """Write what the run is, and take back what a killed run wrote after ``steps_done``."""
+    def __init__(
+        self,
+        run_dir: Path,
+        config: RunConfig,
+        card: ShardCard,
+        history: Sequence[EpochReport],
+        steps_done: int,
+        *,
+        complete: bool,
+    ) -> None:
+        """Write what the run is, and take back what a killed run wrote after the steps and epochs that are done."""
         self.run_dir, self.config, self.card = run_dir, config, card
         remove_leftovers(run_dir)
         remove_leftovers(run_dir / "checkpoints")
         config.write(run_dir)
+        if history:
+            write_history(run_dir, history)
         if not complete:
             (run_dir / FINISHED_NAME).unlink(missing_ok=True)
         self._trackers = open_trackers(run_dir, config, steps_done + 1)
@@ -78,7 +91,7 @@ class RunFiles:
 
     def finished(self) -> None:
         """Mark the end of the run."""
-        (self.run_dir / FINISHED_NAME).touch()
+        write_finished(self.run_dir)
 
     def _add(self, number: int, points: dict[str, float]) -> None:
         for tracker in self._trackers:

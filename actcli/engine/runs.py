@@ -1,7 +1,5 @@
 """Run folders: ``config.yaml``, checkpoints, TensorBoard and evaluations of one training."""
 
-import hashlib
-import json
 import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,10 +10,11 @@ from pathlib import Path
 import yaml
 
 from actcli import __version__
+from actcli.engine.history import HISTORY_NAME, digest, is_finished, read_history
 from actcli.engine.recipes import Recipe, read_fields, read_small_text, read_yaml
 from actcli.engine.reporting import EpochReport
 from actcli.errors import ActcliError
-from actcli.files import write_text_whole, written_whole
+from actcli.files import write_text_whole
 from actcli.shards import WHOLE, ShardSet, Subset, select_shards
 from actcli.words import counted
 
@@ -24,10 +23,8 @@ LAST_CHECKPOINT = "checkpoints/last.ckpt"
 BEST_WEIGHTS = "checkpoints/best.safetensors"
 LAST_WEIGHTS = "checkpoints/last.safetensors"
 _KEPT_WEIGHTS = "checkpoints/epoch-{:04d}.safetensors"
-HISTORY_NAME = "history.jsonl"
-FINISHED_NAME = "finished"
 _SEAL = "# sha256 of the lines above: "
-_EDITED = f"{CONFIG_NAME} was edited by hand, or is of an earlier version: it had no checksum"
+_EDITED = "{} was edited by hand, or is of an earlier version: it had no checksum"
 
 
 @dataclass(frozen=True)
@@ -78,7 +75,7 @@ class RunConfig:
         lists = {"joined": list(self.joined), "changes": list(self.changes), "subset": subset}
         value = {**asdict(self), "recipe": self.recipe.to_dict(), **lists, "actcli": __version__}
         text = yaml.safe_dump(value, sort_keys=False, allow_unicode=True)
-        write_text_whole(run_dir / CONFIG_NAME, f"{text}{_SEAL}{_digest(text)}\n")
+        write_text_whole(run_dir / CONFIG_NAME, f"{text}{_SEAL}{digest(text)}\n")
 
     @staticmethod
     def read(run_dir: Path) -> "RunConfig":
@@ -106,13 +103,12 @@ class RunConfig:
                 f"{run_dir} is no run: its {CONFIG_NAME} cannot be read ({error}). Name a run with --run."
             ) from error
         config = read_fields(RunConfig, value, str(path))
-        if _is_sealed(text, path) or _EDITED in config.changes:
-            return config
-        return replace(config, changes=(*config.changes, _EDITED))
+        return config if _is_sealed(text, path) else config.edited(CONFIG_NAME)
 
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
+    def edited(self, name: str) -> "RunConfig":
+        """The same, and ``changes`` tell that a file of the run had no checksum."""
+        told = _EDITED.format(name)
+        return self if told in self.changes else replace(self, changes=(*self.changes, told))
 
 
 def _is_sealed(text: str, path: Path) -> bool:
@@ -121,8 +117,8 @@ def _is_sealed(text: str, path: Path) -> bool:
     Raises:
         ActcliError: It is that of another text.
     """
-    written, seal, digest = text.rpartition(_SEAL)
-    if seal and digest != f"{_digest(written)}\n":
+    written, seal, found = text.rpartition(_SEAL)
+    if seal and found != f"{digest(written)}\n":
         raise ActcliError(
             f"{path} is not what was written: it was edited, or is damaged. Undo the change; or, if you mean it, "
             "delete the last line, which holds the checksum, and all results will say that the run was edited."
@@ -159,23 +155,11 @@ def read_state(run_dir: Path) -> RunState:
     """How far a run came.
 
     Raises:
-        ActcliError: The folder is no run, or its history cannot be read.
+        ActcliError: The folder is no run, or its history is not what was written, or cannot be read.
     """
-    config, path = RunConfig.read(run_dir), run_dir / HISTORY_NAME
-    try:
-        lines = read_small_text(path).splitlines() if path.exists() else []
-        epochs = tuple(read_fields(EpochReport, json.loads(line), str(path)) for line in lines)
-    except ActcliError:
-        raise
-    except (OSError, ValueError, RecursionError) as error:
-        raise ActcliError(f"{path} cannot be read ({error}).") from error
-    return RunState(run_dir, config, epochs, is_finished(run_dir))
-
-
-def write_history(run_dir: Path, epochs: list[EpochReport]) -> None:
-    """Write ``history.jsonl``, a line per epoch."""
-    with written_whole(run_dir / HISTORY_NAME) as partial:
-        partial.write_text("".join(json.dumps(asdict(epoch)) + "\n" for epoch in epochs))
+    config = RunConfig.read(run_dir)
+    epochs, is_sealed = read_history(run_dir)
+    return RunState(run_dir, config if is_sealed else config.edited(HISTORY_NAME), epochs, is_finished(run_dir))
 
 
 def kept_weights(epoch: int) -> str:
@@ -242,11 +226,6 @@ def _has(run_dir: Path, config: RunConfig) -> bool:
         return RunConfig.read(run_dir).settings() == config.settings()
     except ActcliError:  # made by another version: whatever it was started with, it was not this
         return False
-
-
-def is_finished(run_dir: Path) -> bool:
-    """Whether the training came to its last epoch."""
-    return (run_dir / FINISHED_NAME).exists()
 
 
 def weights_path(run_dir: Path, which: str = "best") -> Path:

@@ -132,8 +132,10 @@ class Training:
 
     def open_run(self) -> None:
         """Write what the run is, on the first process."""
-        done = self._place.number
-        self.files = RunFiles(self.run_dir, self.prepared.config, self.prepared.card, done, complete=self._complete)
+        history, done = self.progress.history, self._place.number
+        self.files = RunFiles(
+            self.run_dir, self.prepared.config, self.prepared.card, history, done, complete=self._complete
+        )
 
     def run(self) -> list[EpochReport]:
         """All epochs that are left."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from actcli.engine.checkpoints import load_checkpoint
 from actcli.engine.dry_run import TrainingPlan, plan_training
 from actcli.engine.hardware import Hardware, training_device
+from actcli.engine.history import is_finished
 from actcli.engine.largest import largest_batch
 from actcli.engine.overrides import override_recipe, settle_pretrained
 from actcli.engine.recipes import find_recipe, load_recipe
@@ -20,7 +21,6 @@ from actcli.engine.runs import (
     RunConfig,
     RunState,
     find_same,
-    is_finished,
     list_runs,
     read_state,
     run_name,

@@ -21,7 +21,7 @@ from actcli.shards.options import ShardOptions
 from actcli.shards.plan import PlannedTar, plan_tars
 from actcli.shards.reader import CARD_NAME, MAX_CARD_BYTES, ShardSet
 from actcli.shards.tar import WrittenTar, pack_tar, write_tar
-from actcli.shards.verify import Finding
+from actcli.shards.verify import Finding, verify_shards
 from actcli.shards.video_cache import encode_clips, remove_cache
 from actcli.shards.writer import describe
 
@@ -32,10 +32,10 @@ def repair_shards(folder: Path, frames_dir: Path, *, report: Report | None = Non
     Args:
         folder: The shards.
         frames_dir: The frames that they were packed from; needed only where the card or clips of a tar are damaged.
-        report: Called with (bytes checked, bytes in all).
+        report: Called with (bytes checked, bytes in all), once for checksums and once for what is in the tars.
 
     Returns:
-        What was mended, and what could not be.
+        What was mended, and what could not be: also what has the card's checksum and is not what the indexes say.
 
     Raises:
         ActcliError: The card is damaged or gone, and frames and tars do not prove what it was; or the disk fails.
@@ -52,8 +52,10 @@ def repair_shards(folder: Path, frames_dir: Path, *, report: Report | None = Non
             card = ShardSet.open(folder).card
         except ActcliError as error:
             card, restored = _restored_card(folder, frames_dir, error)
-        mended = mend_shards(folder, card, frames_dir, report or (lambda done, total: None))
-        return replace(mended, mended=(*restored, *mended.mended))
+        report = report or (lambda done, total: None)
+        mended = mend_shards(folder, card, frames_dir, report)
+        left = mended.left or tuple(verify_shards(folder, progress=report))
+        return replace(mended, mended=(*restored, *mended.mended), left=left)
 
 
 def _restored_card(folder: Path, frames_dir: Path, error: ActcliError) -> tuple[ShardCard, tuple[Finding, ...]]:

@@ -1,6 +1,6 @@
 """Two processes train the network that one process trains, and score each clip once."""
 
-import json
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 from actcli.engine.evaluator import RunChoice, evaluate, options_for_run
 from actcli.engine.protocols import AskedViews
 from actcli.engine.results import read_scores
+from actcli.engine.runs import read_state
 
 from .helpers import HARDWARE, STILL, run, start_script, tiny_config, weights_of
 
@@ -103,9 +104,5 @@ def test_two_processes_that_were_stopped_train_and_score_like_one(config, alone,
     np.testing.assert_array_equal(found.keys, single.keys)
     np.testing.assert_allclose(found.logits, single.logits, rtol=1e-2, atol=1e-3)
 
-    history, expected_history = (
-        [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
-        for folder in (run_dir, alone)
-    )
-    for line, expected_line in zip(history, expected_history, strict=True):
-        assert line == pytest.approx(expected_line, rel=1e-3)
+    for epoch, expected_epoch in zip(read_state(run_dir).epochs, read_state(alone).epochs, strict=True):
+        assert asdict(epoch) == pytest.approx(asdict(expected_epoch), rel=1e-3)

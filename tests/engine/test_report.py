@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from actcli.engine.history import write_history
 from actcli.engine.metrics import Scores, confusion_matrix, summarise
 from actcli.engine.recipes import find_recipe
 from actcli.engine.report import write_report
 from actcli.engine.reporting import EpochReport
-from actcli.engine.runs import RunConfig, write_history
+from actcli.engine.runs import RunConfig
 from actcli.shards import ShardOptions, ShardSet, write_shards
 
 METRICS = {

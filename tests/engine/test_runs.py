@@ -1,6 +1,7 @@
 """What is continued, extended, locked, stopped and refused around a training."""
 
 import os
+import re
 import shutil
 import signal
 import threading
@@ -13,9 +14,10 @@ import torch
 from actcli.engine import preparation, trainer
 from actcli.engine.checkpoints import load_checkpoint
 from actcli.engine.hardware import Hardware, describe_crowd
+from actcli.engine.history import is_finished
 from actcli.engine.initial import build_model
 from actcli.engine.memory import micro_batch_size, step_memory
-from actcli.engine.runs import LAST_CHECKPOINT, RunConfig, find_run, is_finished, read_state, weights_path
+from actcli.engine.runs import LAST_CHECKPOINT, RunConfig, find_run, read_state, weights_path
 from actcli.engine.signals import Interrupted
 from actcli.engine.training import continued_run, describe_finished, new_run, newest_run, same_run
 from actcli.errors import ActcliError
@@ -443,6 +445,79 @@ def test_the_time_of_an_epoch_is_told_once_after_the_first_pass(tiny_shards, tmp
     run(tiny_config(tiny_shards), tmp_path, reporter=reporter)
     [(epoch_seconds, seconds_left)] = reporter.foretellings
     assert 0 < epoch_seconds < seconds_left == pytest.approx(2 * epoch_seconds)
+
+
+@pytest.fixture
+def edited(whole, tmp_path):
+    """``edited(name, change)``: a copy of the run with one of its files changed."""
+
+    def make(name, change):
+        run_dir = shutil.copytree(whole[1], tmp_path / "edited")
+        (run_dir / name).write_text(change((run_dir / name).read_text()))
+        return run_dir
+
+    return make
+
+
+def without_seals(text):
+    return re.sub(r', "sha256": "\w+"', "", text)
+
+
+CHANGES = [
+    lambda text: text.replace('"epoch": 0', '"epoch": 1'),
+    lambda text: text.replace('"epoch": 1', '"epoch": 1 '),
+    lambda text: "".join(text.splitlines(keepends=True)[1:]),
+    lambda text: "".join(text.splitlines(keepends=True)[::-1]),
+    lambda text: text + text,
+    lambda text: text.rstrip("\n"),
+    lambda text: without_seals(text.splitlines()[0]) + "\n" + text.splitlines()[1] + "\n",
+]
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_an_edited_history_is_not_believed_and_made_again_from_the_checkpoint(edited, whole, change):
+    run_dir = edited("history.jsonl", change)
+    with pytest.raises(
+        ActcliError, match=r"history\.jsonl is not what was written.*Delete it, and this writes it again"
+    ):
+        read_state(run_dir)
+    assert not is_finished(run_dir)
+    (run_dir / "history.jsonl").unlink()
+    continued_run(run_dir).train(HARDWARE, Reporter())
+    assert read_state(run_dir).epochs == read_state(whole[1]).epochs
+    assert is_finished(run_dir)
+
+
+def test_a_history_without_its_last_epochs_is_that_of_no_finished_run(edited):
+    run_dir = edited("history.jsonl", lambda text: text.splitlines(keepends=True)[0])
+    assert not is_finished(run_dir)
+    with pytest.raises(ActcliError, match=r"finished .*is not the mark of the history\.jsonl there.*Delete both"):
+        read_state(run_dir)
+    for name in ("finished", "history.jsonl"):
+        (run_dir / name).unlink()
+    continued_run(run_dir).train(HARDWARE, Reporter())
+    assert read_state(run_dir).in_words() == "finished"
+
+
+def test_a_history_without_checksums_is_read_and_said_to_be_edited(edited, whole):
+    run_dir = edited("history.jsonl", without_seals)
+    state = read_state(run_dir)
+    told = "history.jsonl was edited by hand, or is of an earlier version: it had no checksum"
+    assert (state.epochs, state.config.changes) == (read_state(whole[1]).epochs, (told,))
+    assert not state.finished
+    (run_dir / "finished").write_text("")  # as earlier versions marked the end
+    assert read_state(run_dir).finished
+    continued_run(run_dir, epochs=3).train(HARDWARE, Reporter())
+    assert read_state(run_dir).config.changes[0] == told  # for good
+    assert is_finished(run_dir)
+
+
+@pytest.mark.parametrize("mark", ["", "0" * 64 + "  history.jsonl\n"])
+def test_a_mark_of_another_history_makes_no_run_finished(edited, mark):
+    run_dir = edited("finished", lambda text: mark)
+    assert not is_finished(run_dir)
+    with pytest.raises(ActcliError, match=r"finished .*is not the mark of"):
+        read_state(run_dir)
 
 
 def unsealed(text):

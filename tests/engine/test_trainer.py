@@ -3,6 +3,7 @@
 import json
 import signal
 from dataclasses import replace
+from hashlib import sha256
 
 import pytest
 import torch
@@ -12,8 +13,9 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from actcli.engine import preparation
 from actcli.engine.hardware import Hardware, launch
+from actcli.engine.history import is_finished, read_history
 from actcli.engine.recipes import Protocol
-from actcli.engine.runs import LAST_CHECKPOINT, RunConfig, find_same, is_finished, list_runs, weights_path
+from actcli.engine.runs import LAST_CHECKPOINT, RunConfig, find_same, list_runs, weights_path
 from actcli.engine.schedules import Schedule
 from actcli.errors import ActcliError
 from actcli.models import backbones, load_weights
@@ -97,8 +99,10 @@ def test_the_loss_goes_down_on_clips_seen_often(tiny_shards, tmp_path, monkeypat
 def test_a_run_leaves_weights_history_and_the_mark_of_its_end(finished_run):
     run_dir, reporter, history = finished_run
     assert is_finished(run_dir)
+    assert list(read_history(run_dir)[0]) == history == reporter.epochs
     lines = [json.loads(line) for line in (run_dir / "history.jsonl").read_text().splitlines()]
-    assert lines == [report.__dict__ for report in history] == [report.__dict__ for report in reporter.epochs]
+    assert [line["train_loss"] for line in lines] == [report.train_loss for report in history]
+    assert (run_dir / "finished").read_text().split()[0] == sha256((run_dir / "history.jsonl").read_bytes()).hexdigest()
     model, metadata = load_weights(weights_path(run_dir))
     assert len(metadata["classes"]) == model.config["num_classes"] == 6
     assert (metadata["sampling"], metadata["dataset"]) == ("segments", "tiny")

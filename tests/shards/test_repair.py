@@ -286,6 +286,16 @@ def test_unfinished_shards_and_other_versions_are_left_alone(few_frames, packed)
         repair_shards(packed / "nowhere", few_frames)
 
 
+def test_a_tar_that_was_changed_together_with_its_card_is_no_success(packed, few_frames, reseal):
+    data = (packed / TAR).read_bytes()
+    flip(packed / TAR, data.index(b"\xff\xda") + 20)
+    reseal(packed)
+    findings = verify_shards(packed)
+    assert [finding.file for finding in findings] == [TAR]
+    mended = repair_shards(packed, few_frames)
+    assert (mended.mended, list(mended.left)) == ((), findings)
+
+
 # --- Faults and kills -------------------------------------------------------------------------------------------------
 
 
