@@ -97,6 +97,9 @@ ModelOption = Annotated[
     str | None,
     typer.Option(help="Model; see: actcli models", autocompletion=complete_models, rich_help_panel=MODEL),
 ]
+BackboneOption = Annotated[
+    str | None, typer.Option(help="Backbone of the model.", show_default="the recipe's", rich_help_panel=MODEL)
+]
 SplitIdOption = Annotated[str, typer.Option(help="Split set, for UCF101 and HMDB51: 1, 2 or 3.", rich_help_panel=DATA)]
 
 RunOption = Annotated[

@@ -11,6 +11,7 @@ from actcli.cli._options import (
     HARDWARE,
     HERE,
     MODEL,
+    BackboneOption,
     DatasetOption,
     DeviceOption,
     LoaderOption,
@@ -82,6 +83,7 @@ def train_command(
         str | None,
         typer.Option(help="Recipe or YAML file.", autocompletion=complete_recipes, rich_help_panel=MODEL),
     ] = None,
+    backbone: BackboneOption = None,
     frames: Annotated[int | None, typer.Option(min=1, help="Frames per clip.", rich_help_panel=BATCH)] = None,
     size: Annotated[int | None, typer.Option(min=8, help="Side of the input in pixels.", rich_help_panel=BATCH)] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Clips per step.", rich_help_panel=BATCH)] = None,
@@ -106,8 +108,9 @@ def train_command(
     from actcli.engine.training import TrainRequest, make_config
 
     shards = Workspace(workspace).shard_dataset(dataset, shards_dir)
-    changes = {"num_frames": frames, "size": size, "batch_size": batch_size, "precision": precision}
-    request = TrainRequest(shards, model, recipe, {**changes, "pretrained": "none"}, setting or [])
+    sizes = {"num_frames": frames, "size": size, "batch_size": batch_size}
+    changes = {**sizes, "precision": precision, "model_options": {"backbone": backbone}, "pretrained": "none"}
+    request = TrainRequest(shards, model, recipe, changes, setting or [])
     hardware = Hardware(device, 1, num_workers(workers), loader)
     with status(f"timing {steps} steps on {shards}"):
         speed = bench_training(

@@ -14,6 +14,7 @@ from actcli.cli._options import (
     MODEL,
     RUN,
     SCHEDULE,
+    BackboneOption,
     CacheBytesOption,
     CacheDirOption,
     ClassesOption,
@@ -74,9 +75,7 @@ def train_command(
     ] = False,
     workspace: WorkspaceOption = HERE,
     model: ModelOption = None,
-    backbone: Annotated[
-        str | None, typer.Option(help="Backbone of the model.", show_default=RECIPE, rich_help_panel=MODEL)
-    ] = None,
+    backbone: BackboneOption = None,
     modality: Annotated[
         str | None, typer.Option(help="rgb or flow, for the TSN family.", show_default="rgb", rich_help_panel=MODEL)
     ] = None,

@@ -73,7 +73,7 @@ def test_train_ends_with_where_the_time_went(done):
 
 def test_bench_train_measures_the_training_and_its_ceiling(done, actcli):
     sizes = "--frames 2 --size 32 --batch-size 4 --steps 2 --cached-batches 1 --workers 0 --device cpu"
-    measured = actcli(f"bench train --model tsm --set model_options.backbone=resnet18 {sizes} {done.space}")
+    measured = actcli(f"bench train --model tsm --backbone resnet18 {sizes} {done.space}")
     assert measured.exit_code == 0, measured.output
     assert "ceiling: 1 batches kept on the device" in measured.output
     assert "of what the network could do" in measured.output

@@ -220,6 +220,22 @@ def test_wrong_usage_exits_with_2(actcli, command):
     assert actcli(command).exit_code == 2
 
 
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("train --model tsm --precision bf16", "Allowed are: 32-true, bf16-mixed, 16-mixed; did you mean bf16-mixed?"),
+        ("train --model tsm --precision FP8", "'FP8' is unknown. Allowed are: 32-true, bf16-mixed, 16-mixed."),
+        ("train --model tsm --loader gpu", "'gpu' is unknown. Allowed are: auto, cpu, dali."),
+        ("extract --executor proceses", "did you mean processes?"),
+    ],
+)
+def test_a_word_that_an_option_does_not_take_is_answered_with_what_it_takes(actcli, words, told):
+    result = actcli(words)
+    assert result.exit_code == 2
+    assert told in " ".join(result.output.replace("│", " ").split())
+    assert "Value error" not in result.output
+
+
 def test_debug_shows_the_error_itself(actcli, tmp_path):
     result = actcli(f"--debug eval --workspace {tmp_path}")
     assert isinstance(result.exception, ActcliError)
