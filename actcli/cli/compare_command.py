@@ -54,10 +54,10 @@ def compare_command(
             markup=False,
         )
         names = class_names(first.folder)
-        classes = table("class", "#clips", f"#{first.name}, %", f"#{other.name}, %")
+        classes = table("class", "#clips", "#the former, %", "#the latter, %")  # their names can be as long as a line
         for row in class_differences(first, other)[:NUM_CLASSES_SHOWN]:
             name = names.get(row.label, str(row.label))
-            classes.add_row(cell(name), str(row.count), f"{100 * row.first:.1f}", f"{100 * row.second:.1f}")
+            classes.add_row(cell(name), str(row.count), f"{100 * row.second:.1f}", f"{100 * row.first:.1f}")
         console.print(classes)
     target = picture or runs / "comparison.png"
     if draw_curves(found, target):

@@ -149,6 +149,7 @@ def draw_curves(parts: Sequence[Contestant], path: Path) -> bool:
         ActcliError: The picture cannot be written.
     """
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.add_subplot(xlabel="epoch", ylabel="validation top-1, %")
@@ -160,7 +161,8 @@ def draw_curves(parts: Sequence[Contestant], path: Path) -> bool:
             axes.plot(*zip(*points, strict=True), marker=".", label=part.name)
     if not drawn:
         return False
-    axes.legend()
+    figure.legend(loc="outside upper left")  # where no curve is
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.grid(alpha=0.3)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -88,7 +88,8 @@ def lines(curves: Sequence[Line], x_label: str, y_label: str) -> Markup:
             colour = _SERIES[number % len(_SERIES)]
             axes.plot(*zip(*curve.points, strict=True), marker=".", color=colour, label=_short(curve.name))
         if len(curves) > 1:
-            axes.legend()
+            is_short = sum(len(_short(curve.name)) for curve in curves) < _MAX_LEGEND
+            figure.legend(loc="outside upper left", ncols=len(curves) if is_short else 1)  # where no curve is
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         return _svg(figure, f"{y_label} over {x_label}")
 

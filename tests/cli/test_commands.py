@@ -216,6 +216,7 @@ def test_compare_shows_both_runs_the_test_and_the_curves(done, second_run, actcl
     assert result.exit_code == 0, result.output
     assert f"second against {done.run.name}" in result.output
     assert "95 % interval" in result.output
+    assert "class         clips  the former, %  the latter, %" in result.output  # names would push classes out
     assert (done.root / "runs" / "comparison.png").read_bytes().startswith(b"\x89PNG")
     page = (done.root / "runs" / "comparison.html").read_text()
     assert f"second against {done.run.name}" in page

@@ -18,7 +18,8 @@ os.environ |= {"RAY_memory_monitor_refresh_ms": "0"}  # what other tests take of
 @pytest.fixture(scope="session")
 def ray_home() -> Iterator[None]:
     """Ray keeps the address of a cluster in its folder, where a Ray that starts meanwhile finds it: to each its own."""
-    services = pytest.importorskip("ray._private.services")
+    ray = pytest.importorskip("ray")
+    services = ray._private.services
     look_once = services.get_node
 
     def look(*arguments: object) -> object:
@@ -37,6 +38,7 @@ def ray_home() -> Iterator[None]:
         patch.setenv("RAY_TMPDIR", folder)
         patch.delenv("RAY_ADDRESS", raising=False)
         yield
+        ray.shutdown()  # which otherwise goes on writing to the folder
 
 
 @pytest.fixture(scope="session")
