@@ -13,6 +13,8 @@ from pathlib import Path
 
 from actcli.errors import ActcliError
 
+SMALL_TEXT_BYTES = 16 << 20
+"""Most of a configuration or history; a thousand epochs take a hundredth of that."""
 LOCK_NAME = ".actcli-lock"
 """The file that a process locks while it writes to a folder; it stays there."""
 _TEMPORARY = re.compile(r"\.actcli-.+\.\d+\.tmp")
@@ -140,6 +142,23 @@ def open_regular(path: str | os.PathLike[str]) -> BufferedReader:
             return file
         file.close()
     raise ActcliError(f"{os.fspath(path)} is no regular file. Move it away and type the same command again.")
+
+
+def read_small_text(path: str | os.PathLike[str], most_bytes: int = SMALL_TEXT_BYTES) -> str:
+    """The text of a file that people write, or that says what others are; of one that is far too large no more is read.
+
+    Raises:
+        ActcliError: It is no regular file, or larger than ``most_bytes``.
+        OSError: It cannot be read.
+        UnicodeDecodeError: It is no text.
+    """
+    with open_regular(path) as file:
+        text = file.read(most_bytes + 1)
+    if len(text) > most_bytes:
+        raise ActcliError(
+            f"{os.fspath(path)} is larger than {most_bytes >> 20} MB, so it is not what its name says. Move it away."
+        )
+    return text.decode()
 
 
 def file_checksum(path: Path) -> str:

@@ -13,7 +13,7 @@ from actcli.cli._workspace import Workspace
 from actcli.words import counted
 
 if TYPE_CHECKING:
-    from actcli.ingest import Estimate, ExtractPlan, ExtractSummary, SplitCount
+    from actcli.ingest import Estimate, ExtractOptions, ExtractPlan, ExtractSummary, SplitCount
 
 MAX_FAILURES_SHOWN = 20
 MAX_CLASSES_SHOWN = 50
@@ -148,7 +148,7 @@ def extract_command(
 
     Stopped or killed, the same command continues. Broken clips become rows of manifest.parquet, with the reason.
     """
-    from actcli.ingest import ExtractOptions, SplitRule, extract_dataset, plan_extraction
+    from actcli.ingest import ExtractOptions, SplitRule
 
     space = Workspace(workspace)
     name = space.raw_dataset(dataset)
@@ -181,10 +181,22 @@ def extract_command(
     source = " and ".join(map(str, options.from_frames)) or options.raw_dir
     console.print(plain(f"extracting {modality} of {source} to {frames_url or options.frames_dir}"), markup=False)
     if dry_run:
-        plan, estimate = plan_extraction(options)
-        _print_plan(plan)
-        _print_estimate(plan, estimate, "at the URL" if frames_url else "of disk")
-        return
+        _show_plan(options)
+    else:
+        _extract(options)
+
+
+def _show_plan(options: "ExtractOptions") -> None:
+    from actcli.ingest import plan_extraction
+
+    plan, estimate = plan_extraction(options)
+    _print_plan(plan)
+    _print_estimate(plan, estimate, "at the URL" if options.frames_url else "of disk")
+
+
+def _extract(options: "ExtractOptions") -> None:
+    from actcli.ingest import extract_dataset
+
     shown: list[str] = []
 
     def on_plan(plan: "ExtractPlan") -> None:
@@ -197,10 +209,10 @@ def extract_command(
             progress=lambda p: bar.update(p.done, p.total, f"{p.frames} frames, {p.failed} failed"),
             on_plan=on_plan,
         )
-    _print_summary(name, summary, shown)
+    _print_summary(options.dataset, summary, shown)
     if not summary.counts["ok"] + summary.counts["partial"]:
         raise typer.Exit(1)
-    if layout == "mjpeg":
+    if options.layout == "mjpeg":
         console.print("next: actcli shard")
     else:
         console.print("the lists beside the frames name them for other tools; shards need --layout mjpeg")

@@ -7,10 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from actcli.engine.recipes import read_fields, read_small_text
+from actcli.engine.recipes import read_fields
 from actcli.engine.reporting import EpochReport
 from actcli.errors import ActcliError
-from actcli.files import write_text_whole
+from actcli.files import read_small_text, write_text_whole
 
 HISTORY_NAME = "history.jsonl"
 FINISHED_NAME = "finished"

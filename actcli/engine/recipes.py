@@ -14,7 +14,7 @@ from pydantic_core import ErrorDetails
 
 from actcli.engine.schedules import Schedule, StepPlace
 from actcli.errors import ActcliError
-from actcli.files import open_regular
+from actcli.files import read_small_text
 from actcli.loaders.augment import Augmentation
 from actcli.loaders.epochs import ReadingOrder
 
@@ -234,10 +234,6 @@ def _line(text: str, place: Sequence[str | int]) -> str:
     return f"line {line}: " if line else ""
 
 
-_LARGEST_TEXT = 16 << 20
-"""Bytes of a configuration or history; a thousand epochs take a hundredth of that."""
-
-
 class _PlainLoader(yaml.SafeLoader):
     """YAML without aliases: ten lines of them can stand for more values than any memory holds."""
 
@@ -257,23 +253,6 @@ def read_yaml(text: str) -> object:
         mark = error.problem_mark or error.context_mark
         where = f"line {mark.line + 1}: " if mark else ""
         raise yaml.YAMLError(f"{where}{error.problem or error.context}") from error
-
-
-def read_small_text(path: Path) -> str:
-    """The text of a configuration; a pipe is refused, which would hang, and what is far too large for one.
-
-    Raises:
-        ActcliError: It is no regular file, or larger than 16 MB.
-        OSError: It cannot be read.
-        UnicodeDecodeError: It is no text.
-    """
-    with open_regular(path) as file:
-        text = file.read(_LARGEST_TEXT + 1)
-    if len(text) > _LARGEST_TEXT:
-        raise ActcliError(
-            f"{path} is larger than {_LARGEST_TEXT >> 20} MB, so it is not what its name says. Move it away."
-        )
-    return text.decode()
 
 
 def list_recipes() -> list[Recipe]:

@@ -11,10 +11,10 @@ import yaml
 
 from actcli import __version__
 from actcli.engine.history import HISTORY_NAME, digest, is_finished, read_history
-from actcli.engine.recipes import Recipe, read_fields, read_small_text, read_yaml
+from actcli.engine.recipes import Recipe, read_fields, read_yaml
 from actcli.engine.reporting import EpochReport
 from actcli.errors import ActcliError
-from actcli.files import write_text_whole
+from actcli.files import read_small_text, write_text_whole
 from actcli.shards import WHOLE, ShardSet, Subset, select_shards
 from actcli.words import counted
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from actcli.errors import ActcliError
-from actcli.files import open_regular, write_text_whole
+from actcli.files import read_small_text, write_text_whole
 from actcli.ingest.records import FlipPolicy
 
 CARD_NAME = "dataset.json"
@@ -57,11 +57,7 @@ class DatasetCard:
         path = Path(path)
         path = path / CARD_NAME if path.is_dir() else path
         try:
-            with open_regular(path) as file:
-                data = file.read(MAX_CARD_BYTES + 1)
-            if len(data) > MAX_CARD_BYTES:
-                raise ValueError(f"it is larger than any card, which has {MAX_CARD_BYTES >> 20} MB at most")
-            return _card(json.loads(data.decode("utf-8")))
+            return _card(json.loads(read_small_text(path, MAX_CARD_BYTES)))
         except FileNotFoundError:
             raise ActcliError(f"There is no dataset card {path}; run actcli extract first.") from None
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError, OSError) as error:

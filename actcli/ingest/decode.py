@@ -12,7 +12,7 @@ decoded planes therefore go to the JPEG encoder as planes: no RGB in between.
 """
 
 import errno
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -132,10 +132,11 @@ class VideoClip:
             coverage.check(num_frames)
 
     def _packets(self, coverage: Coverage) -> "Iterator[Packet[VideoStream]]":
-        for packet in self._container.demux(coverage.streams):
+        packets = cast("Iterator[Packet[VideoStream]]", self._container.demux(coverage.streams))
+        for packet in packets:
             coverage.add(packet)
             if packet.stream is self._stream:
-                yield cast("Packet[VideoStream]", packet)
+                yield packet
 
     def _target_size(self, frame: VideoFrame, turn: "Turn") -> tuple[int, int]:
         aspect = float(self._stream.sample_aspect_ratio or 1) or 1.0
@@ -344,10 +345,15 @@ def _resample(
 def plane_arrays(frame: VideoFrame, width: int, height: int) -> list[Plane]:
     """Views of Y ``[height, width]`` and of U and V, which have half of both, without what is beyond that."""
     shapes = ((height, width), (height // 2, width // 2), (height // 2, width // 2))
+    planes: Iterable[Any] = frame.planes  # buffers, which their stub does not say
     return [
-        np.ndarray(shape, np.uint8, cast(Any, plane), strides=(plane.line_size, 1))
-        for plane, shape in zip(frame.planes, shapes, strict=True)
+        np.ndarray(shape, np.uint8, plane, strides=(plane.line_size, 1))
+        for plane, shape in zip(planes, shapes, strict=True)
     ]
+
+
+_weigh = cast("Callable[[Plane, float, Plane, float, float], Plane]", cv2.addWeighted)
+"""OpenCV's sum of two planes with weights and an offset: bytes in, bytes out."""
 
 
 def _plane(image: Any) -> Plane:
@@ -365,7 +371,7 @@ TO_FULL_RANGE = (
 def _to_full_range(plane: Plane, scale: tuple[float, float]) -> Plane:
     """The plane times a gain, with an offset."""
     gain, offset = scale
-    return _plane(cv2.addWeighted(plane, gain, plane, 0, offset))
+    return _weigh(plane, gain, plane, 0, offset)
 
 
 @lru_cache
@@ -389,5 +395,5 @@ def _to_601(planes: list[Plane], weights: tuple[float, float]) -> list[Plane]:
     """Full-range planes from the matrix with luma weights ``weights`` to BT.601."""
     y, u, v = planes
     gain, new_u, new_v = cv2.split(cv2.transform(cv2.merge([u, v]), _matrix_to_601(weights)))
-    gain = cv2.resize(gain, (y.shape[1], y.shape[0]), interpolation=cv2.INTER_LINEAR)
-    return [_plane(cv2.addWeighted(y, 1, gain, 1, -128)), _plane(new_u), _plane(new_v)]
+    gain = _plane(cv2.resize(gain, (y.shape[1], y.shape[0]), interpolation=cv2.INTER_LINEAR))
+    return [_weigh(y, 1, gain, 1, -128), _plane(new_u), _plane(new_v)]

@@ -205,13 +205,13 @@ def payload_on_disk(payload: Payload) -> Iterator[Path]:
     Raises:
         ActcliError: The file has changed, or lies behind a URL that does not answer.
     """
-    data = read_payload(payload)
     if isinstance(payload.file, Path):
+        read_payload(payload)  # which compares it with its checksum; nothing of it is kept
         yield payload.file
         return
     with tempfile.TemporaryDirectory(prefix="actcli-") as folder:
         path = Path(folder) / os.path.basename(payload.file.name)
-        path.write_bytes(data)
+        path.write_bytes(read_payload(payload))
         yield path
 
 

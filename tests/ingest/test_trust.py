@@ -126,7 +126,7 @@ def test_a_manifest_of_which_few_bytes_stand_for_gigabytes_is_refused_before_the
 def test_a_card_larger_than_any_is_not_read(copy):
     with (copy.frames_dir / "dataset.json").open("r+b") as file:
         file.truncate(1 << 40)  # of which nothing lies on the disk
-    with pytest.raises(ActcliError, match=r"dataset\.json is damaged \(it is larger than any card, which has 4 MB"):
+    with pytest.raises(ActcliError, match=r"dataset\.json is larger than 4 MB, so it is not what its name says"):
         DatasetCard.read(copy.frames_dir)
 
 
