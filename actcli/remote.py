@@ -27,6 +27,8 @@ SILENCE_SECONDS = 20.0
 """How long a server may keep silent before the request counts as failed."""
 SLOWEST_BYTES_PER_SECOND = 50_000
 """A request may take ``SILENCE_SECONDS`` and as long as this speed needs for what it asks for."""
+MAX_CONNECTIONS = 64
+"""Requests to one server at a time."""
 HOPELESS: tuple[type[Exception], ...] = (FileNotFoundError, PermissionError, NotImplementedError)
 """What asking again does not change."""
 
@@ -185,7 +187,8 @@ def _options(root: str) -> dict[str, object]:
         return {"client_kwargs": {"timeout": limit}}
     if protocol in ("s3", "s3a"):  # s3fs asks five times by itself, each of which botocore would make five
         patience = {"connect_timeout": SILENCE_SECONDS / 4, "read_timeout": SILENCE_SECONDS / 4}
-        return {"config_kwargs": {**patience, "retries": {"total_max_attempts": 1}}}
+        once = {"retries": {"total_max_attempts": 1}, "max_pool_connections": MAX_CONNECTIONS}
+        return {"config_kwargs": {**patience, **once}}
     return {}
 
 

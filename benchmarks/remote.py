@@ -32,6 +32,7 @@ from aiohttp import web
 from actcli.loaders import Reading, open_loader
 from actcli.loaders.blocks import Extent, Mixing, Parts, block_order
 from actcli.shards import ShardSet
+from actcli.shards.reader import Range
 
 RESULTS = Path(__file__).parent / "results" / "remote.json"
 SETUP = {"num_frames": 8, "size": 224, "batch_size": 8, "workers": 2}
@@ -150,7 +151,7 @@ def fill(url: str, cache: str | None) -> None:
     shards = ShardSet.open(url)
     reader = _reader(shards, Reading("index", cache))
     for tar in shards.card.shards:
-        reader.read(tar.name, 0, tar.bytes)
+        reader.try_ranges([Range(tar.name, 0, tar.bytes)])
 
 
 def simulate(num_ranks: int = 64, num_clips: int = 168_913) -> dict[str, object]:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from actcli.defaults import CACHE_BYTES
 from actcli.errors import ActcliError
-from actcli.loaders.ahead import Demand, Range, ThreadedReader, picture_ranges, read_ahead
+from actcli.loaders.ahead import Demand, ThreadedReader, read_pictures_ahead, read_ranges_ahead
 from actcli.loaders.blocks import (
     LARGEST_BLOCK,
     MIXED_BYTES,
@@ -30,6 +30,7 @@ from actcli.loaders.plan import BatchPlan, ClipPlan, Modality, Planner, ViewSett
 from actcli.remote import is_local
 from actcli.shards import ShardIndex, ShardSet
 from actcli.shards.cache import CachedReader, ChunkCache
+from actcli.shards.reader import Range
 from actcli.shards.stream import RetryingReader, StreamedClip, TarReader, stream_clips
 
 ReadingOrder = Literal["auto", "index", "blocks"]
@@ -98,7 +99,7 @@ class IndexedEpochs:
         """The batches from ``first_step`` on."""
         batches = order.batches(epoch, first_step)
         plans = (self._clips.plan(self._clips.rows[places], positions, epoch) for places, positions in batches)
-        return plans if self._reader is None else read_ahead(map(picture_ranges, plans), self._reader)
+        return plans if self._reader is None else read_pictures_ahead(plans, self._reader)
 
 
 class BlockedEpochs:
@@ -119,7 +120,7 @@ class BlockedEpochs:
         mixing = Mixing.of(order.batch_size * order.world_size)
         blocks = block_order(self._extent, mixing, self._seed, epoch)
         steps = list(order.positions(first_step))
-        return read_ahead(self._demands(blocks, steps, epoch), self._reader)
+        return read_ranges_ahead(self._demands(blocks, steps, epoch), self._reader)
 
     def _demands(self, blocks: BlockOrder, steps: list[NDArray[np.int64]], epoch: int) -> Iterator[Demand]:
         parts = Parts.of(self._extent, blocks, np.concatenate(steps) if steps else np.zeros(0, np.int64))

@@ -13,14 +13,15 @@ import threading
 import time
 import warnings
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from actcli.errors import ActcliError
 from actcli.files import is_temporary, open_regular, temporary_path
 from actcli.shards.card import ShardCard
-from actcli.shards.stream import Encoded, TarReader
+from actcli.shards.reader import Range
+from actcli.shards.stream import Encoded, RetryingReader
 
 CHUNK_BYTES = 4 << 20
 """Bytes of a tar that are kept together."""
@@ -64,7 +65,9 @@ class ChunkCache:
         self._added = max_bytes  # looks at once what others left
         self._broken = False
 
-    def read(self, reader: TarReader, shard_name: str, checksum: str, size: int, number: int, place: slice) -> bytes:
+    def read(
+        self, reader: RetryingReader, shard_name: str, checksum: str, size: int, number: int, place: slice
+    ) -> bytes:
         """The bytes ``place`` of chunk ``number`` of a tar; what is not kept is read by ``reader``.
 
         Args:
@@ -192,9 +195,19 @@ class _Chunk:
 class CachedReader:
     """Reads tars through a cache."""
 
-    def __init__(self, reader: TarReader, card: ShardCard, cache: ChunkCache) -> None:
+    def __init__(self, reader: RetryingReader, card: ShardCard, cache: ChunkCache) -> None:
         self._reader, self._cache = reader, cache
         self._files = {file.name: file for file in card.shards}
+
+    def try_ranges(self, ranges: Sequence[Range]) -> list[Encoded | ActcliError]:
+        """The bytes of each range, or what ``read`` would raise."""
+        return [self._try(one) for one in ranges]
+
+    def _try(self, one: Range) -> Encoded | ActcliError:
+        try:
+            return self.read(one.shard, one.begin, one.end - one.begin)
+        except ActcliError as error:
+            return error
 
     def read(self, shard_name: str, offset: int, size: int) -> Encoded:
         """``size`` bytes of a tar from ``offset``; raises as the reader does.

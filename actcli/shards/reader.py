@@ -8,7 +8,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 from fsspec import AbstractFileSystem
 from fsspec.exceptions import FSTimeoutError
@@ -30,6 +30,17 @@ MAX_OPEN_SHARDS = 64
 """Tars that one reader keeps open."""
 MAX_CARD_BYTES = 4 << 20
 """Much more than the card of any dataset takes."""
+
+
+class Range(NamedTuple):
+    """Consecutive bytes of a tar."""
+
+    shard: str
+    """Name of the tar."""
+    begin: int
+    """First byte."""
+    end: int
+    """Byte after the last one."""
 
 
 @dataclass(frozen=True)
@@ -119,64 +130,58 @@ class ShardReader:
         Raises:
             ActcliError: The tar is missing or shorter than that.
         """
-        [piece] = self.read_ranges(shard_name, [offset], [size])
+        [piece] = self.read_ranges([Range(shard_name, offset, offset + size)])
         if isinstance(piece, BaseException):
             raise piece
         return bytes(piece)
 
-    def read_ranges(self, shard_name: str, offsets: Sequence[int], sizes: Sequence[int]) -> list[Piece]:
-        """Several ranges of a tar; over a connection they are asked for at the same time.
+    def read_ranges(self, ranges: Sequence[Range]) -> list[Piece]:
+        """Several ranges; over a connection they are asked for at the same time.
 
         What goes wrong stands in place of the bytes, as an exception: an ``ActcliError`` where asking again is no use.
-
-        Raises:
-            ActcliError: A local tar cannot be opened.
         """
-        ends = [offset + size for offset, size in zip(offsets, sizes, strict=True)]
-        pieces: list[Piece]
         if self._filesystem is None:
-            pieces = [self._read_local(shard_name, *where) for where in zip(offsets, sizes, strict=True)]
+            pieces = [self._read_local(one) for one in ranges]
         else:
-            paths = [f"{self._base}/{shard_name}"] * len(offsets)
-            pieces = self._ask(self._filesystem, paths, list(offsets), ends, sum(sizes))
+            pieces = self._ask(self._filesystem, ranges)
         return [
-            self._wrong_length(shard_name, end, len(piece) > size)
-            if isinstance(piece, bytes) and len(piece) != size
+            self._wrong_length(one, len(piece))
+            if isinstance(piece, bytes) and len(piece) != one.end - one.begin
             else piece
-            for piece, size, end in zip(pieces, sizes, ends, strict=True)
+            for piece, one in zip(pieces, ranges, strict=True)
         ]
 
-    @staticmethod
-    def _ask(
-        filesystem: AbstractFileSystem, paths: list[str], begins: list[int], ends: list[int], size: int
-    ) -> list[Piece]:
+    def _ask(self, filesystem: AbstractFileSystem, ranges: Sequence[Range]) -> list[Piece]:
+        paths = [f"{self._base}/{one.shard}" for one in ranges]
+        begins, ends = [one.begin for one in ranges], [one.end for one in ranges]
+        limit = deadline(filesystem, sum(ends) - sum(begins))
         try:
-            limit = deadline(filesystem, size)
             return list(filesystem.cat_ranges(paths, begins, ends, on_error="return", **limit))
         except FSTimeoutError as error:
             return [too_slow(error)] * len(paths)
 
-    def _wrong_length(self, shard_name: str, end: int, too_long: bool) -> ActcliError:
-        path = _join(self._root, shard_name)
-        if too_long:
+    def _wrong_length(self, one: Range, length: int) -> ActcliError:
+        path = _join(self._root, one.shard)
+        if length > one.end - one.begin:
             return ActcliError(
                 f"the server of {path} gives the whole file where a part is asked for: it knows no range requests. "
                 "Take one that does (nginx, S3), or copy the shards to a local folder."
             )
-        return ActcliError(f"{path} ends before byte {end}: it was cut short")
+        return ActcliError(f"{path} ends before byte {one.end}: it was cut short")
 
     def close(self) -> None:
         """Close all tars."""
         _close_all(self._files)
 
-    def _read_local(self, shard_name: str, offset: int, size: int) -> bytes:
+    def _read_local(self, one: Range) -> Piece:
         try:
-            file = self._open(shard_name)
-            left = max(os.fstat(file).st_size - offset, 0)  # no memory is taken for more than there is
-            return os.pread(file, min(size, left), offset)
+            file = self._open(one.shard)
+            left = max(os.fstat(file).st_size - one.begin, 0)  # no memory is taken for more than there is
+            return os.pread(file, min(one.end - one.begin, left), one.begin)
+        except ActcliError as error:
+            return error
         except OSError as error:
-            path = os.path.join(self._root, shard_name)
-            raise ActcliError(f"{path} cannot be read ({error.strerror})") from error
+            return ActcliError(f"{_join(self._root, one.shard)} cannot be read ({error.strerror})")
 
     def _open(self, shard_name: str) -> int:
         file = self._files.get(shard_name)

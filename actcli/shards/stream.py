@@ -22,7 +22,7 @@ from actcli.shards.card import ShardCard
 from actcli.shards.checksum import FileSeal
 from actcli.shards.clip import StoredClip
 from actcli.shards.note import MAX_NOTE_BYTES, open_note
-from actcli.shards.reader import ShardReader, ShardSet
+from actcli.shards.reader import Range, ShardReader, ShardSet
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -39,8 +39,8 @@ DAMAGE = (tarfile.TarError, ValueError, LookupError, TypeError, ArithmeticError,
 class TarReader(Protocol):
     """What reads tars: a ``RetryingReader``, or one behind a cache or for several threads."""
 
-    def read(self, shard_name: str, offset: int, size: int) -> Encoded:
-        """``size`` bytes of a tar from ``offset``."""
+    def try_ranges(self, ranges: Sequence[Range]) -> list[Encoded | ActcliError]:
+        """The bytes of each range, or why they could not be had."""
         ...
 
 
@@ -56,38 +56,52 @@ class RetryingReader:
 
     def read(self, shard_name: str, offset: int, size: int) -> Encoded:
         """``size`` bytes of a tar from ``offset``; raises as ``read_ranges`` does."""
-        return self.read_ranges(shard_name, [offset], [size])[0]
+        return self.read_ranges([Range(shard_name, offset, offset + size)])[0]
 
-    def read_ranges(self, shard_name: str, offsets: Sequence[int], sizes: Sequence[int]) -> list[Encoded]:
-        """Several ranges of a tar, as bytes or views.
+    def read_ranges(self, ranges: Sequence[Range]) -> list[Encoded]:
+        """The bytes of each range.
 
         Raises:
             ActcliError: There are no such bytes; names the shard and the bytes.
             Unreachable: They could not be had over the connection.
         """
-        pieces: dict[int, Encoded] = {}
-        try:
-            persist(lambda: self._ask(shard_name, offsets, sizes, pieces), (ActcliError, *HOPELESS), self._attempts)
-        except ActcliError:
-            raise
-        except Exception as error:  # every protocol of fsspec has exceptions of its own
-            first = next(number for number in range(len(offsets)) if number not in pieces)
-            offset, end = offsets[first], offsets[first] + sizes[first]
-            said = f"bytes {offset} to {end} of {shard_name} could not be read ({type(error).__name__}: {error})."
-            if isinstance(error, FileNotFoundError):
-                raise ActcliError(said) from error
-            raise Unreachable(f"{said} {advice(error)}") from error
-        return [pieces[number] for number in range(len(offsets))]
+        pieces: list[Encoded] = []
+        for piece in self.try_ranges(ranges):
+            if isinstance(piece, ActcliError):
+                raise piece
+            pieces.append(piece)
+        return pieces
 
-    def _ask(self, shard_name: str, offsets: Sequence[int], sizes: Sequence[int], pieces: dict[int, Encoded]) -> None:
+    def try_ranges(self, ranges: Sequence[Range]) -> list[Encoded | ActcliError]:
+        """The bytes of each range, or what ``read_ranges`` would raise."""
+        pieces: dict[Range, Encoded | ActcliError] = {}
+        try:
+            persist(lambda: self._ask(ranges, pieces), (), self._attempts)
+        except Exception as error:  # every protocol of fsspec has exceptions of its own
+            pieces |= {one: _unavailable(one, error) for one in ranges if one not in pieces}
+        return [pieces[one] for one in ranges]
+
+    def _ask(self, ranges: Sequence[Range], pieces: dict[Range, Encoded | ActcliError]) -> None:
         """Ask for what is not among ``pieces`` yet; raises what kept the first of it from coming."""
-        left = [number for number in range(len(offsets)) if number not in pieces]
-        found = self._reader.read_ranges(shard_name, [offsets[i] for i in left], [sizes[i] for i in left])
-        pieces |= {n: piece for n, piece in zip(left, found, strict=True) if not isinstance(piece, BaseException)}
-        failed = [piece for piece in found if isinstance(piece, BaseException)]
-        hopeless = [piece for piece in failed if isinstance(piece, ActcliError)]  # asking again will not change it
+        left = [one for one in ranges if one not in pieces]
+        failed: list[BaseException] = []
+        for one, piece in zip(left, self._reader.read_ranges(left), strict=True):
+            if isinstance(piece, HOPELESS):
+                pieces[one] = _unavailable(one, piece)
+            elif isinstance(piece, ActcliError) or not isinstance(piece, BaseException):
+                pieces[one] = piece
+            else:
+                failed.append(piece)
         if failed:
-            raise (hopeless or failed)[0]
+            raise failed[0]
+
+
+def _unavailable(one: Range, error: Exception) -> ActcliError:
+    """What is said where a range did not come."""
+    said = f"bytes {one.begin} to {one.end} of {one.shard} could not be read ({type(error).__name__}: {error})."
+    lost = ActcliError(said) if isinstance(error, FileNotFoundError) else Unreachable(f"{said} {advice(error)}")
+    lost.__cause__ = error
+    return lost
 
 
 def read_through(reader: RetryingReader, file: FileSeal) -> Iterator[bytes | memoryview]:

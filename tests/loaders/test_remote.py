@@ -17,10 +17,11 @@ import actcli.remote as remote
 import actcli.shards.cache as cache
 from actcli.errors import ActcliError
 from actcli.loaders import Reading, open_loader
-from actcli.loaders.ahead import Demand, Range, read_ahead
+from actcli.loaders.ahead import Demand, read_ranges_ahead
 from actcli.loaders.plan import BatchPlan
 from actcli.shards import ShardSet
 from actcli.shards.cache import CachedReader, ChunkCache
+from actcli.shards.reader import Range
 from actcli.shards.stream import RetryingReader
 
 BLOCKS = Reading("blocks")
@@ -141,14 +142,14 @@ def test_what_several_batches_need_is_read_once_and_let_go_after_the_last():
         def __init__(self):
             self.asked = []
 
-        def read(self, shard_name, offset, size):
-            self.asked.append(offset)
-            return bytes(size)
+        def try_ranges(self, ranges):
+            self.asked += [one.begin for one in ranges]
+            return [bytes(one.end - one.begin) for one in ranges]
 
     counting = Counting()
     a, b = Range("a", 0, 10), Range("a", 20, 30)
     demands = [demand(a, kept=[a]), demand(a, b), demand(b), demand(a)]
-    assert [plan.num_bytes for plan in read_ahead(demands, counting)] == [10, 10, 0, 0]
+    assert [plan.num_bytes for plan in read_ranges_ahead(demands, counting)] == [10, 10, 0, 0]
     assert sorted(counting.asked) == [0, 20]
 
 

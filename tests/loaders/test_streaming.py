@@ -246,7 +246,8 @@ def test_a_request_has_time_for_the_bytes_that_it_asks_for():
 
 def test_s3_gives_up_on_a_silent_server_too():
     limits = remote._options("s3://bucket/shards")["config_kwargs"]
-    assert limits == {"connect_timeout": 5.0, "read_timeout": 5.0, "retries": {"total_max_attempts": 1}}
+    assert limits["connect_timeout"] == limits["read_timeout"] == 5.0
+    assert limits["retries"] == {"total_max_attempts": 1}
     assert remote._options("memory://shards") == {}
 
 

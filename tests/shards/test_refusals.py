@@ -28,6 +28,7 @@ from actcli.shards import (
 from actcli.shards.bounds import check_clip
 from actcli.shards.cache import CHUNK_BYTES, CachedReader, ChunkCache
 from actcli.shards.lists import export_lists
+from actcli.shards.reader import Range
 from actcli.shards.selection import KEYS_OF_FOLDER
 from actcli.shards.stream import RetryingReader
 from actcli.shards.transfer import pull_shards, push_shards
@@ -256,16 +257,19 @@ def test_a_video_cannot_have_more_frames_than_bytes(few_shards):
 # --- Over a connection ------------------------------------------------------------------------------------------------
 
 
+THREE = [Range("t.tar", begin, begin + 1) for begin in (0, 5, 9)]
+
+
 class Flaky:
     """Gives some ranges at the first asking and the others later."""
 
     def __init__(self, pieces, failures):
         self.pieces, self.failures, self.asked = pieces, failures, []
 
-    def read_ranges(self, name, offsets, sizes):
-        self.asked.append(list(offsets))
+    def read_ranges(self, ranges):
+        self.asked.append([one.begin for one in ranges])
         errors = self.failures[len(self.asked) - 1] if len(self.asked) <= len(self.failures) else {}
-        return [errors.get(offset, self.pieces[offset]) for offset in offsets]
+        return [errors.get(one.begin, self.pieces[one.begin]) for one in ranges]
 
 
 @pytest.fixture
@@ -283,22 +287,22 @@ def flaky(few_shards, monkeypatch):
 
 def test_only_the_ranges_that_failed_are_asked_for_again(flaky):
     reader = flaky({5: OSError("gone"), 9: OSError("gone")}, {9: TimeoutError("slow")})
-    assert reader.read_ranges("t.tar", [0, 5, 9], [1, 1, 1]) == [b"a", b"b", b"c"]
+    assert reader.read_ranges(THREE) == [b"a", b"b", b"c"]
     assert reader._reader.asked == [[0, 5, 9], [5, 9], [9]]
 
 
 def test_what_does_not_come_is_named_with_its_bytes_and_the_number_of_attempts(flaky):
     reader = flaky(*[{5: OSError("gone")}] * 9)
-    with pytest.raises(ActcliError, match=r"bytes 5 to 7 of t.tar could not be read \(OSError: gone\)\. Check"):
-        reader.read_ranges("t.tar", [0, 5, 9], [1, 2, 1])
+    with pytest.raises(ActcliError, match=r"bytes 5 to 6 of t.tar could not be read \(OSError: gone\)\. Check"):
+        reader.read_ranges(THREE)
     assert len(reader._reader.asked) == 4
 
 
 def test_an_answer_that_asking_again_will_not_change_is_the_last_one(flaky):
     reader = flaky({0: OSError("gone"), 5: ActcliError("it was cut short")})
     with pytest.raises(ActcliError, match=r"^it was cut short$"):
-        reader.read_ranges("t.tar", [0, 5, 9], [1, 1, 1])
-    assert len(reader._reader.asked) == 1
+        reader.read_ranges(THREE)
+    assert reader._reader.asked == [[0, 5, 9], [0]]
 
 
 def test_shards_are_pushed_to_urls_only_and_pulled_over_no_others(few_shards, packed, reseal):
@@ -327,7 +331,7 @@ def test_a_copy_that_arrives_short_is_sent_again_and_then_given_up(few_shards, m
 
 def test_a_cache_asks_the_server_for_what_no_card_names(few_shards, tmp_path):
     shards = ShardSet.open(few_shards)
-    reader = CachedReader(ShardReader(few_shards), shards.card, ChunkCache(tmp_path, 32 * CHUNK_BYTES))
+    reader = CachedReader(RetryingReader(str(few_shards)), shards.card, ChunkCache(tmp_path, 32 * CHUNK_BYTES))
     size = shards.card.shards[0].bytes
     assert reader.read(shards.card.shards[0].name, size - 9, 9) == bytes(9)
     for name, offset in (("train-000099.tar", 0), (shards.card.shards[0].name, size)):

@@ -5,6 +5,7 @@ import zlib
 
 from actcli.errors import ActcliError
 from actcli.loaders.plan import BatchPlan, WantedPictures
+from actcli.shards.reader import Range
 from actcli.shards.stream import Encoded, RetryingReader
 
 
@@ -38,7 +39,8 @@ class PictureSource:
         return pictures
 
     def _read(self, shard: str, offsets: list[int], sizes: list[int]) -> list[Encoded]:
+        places = zip(offsets, sizes, strict=True)
         if self._inline is not None:
-            return [self._inline[offset : offset + size] for offset, size in zip(offsets, sizes, strict=True)]
+            return [self._inline[offset : offset + size] for offset, size in places]
         assert self._reader is not None
-        return self._reader.read_ranges(shard, offsets, sizes)
+        return self._reader.read_ranges([Range(shard, offset, offset + size) for offset, size in places])
