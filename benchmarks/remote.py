@@ -31,7 +31,9 @@ from aiohttp import web
 
 from actcli.loaders import Reading, open_loader
 from actcli.loaders.blocks import Extent, Mixing, Parts, block_order
+from actcli.loaders.epochs import with_cache
 from actcli.shards import ShardSet
+from actcli.shards.cache import reader_maker
 from actcli.shards.reader import Range
 
 RESULTS = Path(__file__).parent / "results" / "remote.json"
@@ -129,7 +131,7 @@ def clips_per_second(root: Path, contender: Contender, seconds: float, scratch: 
     cache = str(scratch / contender.name.replace(" ", "-").replace("/", "-")) if contender.cached else None
     reading = Reading(contender.order, cache)
     with served(root, contender) as url, open_loader(url, **SETUP, reading=reading) as loader:
-        if contender.cached:
+        if cache is not None:
             fill(url, cache)
         num_clips, begin, read = 0, 0.0, 0
         for epoch in range(1, 100):
@@ -144,14 +146,12 @@ def clips_per_second(root: Path, contender: Contender, seconds: float, scratch: 
     raise AssertionError("unreachable")
 
 
-def fill(url: str, cache: str | None) -> None:
+def fill(url: str, cache: str) -> None:
     """Read every chunk once, as a first epoch does."""
-    from actcli.loaders.epochs import _reader
-
-    shards = ShardSet.open(url)
-    reader = _reader(shards, Reading("index", cache))
+    shards = with_cache(ShardSet.open(url), Reading("index", cache))
+    reader = reader_maker(shards)()
     for tar in shards.card.shards:
-        reader.try_ranges([Range(tar.name, 0, tar.bytes)])
+        reader.read_ranges([Range(tar.name, 0, tar.bytes)])
 
 
 def simulate(num_ranks: int = 64, num_clips: int = 168_913) -> dict[str, object]:

@@ -53,7 +53,7 @@ class _Asked(NamedTuple):
 
 
 def read_pictures_ahead(plans: Iterable[BatchPlan], reader: TarReader) -> Iterator[BatchPlan]:
-    """The batches of ``plans`` in their order, with their pictures, of which little else is read.
+    """The batches of ``plans`` in their order, with their pictures unless they are near; little else is read.
 
     Raises:
         ActcliError: Bytes could not be had; names the clip and the tar.
@@ -61,6 +61,8 @@ def read_pictures_ahead(plans: Iterable[BatchPlan], reader: TarReader) -> Iterat
     with _threads() as threads:
 
         def ask(plan: BatchPlan) -> _Asked:
+            if reader.is_near(_ranges_of(plan.clips)):
+                return _Asked(0, lambda: plan)
             groups = [plan.clips[first : first + CLIPS_A_CALL] for first in range(0, len(plan.clips), CLIPS_A_CALL)]
             ranges = [_ranges_of(clips) for clips in groups]
             calls = [threads.submit(_read_pictures, reader, *together) for together in zip(groups, ranges, strict=True)]
@@ -74,7 +76,9 @@ def read_pictures_ahead(plans: Iterable[BatchPlan], reader: TarReader) -> Iterat
 
 
 def read_ranges_ahead(demands: Iterable[Demand], reader: TarReader) -> Iterator[BatchPlan]:
-    """The batches of ``demands`` in their order, with their pictures; what several need is read once.
+    """The batches of ``demands`` in their order, with their pictures unless they are near.
+
+    What several batches need is read once.
 
     Raises:
         ActcliError: Bytes could not be had; names the clip and the tar.
@@ -145,6 +149,9 @@ class _SharedReads:
 
     def ask(self, demand: Demand) -> _Asked:
         """Ask for what is not under way."""
+        if self.reader.is_near(demand.ranges):
+            self.waiting_for.update(demand.ranges)
+            return _Asked(0, lambda: self._near(demand))
         new = [one for one in demand.ranges if one not in self.under_way]
         for one in new:
             self.under_way[one] = self.threads.submit(self.reader.try_ranges, [one])
@@ -154,11 +161,19 @@ class _SharedReads:
 
     def _wait(self, demand: Demand, num_bytes: int) -> BatchPlan:
         found = {one: self.under_way[one].result()[0] for one in demand.ranges}
+        self._let_go(demand)
+        return _with_pictures(demand.plan, list(_cut_out(demand.plan.clips, found)), num_bytes)
+
+    def _near(self, demand: Demand) -> BatchPlan:
+        self._let_go(demand)
+        return demand.plan
+
+    def _let_go(self, demand: Demand) -> None:
         self.waiting_for.subtract(demand.ranges)
         for one in demand.ranges:
             if not self.waiting_for[one] and one not in demand.kept:
-                del self.under_way[one], self.waiting_for[one]
-        return _with_pictures(demand.plan, list(_cut_out(demand.plan.clips, found)), num_bytes)
+                self.under_way.pop(one, None)
+                del self.waiting_for[one]
 
 
 def _cut_out(clips: Iterable[ClipPlan], pieces: Mapping[Range, Encoded | ActcliError]) -> Iterator[memoryview]:
@@ -191,7 +206,14 @@ class ThreadedReader:
 
     def try_ranges(self, ranges: Sequence[Range]) -> list[Encoded | ActcliError]:
         """The bytes of each range, or why they could not be had."""
+        return self._reader().try_ranges(ranges)
+
+    def is_near(self, ranges: Sequence[Range]) -> bool:
+        """Whether all of it is kept on this machine."""
+        return self._reader().is_near(ranges)
+
+    def _reader(self) -> TarReader:
         reader: TarReader | None = getattr(self._of_thread, "reader", None)
         if reader is None:
             reader = self._of_thread.reader = self._make()
-        return reader.try_ranges(ranges)
+        return reader

@@ -29,9 +29,9 @@ from actcli.loaders.order import Order
 from actcli.loaders.plan import BatchPlan, ClipPlan, Modality, Planner, ViewSettings, WantedPictures
 from actcli.remote import is_local
 from actcli.shards import ShardIndex, ShardSet
-from actcli.shards.cache import CachedReader, ChunkCache
-from actcli.shards.reader import Range
-from actcli.shards.stream import RetryingReader, StreamedClip, TarReader, stream_clips
+from actcli.shards.cache import reader_maker
+from actcli.shards.reader import CacheFolder, Range
+from actcli.shards.stream import StreamedClip, TarReader, stream_clips
 
 ReadingOrder = Literal["auto", "index", "blocks"]
 
@@ -137,6 +137,19 @@ class BlockedEpochs:
             yield Demand(plan, tuple(ranges.values()), kept)
 
 
+def with_cache(shards: ShardSet, reading: Reading) -> ShardSet:
+    """The shards, read through the cache that ``reading`` asks for.
+
+    Raises:
+        ActcliError: They lie in a local folder.
+    """
+    if reading.cache_dir is None:
+        return shards
+    if is_local(shards.root):
+        raise ActcliError(f"{shards.root} is a local folder, which needs no cache. Leave out cache_dir (--cache-dir).")
+    return replace(shards, cache=CacheFolder(Path(reading.cache_dir), reading.cache_bytes))
+
+
 def open_indexed(
     shards: ShardSet, split: str, split_id: str, settings: ViewSettings, reading: Reading
 ) -> IndexedEpochs | BlockedEpochs:
@@ -145,19 +158,10 @@ def open_indexed(
         known = ", ".join(get_args(ReadingOrder))
         raise ActcliError(f"unknown order {reading.order!r}. As order, choose {known}.")
     remote = not is_local(shards.root)
-    if reading.cache_dir is not None and not remote:
-        raise ActcliError(f"{shards.root} is a local folder, which needs no cache. Leave out cache_dir (--cache-dir).")
     if settings.training and (reading.order == "blocks" or (reading.order == "auto" and remote)):
-        return BlockedEpochs(shards, split, split_id, settings, _reader(shards, reading))
-    return IndexedEpochs(shards, split, split_id, settings, _reader(shards, reading) if remote else None)
-
-
-def _reader(shards: ShardSet, reading: Reading) -> TarReader:
-    """What reads the tars of ``shards`` from several threads."""
-    if reading.cache_dir is None:
-        return ThreadedReader(lambda: RetryingReader(shards.root))
-    cache = ChunkCache(Path(reading.cache_dir), reading.cache_bytes)
-    return ThreadedReader(lambda: CachedReader(RetryingReader(shards.root), shards.card, cache))
+        return BlockedEpochs(shards, split, split_id, settings, ThreadedReader(reader_maker(shards)))
+    reader = ThreadedReader(reader_maker(shards)) if remote else None
+    return IndexedEpochs(shards, split, split_id, settings, reader)
 
 
 def _extent(index: ShardIndex, rows: NDArray[np.int64], modality: Modality) -> Extent:

@@ -10,7 +10,7 @@ import torch
 from actcli.errors import ActcliError
 from actcli.loaders.augment import Augmentation
 from actcli.loaders.backends import choose_backend
-from actcli.loaders.epochs import Epochs, Reading, StreamedEpochs, open_indexed
+from actcli.loaders.epochs import Epochs, Reading, StreamedEpochs, open_indexed, with_cache
 from actcli.loaders.iterating import Loader
 from actcli.loaders.order import Order
 from actcli.loaders.originals import find_original, find_sampling, original_of
@@ -114,7 +114,9 @@ def open_loader(
     drop_last = training if drop_last is None else drop_last
     epochs: Epochs
     if shuffle_buffer is None:
-        epochs = open_indexed(opened, split, split_id, settings, reading or Reading())
+        reading = reading or Reading()
+        opened = with_cache(opened, reading)
+        epochs = open_indexed(opened, split, split_id, settings, reading)
     else:
         _check_stream(opened, modality, world_size)
         epochs = StreamedEpochs(opened, split, split_id, settings, shuffle_buffer)

@@ -13,15 +13,18 @@ import threading
 import time
 import warnings
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
+from typing import BinaryIO, NamedTuple
 
 from actcli.errors import ActcliError
 from actcli.files import is_temporary, open_regular, temporary_path
 from actcli.shards.card import ShardCard
-from actcli.shards.reader import Range
-from actcli.shards.stream import Encoded, RetryingReader
+from actcli.shards.checksum import FileSeal
+from actcli.shards.reader import Range, ShardSet
+from actcli.shards.stream import Encoded, RetryingReader, all_of
 
 CHUNK_BYTES = 4 << 20
 """Bytes of a tar that are kept together."""
@@ -36,11 +39,39 @@ _SLACK = 0.02
 """Share of the limit that each process may add before it looks whether something has to go."""
 
 
+class Chunk(NamedTuple):
+    """Consecutive bytes of a tar that are kept together."""
+
+    tar: FileSeal
+    """Of the card."""
+    number: int
+    """0-based."""
+
+    @property
+    def begin(self) -> int:
+        """First byte in the tar."""
+        return self.number * CHUNK_BYTES
+
+    @property
+    def num_bytes(self) -> int:
+        """``CHUNK_BYTES``, or fewer at the end of the tar."""
+        return min(CHUNK_BYTES, self.tar.bytes - self.begin)
+
+    def place(self, begin: int, end: int) -> slice:
+        """Which bytes of the chunk are among the bytes ``begin`` to ``end`` of the tar."""
+        return slice(max(begin - self.begin, 0), min(end - self.begin, self.num_bytes))
+
+
 class ChunkCache:
     """The folder. Safe for threads and processes; a limit that several share may be passed by a few per cent each."""
 
-    def __init__(self, folder: Path, max_bytes: int) -> None:
+    def __init__(self, folder: Path, max_bytes: int, *, checks: bool = True) -> None:
         """Make the folder if it is not there.
+
+        Args:
+            folder: Others may use it at the same time.
+            max_bytes: Its limit.
+            checks: Whether chunks are read through before they are first used; not where another process did that.
 
         Raises:
             ActcliError: Nothing can be written there, or the limit is below a few chunks.
@@ -50,7 +81,7 @@ class ChunkCache:
                 f"a cache of {max_bytes:,} bytes is too small; give cache_bytes (--cache-bytes) of at least "
                 f"{16 * CHUNK_BYTES:,}."
             )
-        self._folder, self._max_bytes = folder / _FOLDER, max_bytes
+        self._folder, self._max_bytes, self._checks = folder / _FOLDER, max_bytes, checks
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             os.close(os.open(self._lock_path(), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644))
@@ -59,75 +90,77 @@ class ChunkCache:
                 f"the cache {folder} cannot be used ({error.strerror}). Choose another folder with cache_dir "
                 "(--cache-dir)."
             ) from error
-        self._checked: set[tuple[str, int, int]] = set()
-        self._being_read: dict[tuple[str, int], threading.Lock] = {}
+        self._checked: set[tuple[FileSeal, int, int]] = set()
+        self._being_read: dict[Chunk, threading.Lock] = {}
         self._mutex = threading.Lock()
         self._added = max_bytes  # looks at once what others left
         self._broken = False
 
-    def read(
-        self, reader: RetryingReader, shard_name: str, checksum: str, size: int, number: int, place: slice
-    ) -> bytes:
-        """The bytes ``place`` of chunk ``number`` of a tar; what is not kept is read by ``reader``.
+    def read(self, reader: RetryingReader, chunk: "Chunk", places: Sequence[slice]) -> list[bytes]:
+        """The bytes ``places`` of a chunk; what is not kept is read by ``reader``, and kept.
 
-        Args:
-            reader: Where the tar is.
-            shard_name: Name of the tar there.
-            checksum: sha256 of the tar.
-            size: Bytes of the tar.
-            number: 0-based.
-            place: Within the chunk.
+        Raises:
+            ActcliError: It could not be read.
         """
-        with self._alone(checksum, number):
-            kept = self._kept(checksum, number, place)
+        with self._alone(chunk):
+            kept = self._kept(chunk, places)
             if kept is not None:
                 return kept
-            begin = number * CHUNK_BYTES
-            data = bytes(reader.read(shard_name, begin, min(CHUNK_BYTES, size - begin)))
-            self._keep(checksum, number, data)
-        return data[place]
+            data = bytes(reader.read(chunk.tar.name, chunk.begin, chunk.num_bytes))
+            self._keep(chunk, data)
+        return [data[place] for place in places]
 
-    def _path(self, checksum: str, number: int) -> Path:
-        return self._folder / checksum / f"{number:06d}.chunk"
+    def is_checked(self, chunk: "Chunk") -> bool:
+        """Whether a chunk is there that this process found whole."""
+        try:
+            return (*chunk, os.stat(self._path(chunk)).st_ino) in self._checked
+        except OSError:
+            return False
+
+    def _path(self, chunk: "Chunk") -> str:
+        return os.path.join(self._folder, chunk.tar.checksum, f"{chunk.number:06d}.chunk")
 
     def _lock_path(self) -> Path:
         return self._folder / "lock"
 
     @contextlib.contextmanager
-    def _alone(self, checksum: str, number: int) -> Iterator[None]:
+    def _alone(self, chunk: "Chunk") -> Iterator[None]:
         """One thread of this process at a time for each chunk, so that none is fetched twice."""
         with self._mutex:
-            lock = self._being_read.setdefault((checksum, number), threading.Lock())
+            lock = self._being_read.setdefault(chunk, threading.Lock())
         with lock:
             yield
         with self._mutex:
-            self._being_read.pop((checksum, number), None)
+            self._being_read.pop(chunk, None)
 
-    def _kept(self, checksum: str, number: int, place: slice) -> bytes | None:
+    def _kept(self, chunk: "Chunk", places: Sequence[slice]) -> list[bytes] | None:
         """Bytes of a chunk that is there and whole."""
-        path = self._path(checksum, number)
+        path = self._path(chunk)
         try:
             with open_regular(path) as file:
                 status = os.fstat(file.fileno())
-                length = status.st_size - _CRC_BYTES
-                seen = (checksum, number, status.st_ino)
-                if seen not in self._checked:
-                    data = file.read()
-                    if zlib.crc32(data[:length]) != int.from_bytes(data[length:], "little"):
-                        path.unlink(missing_ok=True)
-                        return None
-                    self._checked.add(seen)
+                if status.st_size != chunk.num_bytes + _CRC_BYTES or not self._is_whole(chunk, status.st_ino, file):
+                    os.unlink(path)
+                    return None
                 if time.time() - status.st_mtime > _USE_SECONDS:
                     os.utime(path)
-                return os.pread(file.fileno(), min(place.stop, length) - place.start, place.start)
+                return [os.pread(file.fileno(), place.stop - place.start, place.start) for place in places]
         except (OSError, ActcliError):
             return None
 
-    def _keep(self, checksum: str, number: int, data: bytes) -> None:
+    def _is_whole(self, chunk: "Chunk", inode: int, file: BinaryIO) -> bool:
+        if self._checks and (*chunk, inode) not in self._checked:
+            data = file.read()
+            if zlib.crc32(data[:-_CRC_BYTES]) != int.from_bytes(data[-_CRC_BYTES:], "little"):
+                return False
+            self._checked.add((*chunk, inode))
+        return True
+
+    def _keep(self, chunk: "Chunk", data: bytes) -> None:
         """Write a chunk; a cache that cannot be written to is said once and done without."""
         if self._broken:
             return
-        path = self._path(checksum, number)
+        path = Path(self._path(chunk))
         partial = temporary_path(path.with_name(f"{path.name}-{threading.get_ident()}"))
         try:
             path.parent.mkdir(exist_ok=True)
@@ -170,7 +203,7 @@ class ChunkCache:
                 os.unlink(chunk.path)
             total -= chunk.size
 
-    def _chunks(self) -> Iterator["_Chunk"]:
+    def _chunks(self) -> Iterator["_KeptChunk"]:
         for folder in os.scandir(self._folder):
             if not folder.is_dir(follow_symlinks=False):
                 continue
@@ -178,13 +211,13 @@ class ChunkCache:
                 with contextlib.suppress(FileNotFoundError):
                     status = entry.stat(follow_symlinks=False)
                     if _CHUNK_NAME.fullmatch(entry.name):
-                        yield _Chunk(entry.path, status.st_size, status.st_mtime)
+                        yield _KeptChunk(entry.path, status.st_size, status.st_mtime)
                     elif is_temporary(entry.name) and time.time() - status.st_mtime > _LEFT_OVER_SECONDS:
                         os.unlink(entry.path)
 
 
 @dataclass(frozen=True)
-class _Chunk:
+class _KeptChunk:
     """A file of the cache."""
 
     path: str
@@ -197,30 +230,58 @@ class CachedReader:
 
     def __init__(self, reader: RetryingReader, card: ShardCard, cache: ChunkCache) -> None:
         self._reader, self._cache = reader, cache
-        self._files = {file.name: file for file in card.shards}
+        self._files: dict[str, FileSeal] = {file.name: file for file in card.shards}
+
+    def read_ranges(self, ranges: Sequence[Range]) -> list[Encoded]:
+        """The bytes of each range; raises as that of ``RetryingReader`` does."""
+        return all_of(self.try_ranges(ranges))
 
     def try_ranges(self, ranges: Sequence[Range]) -> list[Encoded | ActcliError]:
-        """The bytes of each range, or what ``read`` would raise."""
-        return [self._try(one) for one in ranges]
+        """The bytes of each range, or what ``read_ranges`` would raise; each chunk is opened once."""
+        wanted: dict[Chunk, list[int]] = {}
+        for number, one in enumerate(ranges):
+            for chunk in self._chunks_of(one):
+                wanted.setdefault(chunk, []).append(number)
+        parts: list[list[Encoded | ActcliError]] = [[] for _ in ranges]
+        for chunk in sorted(wanted, key=attrgetter("number")):
+            places = [chunk.place(ranges[number].begin, ranges[number].end) for number in wanted[chunk]]
+            for number, part in zip(wanted[chunk], self._try(chunk, places), strict=True):
+                parts[number].append(part)
+        return [
+            _joined(found) if found else self._reader.try_ranges([one])[0]
+            for found, one in zip(parts, ranges, strict=True)
+        ]
 
-    def _try(self, one: Range) -> Encoded | ActcliError:
+    def is_near(self, ranges: Sequence[Range]) -> bool:
+        """Whether all of it is in the cache, and whole."""
+        return all(chunks and all(map(self._cache.is_checked, chunks)) for chunks in map(self._chunks_of, ranges))
+
+    def _chunks_of(self, one: Range) -> list[Chunk]:
+        """What a range is in; nothing where the card names no such bytes, which the server knows what to say about."""
+        tar = self._files.get(one.shard)
+        if tar is None or one.end > tar.bytes:
+            return []
+        return [Chunk(tar, number) for number in range(one.begin // CHUNK_BYTES, -(-one.end // CHUNK_BYTES))]
+
+    def _try(self, chunk: Chunk, places: Sequence[slice]) -> Sequence[Encoded | ActcliError]:
         try:
-            return self.read(one.shard, one.begin, one.end - one.begin)
+            return self._cache.read(self._reader, chunk, places)
         except ActcliError as error:
-            return error
+            return [error] * len(places)
 
-    def read(self, shard_name: str, offset: int, size: int) -> Encoded:
-        """``size`` bytes of a tar from ``offset``; raises as the reader does.
 
-        Raises:
-            ActcliError: The card names no such tar, or it is shorter.
-        """
-        file = self._files.get(shard_name)
-        if file is None or offset + size > file.bytes:
-            return self._reader.read(shard_name, offset, size)  # which knows what to say
-        pieces, end = [], offset + size
-        for number in range(offset // CHUNK_BYTES, -(-end // CHUNK_BYTES)):
-            begin = number * CHUNK_BYTES
-            place = slice(max(offset - begin, 0), min(end - begin, CHUNK_BYTES))
-            pieces.append(self._cache.read(self._reader, shard_name, file.checksum, file.bytes, number, place))
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+def _joined(parts: Sequence[Encoded | ActcliError]) -> Encoded | ActcliError:
+    """A range out of its parts, or why one of them could not be had."""
+    try:
+        found = all_of(parts)
+    except ActcliError as error:
+        return error
+    return found[0] if len(found) == 1 else b"".join(found)
+
+
+def reader_maker(shards: ShardSet, *, checks: bool = True) -> Callable[[], RetryingReader | CachedReader]:
+    """What opens readers of the tars of ``shards``, one for each thread; they share its cache, which ``checks``."""
+    if shards.cache is None:
+        return lambda: RetryingReader(shards.root)
+    cache = ChunkCache(shards.cache.path, shards.cache.max_bytes, checks=checks)
+    return lambda: CachedReader(RetryingReader(shards.root), shards.card, cache)

@@ -6,7 +6,7 @@ import os
 import weakref
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -44,6 +44,16 @@ class Range(NamedTuple):
 
 
 @dataclass(frozen=True)
+class CacheFolder:
+    """A folder that keeps parts of tars that are far away."""
+
+    path: Path
+    """It may serve several runs at the same time."""
+    max_bytes: int
+    """What was not used for longest goes first."""
+
+
+@dataclass(frozen=True)
 class ShardSet:
     """A folder (or fsspec URL) of shards and its card."""
 
@@ -51,6 +61,8 @@ class ShardSet:
     """Folder or URL."""
     card: ShardCard
     """What ``dataset.json`` says."""
+    cache: CacheFolder | None = field(default=None, kw_only=True)
+    """Where tars that are far away are kept."""
 
     @staticmethod
     def open(root: "str | os.PathLike[str]") -> "ShardSet":

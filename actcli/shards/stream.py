@@ -9,7 +9,7 @@ and importing it imports torch, which shards do without.
 import io
 import re
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
@@ -43,6 +43,10 @@ class TarReader(Protocol):
         """The bytes of each range, or why they could not be had."""
         ...
 
+    def is_near(self, ranges: Sequence[Range]) -> bool:
+        """Whether all of it is kept on this machine, where whoever decodes reads it best."""
+        ...
+
 
 class RetryingReader:
     """A ``ShardReader`` that asks again when a connection fails.
@@ -65,12 +69,7 @@ class RetryingReader:
             ActcliError: There are no such bytes; names the shard and the bytes.
             Unreachable: They could not be had over the connection.
         """
-        pieces: list[Encoded] = []
-        for piece in self.try_ranges(ranges):
-            if isinstance(piece, ActcliError):
-                raise piece
-            pieces.append(piece)
-        return pieces
+        return all_of(self.try_ranges(ranges))
 
     def try_ranges(self, ranges: Sequence[Range]) -> list[Encoded | ActcliError]:
         """The bytes of each range, or what ``read_ranges`` would raise."""
@@ -80,6 +79,10 @@ class RetryingReader:
         except Exception as error:  # every protocol of fsspec has exceptions of its own
             pieces |= {one: _unavailable(one, error) for one in ranges if one not in pieces}
         return [pieces[one] for one in ranges]
+
+    def is_near(self, ranges: Sequence[Range]) -> bool:
+        """Never: nothing is kept, and who reads a folder through this does so to read it in large pieces."""
+        return False
 
     def _ask(self, ranges: Sequence[Range], pieces: dict[Range, Encoded | ActcliError]) -> None:
         """Ask for what is not among ``pieces`` yet; raises what kept the first of it from coming."""
@@ -94,6 +97,16 @@ class RetryingReader:
                 failed.append(piece)
         if failed:
             raise failed[0]
+
+
+def all_of(pieces: Iterable[Encoded | ActcliError]) -> list[Encoded]:
+    """The pieces, where each of them could be had; raises what kept the first that could not."""
+    found: list[Encoded] = []
+    for piece in pieces:
+        if isinstance(piece, ActcliError):
+            raise piece
+        found.append(piece)
+    return found
 
 
 def _unavailable(one: Range, error: Exception) -> ActcliError:

@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import threading
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import numpy as np
@@ -146,11 +147,49 @@ def test_what_several_batches_need_is_read_once_and_let_go_after_the_last():
             self.asked += [one.begin for one in ranges]
             return [bytes(one.end - one.begin) for one in ranges]
 
+        def is_near(self, ranges):
+            return False
+
     counting = Counting()
     a, b = Range("a", 0, 10), Range("a", 20, 30)
     demands = [demand(a, kept=[a]), demand(a, b), demand(b), demand(a)]
     assert [plan.num_bytes for plan in read_ranges_ahead(demands, counting)] == [10, 10, 0, 0]
     assert sorted(counting.asked) == [0, 20]
+
+
+def test_ranges_that_come_near_are_let_go_of_too():
+    ranges = [Range("a", 0, 10), Range("a", 20, 30)]
+
+    class ComingNear:
+        near = False
+
+        def try_ranges(self, ranges):
+            return [bytes(10) for _ in ranges]
+
+        def is_near(self, ranges):
+            return self.near
+
+    reader, plans = ComingNear(), [BatchPlan(()) for _ in range(3)]
+    with ThreadPoolExecutor(1) as threads:
+        reads = ahead._SharedReads(reader, threads)
+        far = [reads.ask(Demand(plan, tuple(ranges), frozenset(ranges[:1]))) for plan in plans[:2]]
+        reader.near = True
+        near = reads.ask(Demand(plans[2], tuple(ranges)))
+        assert [asked.num_bytes for asked in (*far, near)] == [20, 0, 0]
+        assert [asked.wait().inline for asked in far] == [b"", b""]
+        assert reads.under_way.keys() == set(ranges)
+        assert near.wait() is plans[2]
+        assert not reads.under_way
+        assert not reads.waiting_for
+
+
+def test_of_clips_that_are_asked_for_together_the_one_that_is_not_there_is_named(make_shards):
+    root = make_shards(num_clips=8, num_shards=2)
+    with served(root) as server, open_loader(server.url, reading=Reading("index"), **SMALL) as loader:
+        (root / "train-000001.tar").unlink()
+        with pytest.raises(ActcliError, match=r"clip 0000000\d\d in shard train-000001\.tar cannot be read: bytes"):
+            for _ in loader:
+                pass
 
 
 def test_a_changed_byte_in_a_block_is_noticed(make_shards):
@@ -179,6 +218,37 @@ def test_the_second_epoch_asks_the_server_for_nothing(make_shards, tmp_path, ord
         missing = set(range(12)) - set(first)
         assert sorted(first) == sorted(second) == sorted(set(range(12)) - missing)
         assert [request for request in server.requests if request[0].endswith(".tar")] == []
+
+
+@pytest.mark.parametrize("order", ["index", "blocks"])
+@pytest.mark.parametrize("backend", ["cpu", "dali"])
+def test_whoever_decodes_reads_the_cache_itself(make_shards, tmp_path, order, backend):
+    root = make_shards(num_clips=12)
+    reading = Reading(order, str(tmp_path / "cache"))
+    setup = SMALL | {"workers": 2, "backend": backend, "reading": reading}
+    with open_loader(root, **setup | {"reading": Reading(order)}) as loader:
+        wanted = epochs_of(loader, 3)
+    with served(root) as server, open_loader(server.url, **setup) as loader:
+        assert same(epochs_of(loader, 3), wanted)
+        plans = list(loader._epochs.epoch(loader.order, 1, 0))
+    assert [plan.inline for plan in plans] == [None] * len(plans)
+
+
+@pytest.mark.parametrize("order", ["index", "blocks"])
+def test_a_chunk_that_is_gone_when_it_is_to_be_decoded_is_fetched_again(make_shards, tmp_path, order, monkeypatch):
+    root = make_shards(num_clips=12)
+    wanted = batches(root, reading=Reading(order))
+    monkeypatch.setattr(ChunkCache, "is_checked", lambda self, chunk: True)
+    with served(root) as server:
+        assert same(batches(server.url, workers=2, reading=Reading(order, str(tmp_path))), wanted)
+
+
+def epochs_of(loader, count):
+    found = []
+    for epoch in range(count):
+        loader.set_epoch(epoch)
+        found += [(batch.keys.tolist(), batch.labels.tolist(), batch.clips.clone()) for batch in loader]
+    return found
 
 
 def test_the_cache_serves_other_processes(make_shards, tmp_path):
@@ -217,6 +287,10 @@ def cached(root, folder, max_chunks):
     )
 
 
+def read(reader, tar, begin, size):
+    return reader.read_ranges([Range(tar.name, begin, begin + size)])[0]
+
+
 def test_what_was_used_last_stays(make_shards, tmp_path, monkeypatch):
     monkeypatch.setattr(cache, "_SLACK", 0.0)
     monkeypatch.setattr(cache, "_USE_SECONDS", -1.0)
@@ -225,8 +299,8 @@ def test_what_was_used_last_stays(make_shards, tmp_path, monkeypatch):
         count = -(-tar.bytes // cache.CHUNK_BYTES)
         assert count > 20
         for number in range(count):
-            tar_reader.read(tar.name, number * cache.CHUNK_BYTES, 10)
-            tar_reader.read(tar.name, 0, 10)  # used all the time
+            read(tar_reader, tar, number * cache.CHUNK_BYTES, 10)
+            read(tar_reader, tar, 0, 10)  # used all the time
             for path in tmp_path.rglob("*.chunk"):  # clocks of file systems are coarse
                 status = path.stat()
                 os.utime(path, (status.st_atime, status.st_mtime - 10))
@@ -244,7 +318,7 @@ def test_only_chunks_are_ever_deleted(make_shards, tmp_path, monkeypatch):
     for path in foreign:
         path.write_text("mine")
     with cached(root, tmp_path, 16) as (tar_reader, [tar]):
-        tar_reader.read(tar.name, 0, tar.bytes)
+        read(tar_reader, tar, 0, tar.bytes)
     assert all(path.read_text() == "mine" for path in foreign)
 
 
@@ -254,7 +328,7 @@ def read_all(root, folder, number):
         wanted = (root / tar.name).read_bytes()
         for _ in range(150):
             begin = int(rng.integers(0, tar.bytes - 30_000))
-            if bytes(tar_reader.read(tar.name, begin, 30_000)) != wanted[begin : begin + 30_000]:
+            if bytes(read(tar_reader, tar, begin, 30_000)) != wanted[begin : begin + 30_000]:
                 os._exit(3)
     os._exit(0)
 

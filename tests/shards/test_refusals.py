@@ -333,10 +333,10 @@ def test_a_cache_asks_the_server_for_what_no_card_names(few_shards, tmp_path):
     shards = ShardSet.open(few_shards)
     reader = CachedReader(RetryingReader(str(few_shards)), shards.card, ChunkCache(tmp_path, 32 * CHUNK_BYTES))
     size = shards.card.shards[0].bytes
-    assert reader.read(shards.card.shards[0].name, size - 9, 9) == bytes(9)
+    assert reader.read_ranges([Range(shards.card.shards[0].name, size - 9, size)]) == [bytes(9)]
     for name, offset in (("train-000099.tar", 0), (shards.card.shards[0].name, size)):
         with pytest.raises(ActcliError, match=r"cannot be read|was cut short"):
-            reader.read(name, offset, 10)
+            reader.read_ranges([Range(name, offset, offset + 10)])
 
 
 def test_a_cache_removes_what_a_killed_process_left_and_leaves_the_rest(few_shards, tmp_path):

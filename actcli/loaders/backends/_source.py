@@ -5,6 +5,8 @@ import zlib
 
 from actcli.errors import ActcliError
 from actcli.loaders.plan import BatchPlan, WantedPictures
+from actcli.shards import ShardSet
+from actcli.shards.cache import CachedReader, reader_maker
 from actcli.shards.reader import Range
 from actcli.shards.stream import Encoded, RetryingReader
 
@@ -12,9 +14,9 @@ from actcli.shards.stream import Encoded, RetryingReader
 class PictureSource:
     """Where the encoded pictures come from: the shards, opened in the process that reads, or the plan itself."""
 
-    def __init__(self, root: str) -> None:
-        self._root = root
-        self._reader: RetryingReader | None = None
+    def __init__(self, shards: ShardSet) -> None:
+        self._shards = shards
+        self._reader: RetryingReader | CachedReader | None = None
         self._process = -1
         self._inline: memoryview | None = None
 
@@ -22,7 +24,7 @@ class PictureSource:
         """Get ready for the pictures of ``plan``."""
         self._inline = None if plan.inline is None else memoryview(plan.inline)
         if self._process != os.getpid():
-            self._reader, self._process = RetryingReader(self._root), os.getpid()
+            self._reader, self._process = reader_maker(self._shards, checks=False)(), os.getpid()
 
     def pictures(self, wanted: WantedPictures) -> list[Encoded]:
         """The bytes of each picture that is wanted.

@@ -29,7 +29,7 @@ class BatchWriter:
     """Reads, decodes, crops and resizes the clips of a plan into memory."""
 
     def __init__(self, shards: ShardSet, layout: BatchLayout, settings: ViewSettings) -> None:
-        self.source = PictureSource(shards.root)
+        self.source = PictureSource(shards)
         self.layout = layout
         self.cubic = settings.rule.interpolation == "cubic"
         self.largest_plain_shrink = _TRAINING_SHRINK if settings.training else 1.0

@@ -48,9 +48,7 @@ class DaliBackend:
         video = shards.card.payload == "mp4"
         names = [name for name in ("rgb", "flow") if settings.modality in (name, "two_stream")]
         self._pipelines = {
-            name: _ModalityPipeline(
-                name, shards.root, settings, video and name == "rgb", workers, batch_size, self._device
-            )
+            name: _ModalityPipeline(name, shards, settings, video and name == "rgb", workers, batch_size, self._device)
             for name in names
         }
 
@@ -110,7 +108,7 @@ class _ModalityPipeline:
     def __init__(
         self,
         name: str,
-        root: str,
+        shards: ShardSet,
         settings: ViewSettings,
         video: bool,
         workers: int,
@@ -118,7 +116,7 @@ class _ModalityPipeline:
         device: torch.device,
     ) -> None:
         self._name = name
-        self._source = PictureSource(root)
+        self._source = PictureSource(shards)
         self._settings = settings
         self._video = video
         self._on_gpu = device.type == "cuda"
