@@ -13,10 +13,12 @@ that of the order alone, counted, not timed.
 
 import argparse
 import asyncio
+import contextlib
 import json
 import multiprocessing
 import os
 import platform
+import re
 import statistics
 import tempfile
 import time
@@ -27,7 +29,6 @@ from pathlib import Path
 
 import numpy as np
 from _shards import SHAPES, make_shards
-from aiohttp import web
 
 from actcli.loaders import Reading, open_loader
 from actcli.loaders.blocks import Extent, Mixing, Parts, block_order
@@ -39,6 +40,10 @@ from actcli.shards.reader import Range
 RESULTS = Path(__file__).parent / "results" / "remote.json"
 SETUP = {"num_frames": 8, "size": 224, "batch_size": 8, "workers": 2}
 PIECE = 256 << 10
+REQUEST = re.compile(
+    r"(?P<method>GET|HEAD) /(?P<name>\S+) .*?(?:\r\nRange: bytes=(?P<begin>\d+)-(?P<last>\d+).*)?\r\n\r\n$", re.DOTALL
+)
+HEAD = "HTTP/1.1 {}\r\nAccept-Ranges: bytes\r\nContent-Length: {}\r\n\r\n"
 
 
 @dataclass(frozen=True)
@@ -71,39 +76,33 @@ CONTENDERS = (
 def serve(root: Path, latency_ms: int, megabytes_per_second: int | None, port: "multiprocessing.Queue[int]") -> None:
     """Serve ``root`` until killed; the port goes into the queue."""
 
-    async def answer(request: web.Request) -> web.StreamResponse:
-        await asyncio.sleep(latency_ms / 1000)
-        path = root / request.match_info["name"]
-        size = path.stat().st_size
-        wanted = request.http_range
-        begin, end = wanted.start or 0, min(size if wanted.stop is None else wanted.stop, size)
-        response = web.StreamResponse(status=206 if request.headers.get("Range") else 200)
-        response.headers["Accept-Ranges"] = "bytes"
-        response.headers["Content-Range"] = f"bytes {begin}-{end - 1}/{size}"
-        response.content_length = end - begin
-        await response.prepare(request)
-        if request.method == "HEAD":
-            return response
-        began, sent = time.monotonic(), 0
-        with path.open("rb") as file:
-            file.seek(begin)
-            while sent < end - begin:
-                piece = file.read(min(PIECE, end - begin - sent))
-                await response.write(piece)
-                sent += len(piece)
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+            while True:
+                request = REQUEST.match((await reader.readuntil(b"\r\n\r\n")).decode())
+                assert request is not None
+                await asyncio.sleep(latency_ms / 1000)
+                await respond(request, writer)
+
+    async def respond(request: "re.Match[str]", writer: asyncio.StreamWriter) -> None:
+        with (root / request["name"]).open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            begin, last = int(request["begin"] or 0), int(request["last"] or size - 1)
+            writer.write(HEAD.format("206 Partial Content" if request["last"] else "200 OK", last + 1 - begin).encode())
+            if request["method"] == "HEAD":
+                return
+            piece = PIECE if megabytes_per_second else last + 1 - begin
+            began = time.monotonic()
+            for offset in range(begin, last + 1, piece):
+                await asyncio.get_running_loop().sendfile(writer.transport, file, offset, min(piece, last + 1 - offset))
                 if megabytes_per_second:
+                    sent = offset + piece - begin
                     await asyncio.sleep(max(0.0, began + sent / megabytes_per_second / 1e6 - time.monotonic()))
-        return response
 
     async def run() -> None:
-        app = web.Application()
-        app.router.add_route("*", "/{name}", answer)
-        runner = web.AppRunner(app, access_log=None)
-        await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0)
-        await site.start()
-        port.put(runner.addresses[0][1])
-        await asyncio.Event().wait()
+        server = await asyncio.start_server(answer, "127.0.0.1", 0)
+        port.put(server.sockets[0].getsockname()[1])
+        await server.serve_forever()
 
     asyncio.run(run())
 

@@ -97,13 +97,13 @@ def _threads() -> Iterator[ThreadPoolExecutor]:
 
 
 def _ahead(wishes: Iterable[Wish], ask: Callable[[Wish], _Asked]) -> Iterator[BatchPlan]:
-    """What was asked for, in its order, ``AHEAD_BYTES`` later."""
+    """What was asked for, in its order: ``AHEAD_BYTES`` later, or at once where nothing had to be asked for."""
     waiting: deque[_Asked] = deque()
     num_ahead = 0
     for wish in wishes:
         waiting.append(ask(wish))
         num_ahead += waiting[-1].num_bytes
-        while num_ahead > AHEAD_BYTES:
+        while waiting and (num_ahead > AHEAD_BYTES or not waiting[0].num_bytes):
             first = waiting.popleft()
             num_ahead -= first.num_bytes
             yield first.wait()

@@ -183,6 +183,16 @@ def test_ranges_that_come_near_are_let_go_of_too():
         assert not reads.waiting_for
 
 
+def test_no_more_batches_are_planned_than_needed_where_all_is_near():
+    class Near:
+        def is_near(self, ranges):
+            return True
+
+    planned = iter([BatchPlan(()) for _ in range(5)])
+    next(ahead.read_pictures_ahead(planned, Near()))
+    assert len(list(planned)) == 4
+
+
 def test_of_clips_that_are_asked_for_together_the_one_that_is_not_there_is_named(make_shards):
     root = make_shards(num_clips=8, num_shards=2)
     with served(root) as server, open_loader(server.url, reading=Reading("index"), **SMALL) as loader:
