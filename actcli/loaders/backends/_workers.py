@@ -71,13 +71,21 @@ class WorkerPool:
         return len(self._waiting)
 
     def submit(self, slot: int, plan: BatchPlan) -> None:
-        """Have the batch written into ``slot``."""
-        worker = self._next_worker
+        """Have the batch written into ``slot``.
+
+        Raises:
+            ActcliError: There is no memory for the pictures that come with it.
+        """
+        worker, num_bytes = self._next_worker, None
+        if self._processes and plan.inline is not None:
+            num_bytes = len(plan.inline)
+            self._ring.put_pictures(slot, plan.inline)
+            plan = plan._replace(inline=None)
         self._waiting.append((worker, slot, plan))
         if self._processes:
             self._next_worker = (worker + 1) % len(self._processes)
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # said when the batch is waited for
-                self._connections[worker].send((slot, plan))
+                self._connections[worker].send((slot, plan, num_bytes))
 
     def wait(self) -> tuple[int, BatchPlan]:
         """Wait for the oldest batch: ``(slot, plan)``.
@@ -157,7 +165,7 @@ def _obituary(process: BaseProcess, plan: BatchPlan) -> str:
 def _serve(
     theirs: Connection, of_the_parent: list[Connection], writer: BatchWriter, ring: BatchRing, parent: int
 ) -> None:
-    """The worker: answers each ``(slot, plan)`` with ``None`` or a problem, until the parent is gone."""
+    """The worker: answers each ``(slot, plan, size of its pictures)`` with ``None`` or a problem, until its parent ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     gc.freeze()  # objects of the parent, a DALI pipeline for one, must not be finalised here
@@ -168,7 +176,9 @@ def _serve(
     with contextlib.suppress(EOFError, ConnectionResetError, BrokenPipeError):
         while theirs.poll(_ORPHAN_CHECK_SECONDS) or os.getppid() == parent:
             if theirs.poll():
-                slot, plan = theirs.recv()
+                slot, plan, num_bytes = theirs.recv()
+                if num_bytes is not None:
+                    plan = plan._replace(inline=ring.pictures(slot, num_bytes))
                 theirs.send(_attempt(writer, plan, ring.bytes_of(slot)))
     os._exit(0)  # without the parent's exit handlers
 
