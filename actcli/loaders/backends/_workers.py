@@ -165,7 +165,7 @@ def _obituary(process: BaseProcess, plan: BatchPlan) -> str:
 def _serve(
     theirs: Connection, of_the_parent: list[Connection], writer: BatchWriter, ring: BatchRing, parent: int
 ) -> None:
-    """The worker: answers each ``(slot, plan, size of its pictures)`` with ``None`` or a problem, until its parent ends."""
+    """The worker: answers each ``(slot, plan, picture bytes)`` with ``None`` or a problem, until its parent ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     gc.freeze()  # objects of the parent, a DALI pipeline for one, must not be finalised here
