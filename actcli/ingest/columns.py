@@ -1,6 +1,7 @@
 """Columns of a table from lists of values.
 
-``pa.array`` makes them too, but imports pandas, to see whether a value is one of its own: a quarter of a second.
+``pa.array`` makes them too, but imports pandas, to see whether a value is one of its own, which takes longer than a
+small extraction does.
 """
 
 from collections.abc import Sequence, Sized
