@@ -1,7 +1,6 @@
 """Columns of a table from lists of values.
 
-``pa.array`` makes them too, but imports pandas, to see whether a value is one of its own, which takes longer than a
-small extraction does.
+``pa.array`` makes them too, but first imports pandas, if it is installed, to see whether a value is one of its own.
 """
 
 from collections.abc import Sequence, Sized
