@@ -149,6 +149,20 @@ for name in COMMANDS:
         app.command(name, cls=ActcliCommand)(getattr(module, function))
 
 
+class _Told(KeyboardInterrupt):
+    """SIGTERM, which is to end the work as Ctrl-C does: without what it put into the folder for temporary files."""
+
+    signal_number = signal.SIGTERM
+
+
+def _end(number: int, frame: object) -> None:
+    del frame
+    signal.signal(number, signal.SIG_DFL)  # a second one ends the process at once
+    raise _Told
+
+
 def main() -> None:
     """Run the program, and end the process with its exit code."""
+    if signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, _end)
     sys.exit(app(prog_name="actcli"))

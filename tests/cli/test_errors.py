@@ -2,6 +2,7 @@
 
 import io
 import re
+import signal
 import subprocess
 import sys
 
@@ -90,6 +91,28 @@ def test_ctrl_c_while_the_program_is_imported_leaves_no_traceback():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
     assert (done.returncode, done.stderr) == (130, b"")
+
+
+TOLD_TO_END = """
+import os, signal, sys, tempfile
+import actcli.shards
+from actcli.cli._app import main
+
+def stopped(*_, **named):
+    with tempfile.TemporaryDirectory(dir=sys.argv[-1]):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+actcli.shards.verify_shards = stopped
+sys.argv = ["actcli", "verify", "--shards-dir", sys.argv[1]]
+main()
+"""
+
+
+def test_sigterm_leaves_nothing_in_the_folder_of_temporary_files(tmp_path):
+    command = [sys.executable, "-c", TOLD_TO_END, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, list(tmp_path.iterdir())) == (128 + signal.SIGTERM, []), done.stderr
+    assert "stopped. Nothing was kept of the unfinished work." in done.stderr + done.stdout
 
 
 def test_the_package_is_the_program():
