@@ -32,10 +32,6 @@ from _shards import SHAPES, make_shards
 
 from actcli.loaders import Reading, open_loader
 from actcli.loaders.blocks import Extent, Mixing, Parts, block_order
-from actcli.loaders.epochs import with_cache
-from actcli.shards import ShardSet
-from actcli.shards.cache import reader_maker
-from actcli.shards.reader import Range
 
 RESULTS = Path(__file__).parent / "results" / "remote.json"
 SETUP = {"num_frames": 8, "size": 224, "batch_size": 8, "workers": 2}
@@ -59,7 +55,7 @@ class Contender:
     megabytes_per_second: int | None = None
     """Of each connection."""
     cached: bool = False
-    """Whether a cache that an earlier epoch filled is used."""
+    """Whether a cache is used, which an epoch before fills."""
 
 
 LOCAL = Contender("local disk, index", None, "index")
@@ -130,8 +126,9 @@ def clips_per_second(root: Path, contender: Contender, seconds: float, scratch: 
     cache = str(scratch / contender.name.replace(" ", "-").replace("/", "-")) if contender.cached else None
     reading = Reading(contender.order, cache)
     with served(root, contender) as url, open_loader(url, **SETUP, reading=reading) as loader:
-        if cache is not None:
-            fill(url, cache)
+        if contender.cached:
+            for _ in loader:
+                pass
         num_clips, begin, read = 0, 0.0, 0
         for epoch in range(1, 100):
             loader.set_epoch(epoch)
@@ -143,14 +140,6 @@ def clips_per_second(root: Path, contender: Contender, seconds: float, scratch: 
                     rate = num_clips / (time.perf_counter() - begin)
                     return rate, (loader.num_bytes_read - read) / num_clips / 1e6
     raise AssertionError("unreachable")
-
-
-def fill(url: str, cache: str) -> None:
-    """Read every chunk once, as a first epoch does."""
-    shards = with_cache(ShardSet.open(url), Reading("index", cache))
-    reader = reader_maker(shards)()
-    for tar in shards.card.shards:
-        reader.read_ranges([Range(tar.name, 0, tar.bytes)])
 
 
 def simulate(num_ranks: int = 64, num_clips: int = 168_913) -> dict[str, object]:

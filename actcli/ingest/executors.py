@@ -31,7 +31,7 @@ WORKER_DIED, WORKER_HUNG = "WorkerDied", "WorkerHung"
 
 _ONE_THREAD = {"OPENCV_FOR_THREADS_NUM": "1", "OMP_NUM_THREADS": "1"}  # there is one worker a core already
 _MAX_ENV_BYTES = 1 << 20
-_START_SECONDS = 300.0  # imports can take long on a busy network disk
+_START_SECONDS = 300.0  # imports can take long on a busy network disk, and Ray installs packages
 _DEATH_SECONDS = 5.0  # how long a process may take to end once its pipe is closed
 
 
@@ -199,7 +199,8 @@ def start_ray(workers: int, runtime_env: Mapping[str, object] | None = None) -> 
         if runtime_env:
             raise ActcliError("Ray was started before; give runtime_env (--runtime-env) to ray.init, not to this call.")
         return
-    local: dict[str, Any] = {} if "RAY_ADDRESS" in os.environ else {"num_cpus": workers, "include_dashboard": False}
+    own = {"address": "local", "num_cpus": workers, "include_dashboard": False}  # not one that is found by chance
+    local: dict[str, Any] = {} if "RAY_ADDRESS" in os.environ else own
     try:
         ray.init(log_to_driver=False, configure_logging=False, runtime_env=dict(runtime_env or {}), **local)
     except (ValueError, TypeError, RuntimeError, ConnectionError) as error:
@@ -229,7 +230,10 @@ def read_runtime_env(path: Path) -> dict[str, object]:
 def _run_ray(
     function: Callable[[Task], Result], tasks: Iterator[Task], workers: int, timeout: float
 ) -> Generator[tuple[Task, Result | Crash]]:
-    """The same on a Ray cluster (``RAY_ADDRESS``), or on one started on the spot."""
+    """The same on a Ray cluster (``RAY_ADDRESS``), or on one started on the spot.
+
+    Ray does not say when a task begins: each may have to wait for a worker that is started for it.
+    """
     import ray
 
     start_ray(workers)
@@ -237,7 +241,7 @@ def _run_ray(
     running: dict[Any, tuple[Task, float]] = {}
     while True:
         while len(running) < workers and (task := next(tasks, None)) is not None:
-            running[remote.remote(function, task)] = (task, time.monotonic() + timeout)
+            running[remote.remote(function, task)] = (task, time.monotonic() + _START_SECONDS + timeout)
         if not running:
             return
         done, _ = ray.wait(list(running), timeout=1.0)

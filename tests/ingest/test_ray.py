@@ -110,6 +110,19 @@ def test_one_ray_node_with_a_killed_worker_gives_the_very_files_too(nodes, whole
     assert content(options.frames_dir) == whole
 
 
+def test_a_cluster_that_nobody_named_is_left_alone(nodes, monkeypatch):
+    from actcli.ingest.executors import start_ray
+
+    cluster, _ = nodes(1)
+    ray.shutdown()
+    start_ray(1)
+    assert ray.get_runtime_context().gcs_address != cluster.address
+    ray.shutdown()
+    monkeypatch.setenv("RAY_ADDRESS", cluster.address)
+    start_ray(1)
+    assert ray.get_runtime_context().gcs_address == cluster.address
+
+
 def test_the_runtime_environment_reaches_the_workers(tmp_path, monkeypatch):
     from actcli.ingest.executors import read_runtime_env, run_tasks, start_ray
 
