@@ -34,3 +34,17 @@ def test_no_memory_for_the_pictures_of_a_batch_is_said(monkeypatch):
     monkeypatch.setattr("os.pwrite", lambda file, data, offset: len(data) - 1)
     with pytest.raises(ActcliError, match=r"no memory for the 4 MB of a batch's pictures: .*Lower batch_size"):
         ring.put_pictures(0, bytes(4 << 20))
+
+
+def test_a_worker_that_is_told_to_end_before_it_has_begun_says_nothing(capfd):
+    def told(number, frame):
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, told)
+    try:
+        for _ in range(20):
+            WorkerPool(LastByte(), BatchRing(1, 1), 2).close()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert signal.SIGTERM not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    assert capfd.readouterr().err == ""

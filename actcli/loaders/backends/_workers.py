@@ -61,7 +61,9 @@ class WorkerPool:
         with warnings.catch_warnings():
             # Python 3.12 warns of forking beside threads; the child touches none of their state.
             warnings.simplefilter("ignore", DeprecationWarning)
+            held = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])  # until it has its own answer to it
             process.start()
+            signal.pthread_sigmask(signal.SIG_SETMASK, held)
         theirs.close()
         self._processes.append(process)
 
@@ -168,6 +170,7 @@ def _serve(
     """The worker: answers each ``(slot, plan, picture bytes)`` with ``None`` or a problem, until its parent ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
     gc.freeze()  # objects of the parent, a DALI pipeline for one, must not be finalised here
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
