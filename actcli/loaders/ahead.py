@@ -61,10 +61,10 @@ def read_pictures_ahead(plans: Iterable[BatchPlan], reader: TarReader) -> Iterat
     with _threads() as threads:
 
         def ask(plan: BatchPlan) -> _Asked:
-            if reader.is_near(_ranges_of(plan.clips)):
-                return _Asked(0, lambda: plan)
             groups = [plan.clips[first : first + CLIPS_A_CALL] for first in range(0, len(plan.clips), CLIPS_A_CALL)]
             ranges = [_ranges_of(clips) for clips in groups]
+            if all(map(reader.is_near, ranges)):
+                return _Asked(0, lambda: plan)
             calls = [threads.submit(_read_pictures, reader, *together) for together in zip(groups, ranges, strict=True)]
             num_bytes = sum(one.end - one.begin for group in ranges for one in group)
             return _Asked(
