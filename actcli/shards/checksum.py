@@ -4,12 +4,9 @@ import hashlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 from actcli.errors import ActcliError
-from actcli.files import open_regular
-
-CHUNK_BYTES = 1 << 22
+from actcli.files import file_checksum, open_regular
 
 
 @dataclass(frozen=True)
@@ -26,21 +23,12 @@ class FileSeal:
     @staticmethod
     def of(path: Path) -> "FileSeal":
         """What a file is now."""
-        with open_regular(path) as file:
-            return FileSeal(path.name, path.stat().st_size, sha256_of(file))
+        return FileSeal(path.name, path.stat().st_size, file_checksum(path))
 
 
 def seal_of(name: str, data: bytes | memoryview) -> FileSeal:
     """What a card says of a file with these bytes."""
     return FileSeal(name, len(data), hashlib.sha256(data).hexdigest())
-
-
-def sha256_of(file: BinaryIO) -> str:
-    """The sha256 of what is left of a file, in hex."""
-    digest = hashlib.sha256()
-    while chunk := file.read(CHUNK_BYTES):
-        digest.update(chunk)
-    return digest.hexdigest()
 
 
 def difference(path: Path, size: int, checksum: str) -> str | None:
@@ -50,7 +38,8 @@ def difference(path: Path, size: int, checksum: str) -> str | None:
             found = os.fstat(file.fileno()).st_size
             if found != size:
                 return f"{found} bytes, the card says {size}"
-            return None if sha256_of(file) == checksum else "its sha256 is not the card's: bytes have changed"
+            is_same = hashlib.file_digest(file, "sha256").hexdigest() == checksum
+            return None if is_same else "its sha256 is not the card's: bytes have changed"
     except FileNotFoundError:
         return "is missing"
     except ActcliError:

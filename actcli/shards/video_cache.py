@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from actcli.files import is_temporary, temporary_path
-from actcli.shards.checksum import FileSeal, sha256_of
+from actcli.files import file_checksum, is_temporary, temporary_path
+from actcli.shards.checksum import FileSeal
 from actcli.shards.manifest import Clip, Payload, payload_on_disk
 from actcli.shards.options import ShardOptions
 from actcli.shards.video import encode_video, video_size
@@ -77,8 +77,7 @@ def _encoded(options: ShardOptions, clip: Clip, frames: Payload, folder: Path) -
     try:
         with payload_on_disk(frames) as path:
             encode_video(path, partial, fps=clip.fps, num_frames=frames.num_frames, short_side=options.short_side)
-        with partial.open("rb") as file:
-            checksum = sha256_of(file)
+        checksum = file_checksum(partial)
         return partial.replace(folder / f"{clip.key}.{checksum}.mp4"), checksum
     finally:
         partial.unlink(missing_ok=True)
