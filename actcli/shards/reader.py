@@ -8,10 +8,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
-
-from fsspec import AbstractFileSystem
-from fsspec.exceptions import FSTimeoutError
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 from actcli.errors import ActcliError
 from actcli.files import open_regular
@@ -20,6 +17,9 @@ from actcli.shards.card import ShardCard
 from actcli.shards.checksum import FileSeal, difference
 from actcli.shards.index import ShardIndex
 from actcli.shards.index_file import read_clip_names, read_index
+
+if TYPE_CHECKING:
+    from fsspec import AbstractFileSystem
 
 Piece = bytes | BaseException
 """Bytes of a tar, or why they could not be had."""
@@ -163,13 +163,13 @@ class ShardReader:
             for piece, one in zip(pieces, ranges, strict=True)
         ]
 
-    def _ask(self, filesystem: AbstractFileSystem, ranges: Sequence[Range]) -> list[Piece]:
+    def _ask(self, filesystem: "AbstractFileSystem", ranges: Sequence[Range]) -> list[Piece]:
         paths = [f"{self._base}/{one.shard}" for one in ranges]
         begins, ends = [one.begin for one in ranges], [one.end for one in ranges]
         limit = deadline(filesystem, sum(ends) - sum(begins))
         try:
             return list(filesystem.cat_ranges(paths, begins, ends, on_error="return", **limit))
-        except FSTimeoutError as error:
+        except TimeoutError as error:
             return [too_slow(error)] * len(paths)
 
     def _wrong_length(self, one: Range, length: int) -> ActcliError:
@@ -228,7 +228,7 @@ def read_whole(root: str, name: str, size: int = MAX_CARD_BYTES) -> bytes:
             f"there is no {path}. Write shards with: actcli shard, or name the right folder or URL with --shards-dir"
         ) from error
     except Exception as error:  # every protocol of fsspec has exceptions of its own
-        error = too_slow(error) if isinstance(error, TimeoutError | FSTimeoutError) else error
+        error = too_slow(error) if isinstance(error, TimeoutError) else error
         raise ActcliError(
             f"{path} cannot be read ({type(error).__name__}: {error}). "
             "Check that it is a folder or URL of shards, and that the connection works."

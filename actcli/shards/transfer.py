@@ -9,9 +9,9 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import yaml
-from fsspec import AbstractFileSystem
 
 from actcli.errors import ActcliError
 from actcli.files import check_writable, folder_lock, remove_leftovers, written_whole
@@ -20,6 +20,9 @@ from actcli.shards.card import SHARD_FORMAT_VERSION, ShardCard
 from actcli.shards.checksum import FileSeal, difference
 from actcli.shards.reader import CARD_NAME, ShardSet, read_whole
 from actcli.shards.stream import RetryingReader, read_through
+
+if TYPE_CHECKING:
+    from fsspec import AbstractFileSystem
 
 PUSHED_NAME = ".actcli-pushed.json"
 PAGE_MARK = "<!-- written by actcli push, and again with the next; without this line the page is yours -->"
@@ -113,13 +116,13 @@ def hub_page(card: ShardCard) -> str:
     )
 
 
-def _put_page(filesystem: AbstractFileSystem, path: str, card: ShardCard) -> None:
+def _put_page(filesystem: "AbstractFileSystem", path: str, card: ShardCard) -> None:
     """Write the page of the Hub, unless somebody has made it theirs."""
     if not filesystem.exists(path) or PAGE_MARK.encode() in filesystem.cat_file(path):
         _pipe(filesystem, path, hub_page(card).encode())
 
 
-def _clear_target(url: str, card: ShardCard, filesystem: AbstractFileSystem, base: str, overwrite: bool) -> bool:
+def _clear_target(url: str, card: ShardCard, filesystem: "AbstractFileSystem", base: str, overwrite: bool) -> bool:
     """Refuse a target that holds other shards, or delete those: the card first, then what it names.
 
     Returns:
@@ -150,7 +153,7 @@ def has_grown(before: ShardCard, after: ShardCard) -> bool:
     return before.source_digest in after.extends and set(before.shards) <= set(after.shards)
 
 
-def _take_away(filesystem: AbstractFileSystem, base: str, there: Mapping[str, str]) -> bool:
+def _take_away(filesystem: "AbstractFileSystem", base: str, there: Mapping[str, str]) -> bool:
     """Remove the card of shards whose indexes are about to be exchanged; what has arrived is noted first."""
     _pipe(filesystem, f"{base}/{PUSHED_NAME}", json.dumps(there).encode())
     _remove(filesystem, f"{base}/{CARD_NAME}")
@@ -174,7 +177,7 @@ def _pushed(url: str) -> dict[str, str]:
     return {}
 
 
-def _remote_size(filesystem: AbstractFileSystem, path: str) -> int | None:
+def _remote_size(filesystem: "AbstractFileSystem", path: str) -> int | None:
     def ask() -> int | None:
         filesystem.invalidate_cache()
         try:
@@ -185,7 +188,7 @@ def _remote_size(filesystem: AbstractFileSystem, path: str) -> int | None:
     return insist(ask, f"{path} cannot be looked up")
 
 
-def _put(filesystem: AbstractFileSystem, source: Path, path: str, size: int) -> None:
+def _put(filesystem: "AbstractFileSystem", source: Path, path: str, size: int) -> None:
     """Copy a file and look whether all of it arrived."""
 
     def put() -> None:
@@ -196,11 +199,11 @@ def _put(filesystem: AbstractFileSystem, source: Path, path: str, size: int) -> 
     insist(put, f"{path} cannot be written")
 
 
-def _pipe(filesystem: AbstractFileSystem, path: str, data: bytes) -> None:
+def _pipe(filesystem: "AbstractFileSystem", path: str, data: bytes) -> None:
     insist(lambda: filesystem.pipe_file(path, data), f"{path} cannot be written")
 
 
-def _remove(filesystem: AbstractFileSystem, path: str) -> None:
+def _remove(filesystem: "AbstractFileSystem", path: str) -> None:
     def remove() -> None:
         if filesystem.exists(path):
             filesystem.rm_file(path)
