@@ -15,6 +15,7 @@ from actcli import __version__
 from actcli.cli._console import print_error
 from actcli.cli._help import ActcliCommand
 from actcli.cli._options import TYPED
+from actcli.engine.signals import Interrupted
 from actcli.errors import ActcliError
 
 COMMANDS = (
@@ -149,16 +150,13 @@ for name in COMMANDS:
         app.command(name, cls=ActcliCommand)(getattr(module, function))
 
 
-class _Told(KeyboardInterrupt):
-    """SIGTERM, which is to end the work as Ctrl-C does: without what it put into the folder for temporary files."""
-
-    signal_number = signal.SIGTERM
-
-
 def _end(number: int, frame: object) -> None:
+    """SIGTERM ends the work as Ctrl-C does: without what it put into the folder for temporary files."""
     del frame
     signal.signal(number, signal.SIG_DFL)  # a second one ends the process at once
-    raise _Told
+    stopped = Interrupted()
+    stopped.signal_number = number
+    raise stopped
 
 
 def main() -> None:

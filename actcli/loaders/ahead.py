@@ -149,13 +149,12 @@ class _SharedReads:
 
     def ask(self, demand: Demand) -> _Asked:
         """Ask for what is not under way."""
+        self.waiting_for.update(demand.ranges)
         if self.reader.is_near(demand.ranges):
-            self.waiting_for.update(demand.ranges)
             return _Asked(0, lambda: self._near(demand))
         new = [one for one in demand.ranges if one not in self.under_way]
         for one in new:
             self.under_way[one] = self.threads.submit(self.reader.try_ranges, [one])
-        self.waiting_for.update(demand.ranges)
         num_bytes = sum(one.end - one.begin for one in new)
         return _Asked(num_bytes, lambda: self._wait(demand, num_bytes))
 
